@@ -61,7 +61,7 @@ bench-data: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/guard.py
 
-# The protocol of docs/evidence.md at tiny size: ten minutes, measures nothing.
+# The protocol of docs/evidence.md at tiny size: measures nothing.
 evidence-quick: $(STAMP)
 	$(BIN)/fairhuman compare recipes/evidence-quick.yaml
 

@@ -216,7 +216,7 @@ def test_dry_runs_of_the_comparisons_of_the_repository(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "runs"), [("quick", "8 runs"), ("small", "115 runs")])
+@pytest.mark.parametrize(("name", "runs"), [("quick", "8 runs"), ("small", "155 runs")])
 def test_dry_runs_of_the_evidence_tell_runs_and_hours(
     name: str, runs: str, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_a_whole_comparison(tmp_path, train):
     assert face["verdict"] == "lower"
     assert whole["verdict"] == "lower", "small, and sure: the noise is paired"
     assert face["estimate"]["standard_error"] > 0
-    assert face["family"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["family"]["high"]
+    assert face["joint"]["low"] < face["estimate"]["low"] < face["estimate"]["high"] < face["joint"]["high"]
     assert json.loads(json.dumps(found)) is not None
 
 
@@ -212,7 +212,7 @@ def test_cells_may_be_compared_with_several(tmp_path, train):
     assert {against: list(others) for against, others in found.items()} == {"LS": ["MPD"], "MPD": ["MPD x25"]}
     assert found["MPD"]["MPD x25"]["face"].estimate.value == 0.0, "the runs of this test know the strategy alone"
     alone = contrasts(recipe.model_copy(update={"against": {"LS": ["MPD"]}}), run_comparison(recipe, print, QUIET))
-    widths = [one["LS"]["MPD"]["face"].family for one in (alone, found)]
+    widths = [one["LS"]["MPD"]["face"].joint for one in (alone, found)]
     assert widths[0].high - widths[0].low < widths[1].high - widths[1].low, "more contrasts, wider intervals"
 
 

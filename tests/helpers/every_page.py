@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.compare.analysis import CellContrast
+from fairhuman.compare.analysis import Judged
 from fairhuman.compare.grid.grid import write_grid
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.paper.drawing import Drawn, PromptSet, TableSetting
@@ -127,7 +127,7 @@ def _comparison(out: Path, runs: dict[str, Path]) -> Path:
         picked=dict.fromkeys(names, 1e-4),
         failed={"mpd-seed-3": "ended with exit code 1"},
     )
-    lower = CellContrast(Estimate(-0.02, -0.03, -0.01, 60), Estimate(-0.02, -0.04, -0.005, 60), "lower")
+    lower = Judged(Estimate(-0.02, -0.03, -0.01, 60), Estimate(-0.02, -0.04, -0.005, 60), 0.02, "lower")
     return write_comparison(recipe, outcome, {"LS": {LONG: dict.fromkeys(("global", "face", "hand"), lower)}})
 
 

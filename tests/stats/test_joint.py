@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fairhuman.stats.bootstrap import change_over_seeds
+from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.fronts import hypervolume
 from fairhuman.stats.joint import joint_changes
 
@@ -54,6 +55,69 @@ def test_the_interval_of_a_difference_of_fronts_covers_the_truth() -> None:
     hits = sum(one.low <= truth <= one.high for one in found)
     assert hits >= 54, hits
     assert abs(np.mean([one.value for one in found]) - truth) < 0.2 * (found[0].high - found[0].low)
+
+
+def unequal(repeats: int) -> tuple[list[Estimate], list[Estimate], list[float]]:
+    """Hypervolumes of nine equally good points minus that of one more of them, that of equally many, and the raw ones;
+    the truth is 0.
+    """
+    true = np.tile([[0.0, -0.004]], (10, 1))
+
+    def more(c: np.ndarray) -> np.ndarray:
+        return hypervolume(c[..., 1:, :], REFERENCE) - hypervolume(c[..., :1, :], REFERENCE)
+
+    def even(c: np.ndarray) -> np.ndarray:
+        return hypervolume(c[..., 1:2, :], REFERENCE) - hypervolume(c[..., :1, :], REFERENCE)
+
+    joints = [joint_changes(*measured(true, seed, n=40), resamples=500) for seed in range(repeats)]
+    raw = [float(more(joint.value_pk)) for joint in joints]
+    return [joint.estimate(more) for joint in joints], [joint.estimate(even) for joint in joints], raw
+
+
+@pytest.mark.parametrize("repeats", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_the_bias_of_the_best_of_many_is_reduced_and_equally_many_have_none(repeats: int) -> None:
+    many, even, raw = unequal(repeats)
+    volume = 0.005 * 0.004
+    assert np.mean(raw) > 0.1 * volume, "nine points beat an equally good one by noise alone"
+    corrected = np.mean([one.value for one in many])
+    assert 0.0 < corrected < 0.75 * np.mean(raw), (corrected / volume, np.mean(raw) / volume)
+    values = np.array([one.value for one in even])
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
+    assert abs(values.mean()) < 0.5 * corrected
+    hits = sum(one.low <= 0.0 <= one.high for one in even)
+    assert hits >= 0.95 * repeats - 2 * (0.95 * 0.05 * repeats) ** 0.5, f"{hits} of {repeats}"
+
+
+def test_a_statistic_with_a_least_value_is_never_estimated_below_it() -> None:
+    true = np.tile([[0.0, 0.0]], (9, 1))
+    found = [
+        joint_changes(*measured(true, seed), resamples=500).estimate(lambda c: hypervolume(c, REFERENCE), least=0.0)
+        for seed in range(10)
+    ]
+    assert min(one.low for one in found) >= 0.0
+    assert all(one.low <= one.value <= one.high for one in found)
+
+
+def test_a_band_is_that_of_each_limit_by_itself() -> None:
+    joint = joint_changes(*measured(TRUE, 4), resamples=2000)
+    low_l, median_l, high_l = joint.band(lambda c: c[..., 1])
+    for row in range(len(TRUE)):
+        alone = joint.estimate(lambda c, row=row: c[..., row, 1])
+        assert [low_l[row], high_l[row]] == pytest.approx([alone.low, alone.high], abs=2e-4)
+    assert (low_l < median_l).all()
+    assert (median_l < high_l).all()
+
+
+def test_draws_without_a_region_are_left_out_and_told() -> None:
+    first, last = measured(TRUE, 5, n=20)
+    for table in (first, last):
+        table[:, :, 2:, 1] = 0.0
+    joint = joint_changes(first, last, resamples=1000)
+    assert joint.lost == pytest.approx((18 / 20) ** 20, abs=0.05)
+    found = joint.estimate(lambda c: 1 / (1 / c[..., 1, 1]))
+    assert np.isfinite([found.low, found.high]).all()
+    infinite = joint.estimate(lambda c: np.where(np.isfinite(c[..., 1, 1]), c[..., 1, 1], np.inf))
+    assert [infinite.low, infinite.high] == pytest.approx([found.low, found.high], abs=1e-12)
 
 
 def test_samples_without_a_region_count_for_the_other_losses_alone() -> None:

@@ -1,6 +1,8 @@
 """Analysis of a comparison: changes relative to the base, and differences between cells with verdicts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from fairhuman.compare.runs import ComparisonRuns, shared_seeds
@@ -9,29 +11,42 @@ from fairhuman.errors import DataError
 from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.stats.estimate import Estimate
 
-Contrasts = dict[str, dict[str, dict[str, "CellContrast"]]]  # by reference cell, cell, objective
+Contrasts = dict[str, dict[str, dict[str, "Judged"]]]  # by reference cell, cell, objective
 Verdict = Literal["lower", "higher", "same", "undecided"]
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class CellContrast:
-    """Difference between two cells, as a fraction of the base's loss.
+class Judged:
+    """A difference that is judged, such as that of two cells as a fraction of the base's loss.
 
     Attributes:
-        estimate: mean over seeds of (L_cell - L_against) / L_base with its 95 % interval.
-        family: the same with an interval that covers jointly for all contrasts of the table (Bonferroni).
-        verdict: from `family`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin set
-            in advance (Schuirmann's two one-sided tests), else `undecided`.
+        estimate: with its 95 % interval.
+        joint: with an interval that covers jointly for all numbers that are judged together (Bonferroni).
+        margin: differences within ± it count as none; set in advance.
+        verdict: from `joint`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin
+            (Schuirmann's two one-sided tests), else `undecided`.
     """
 
     estimate: Estimate
-    family: Estimate
+    joint: Estimate
+    margin: float
     verdict: Verdict
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
-        return {"estimate": self.estimate.plain(), "family": self.family.plain(), "verdict": self.verdict}
+        return {
+            "estimate": self.estimate.plain(),
+            "joint": self.joint.plain(),
+            "margin": self.margin,
+            "verdict": self.verdict,
+        }
+
+
+def judge(estimate: Callable[[float], Estimate], margin: float, level: float) -> Judged:
+    """Judge a number by its interval of `level`; `estimate` returns it with the interval of a level."""
+    joint = estimate(level)
+    return Judged(estimate(LEVEL), joint, margin, verdict(joint, margin))
 
 
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
@@ -53,8 +68,7 @@ def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
         series, reference = shared_seeds(outcome, cell, against)
         try:
             found.setdefault(against, {})[cell] = {
-                name: _contrast(change(series, name, reference), change(series, name, reference, level), recipe.margin)
-                for name in series.first
+                name: judge(partial(change, series, name, reference), recipe.margin, level) for name in series.first
             }
         except DataError as error:
             outcome.failed[f"{cell} compared with {against}"] = str(error)
@@ -90,7 +104,3 @@ def document(recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contra
         "seeds": outcome.seeds,
         "failed": outcome.failed,
     }
-
-
-def _contrast(estimate: Estimate, family: Estimate, margin: float) -> CellContrast:
-    return CellContrast(estimate, family, verdict(family, margin))

@@ -5,9 +5,9 @@ only these files, so that runs may be deleted or made on several machines.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,12 +18,14 @@ from fairhuman.errors import DataError
 from fairhuman.models.fingerprint import base_fingerprint
 from fairhuman.models.locations import is_file
 from fairhuman.report.changes import Pair, read_pair
-from fairhuman.report.run_folder import HeldOutEvaluation
+from fairhuman.report.run_folder import HeldOutEvaluation, read_metrics
 from fairhuman.train.levels import void_settings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import free_on_resume
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.parse import parse_json
+
+Value = TypeVar("Value")
 
 
 def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
@@ -38,6 +40,9 @@ def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
         arrays[f"{part} step"] = evaluation.step
         for name, errors in evaluation.errors.items():
             arrays[f"{part} {name}"] = np.stack([errors, evaluation.areas[name]]).astype(np.float32)
+    exact = read_metrics(run.out).columns.get("exact")
+    if exact is not None:
+        arrays["exact steps"] = int(np.nansum(exact))
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -52,18 +57,33 @@ def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
     Raises:
         DataError: the file can't be read.
     """
-    path = _file(recipe, run)
+
+    def pair(arrays: Mapping[str, Any]) -> Pair | None:
+        if not _depends_on_same(parse_json(str(arrays["depends_on"])), recipe, run):
+            return None
+        keys = tuple(str(key) for key in arrays["keys"])
+        return _evaluation(arrays, "first", keys), _evaluation(arrays, "last", keys)
+
+    return _read(_file(recipe, run), pair)
+
+
+def stored_exact_steps(recipe: CompareRecipe, run: TrainRecipe) -> int | None:
+    """Steps of a finished run that were exact; None if its losses were stored without them. Errors as `load_losses`."""
+
+    def count(arrays: Mapping[str, Any]) -> int | None:
+        return int(arrays["exact steps"]) if "exact steps" in arrays else None
+
+    return _read(_file(recipe, run), count)
+
+
+def _read(path: Path, of: Callable[[Mapping[str, Any]], Value | None]) -> Value | None:
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not _depends_on_same(parse_json(str(arrays["depends_on"])), recipe, run):
-                return None
-            keys = tuple(str(key) for key in arrays["keys"])
-            first, last = (_evaluation(arrays, part, keys) for part in ("first", "last"))
+            return of(arrays)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{path}: can't be read; delete it to repeat the run: {error}") from error
-    return first, last
 
 
 def _evaluation(arrays: Mapping[str, Any], part: str, keys: tuple[str, ...]) -> HeldOutEvaluation:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from fairhuman.compare.analysis import CellContrast, Contrasts, document
+from fairhuman.compare.analysis import Contrasts, Judged, document
 from fairhuman.compare.paper.cost_page import read_costs, variants
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import GridResult
@@ -98,12 +98,12 @@ def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, 
     return reports
 
 
-def _difference(contrast: CellContrast) -> tuple[str, str, str]:
+def _difference(contrast: Judged) -> tuple[str, str, str]:
     text = estimate_text(contrast.estimate, "{:+.2f}", signed=True, percent=True)
     return MARKS[contrast.verdict], text, contrast.verdict
 
 
-def _sentence(cell: str, against: str, found: Mapping[str, CellContrast]) -> str:
+def _sentence(cell: str, against: str, found: Mapping[str, Judged]) -> str:
     """The verdicts on all losses of a cell, in words."""
     words = {
         "lower": "lower held-out loss of {}",

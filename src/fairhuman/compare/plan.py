@@ -12,6 +12,7 @@ from fairhuman.compare.paper.drawing import sets_of_pictures
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SDXL_SHAPE, VARIANTS, CostSettings
 from fairhuman.compare.run import planned_runs, start_findings
+from fairhuman.compare.runs import cost, exact_steps, passes
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
@@ -116,8 +117,7 @@ def prompts_of(recipe: CompareRecipe) -> int | None:
 def plan_of(recipe: CompareRecipe, prompts: int | None) -> Plan:
     """The plan of a recipe that draws `prompts` prompts; nothing is loaded.
 
-    Training costs a forward pass and a backward pass for each gradient, a backward pass as much as a forward pass (the
-    weights of a LoRA are few), and twice that with gradient checkpointing.
+    Training costs what `passes` counts.
     """
     runs, variants = planned_runs(recipe), len(recipe.comparisons)
     tuning = recipe.tuning.runs_of(recipe.cells) if recipe.tuning is not None else 0
@@ -205,9 +205,8 @@ def train_seconds(run: TrainRecipe, device: str, pictures_per_s: float | None) -
     """Seconds of a run's steps on `device`; at the measured speed where there is one."""
     if pictures_per_s is not None:
         return run.steps * run.samples(1) / pictures_per_s
-    gradients = len(run.objective_names) if run.balances and not run.amortised else 1
-    passes = 1 + gradients * (2 if run.gradient_checkpointing else 1)
-    return run.steps * run.samples(1) * passes * forward_flops(run.model, run.size) / RATES[device]
+    whole = cost(run, exact_steps(run)) * passes(run, False)
+    return whole * run.samples(1) * forward_flops(run.model, run.size) / RATES[device]
 
 
 def _disk(

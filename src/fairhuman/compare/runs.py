@@ -12,16 +12,16 @@ from pathlib import Path
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
-from fairhuman.compare.losses import load_losses, store_losses
+from fairhuman.compare.losses import load_losses, store_losses, stored_exact_steps
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, change, series_of
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import AUDITS, WARM_UP
 from fairhuman.utils.display import Display
 
-GLOBAL = "global"
-EXACT = 2.0  # cost of a step with K gradients relative to one gradient, for the time estimate
 Render = Callable[[Path, SynthSettings, Display], object]
 
 
@@ -153,7 +153,7 @@ def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Compariso
     if outcome.finished_only:
         outcome.unfinished |= left.keys()
         return None
-    costs = {name: gradients(run) for name, run in left.items()}
+    costs = {name: cost(run, exact_steps(run)) for name, run in left.items()}
     seeds = list(dict.fromkeys(run.seed for run in runs))
     order = sorted(left, key=lambda name: (seeds.index(left[name].seed), -costs[name]))
     jobs = [training_job(name, left[name], costs[name]) for name in order]
@@ -173,9 +173,34 @@ def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Compariso
     )
 
 
-def gradients(run: TrainRecipe) -> float:
-    """What a run costs, in steps with one gradient: an exact step with K gradients counts as `EXACT`."""
-    return run.steps * (EXACT if run.balances and run.fairness.mode == "exact" else 1.0)
+def passes(run: TrainRecipe, exact: bool) -> float:
+    """Passes of a step through the network: one forward and one backward, or in an exact step one for each gradient.
+
+    A backward pass counts as a forward pass, as the weights of a LoRA are few, and as two with gradient checkpointing.
+    """
+    k = len(run.objective_names)
+    gradients = 1 if not exact else 1 + (k * k - k + 2) / 2 if run.fairness.pairwise else k
+    return 1 + gradients * (2 if run.gradient_checkpointing else 1)
+
+
+def exact_steps(run: TrainRecipe) -> int:
+    """Steps of a run that are exact by its settings; audits that end badly add more."""
+    if not run.amortised:
+        return run.steps if run.balances else 0
+    mode = "ema" if run.accumulate > 1 else run.fairness.mode
+    every, first = run.fairness.every or AUDITS[mode], WARM_UP if mode == "output" else 0
+    return sum(step < first or step % every == 0 for step in range(run.steps))
+
+
+def cost(run: TrainRecipe, exact: int) -> float:
+    """What a run of which so many steps are exact costs, in steps with one gradient; see `passes`."""
+    return run.steps + exact * (passes(run, True) / passes(run, False) - 1)
+
+
+def spent(recipe: CompareRecipe, run: TrainRecipe) -> float:
+    """The cost of a finished run, with the exact steps that it took; by its settings where they weren't stored."""
+    found = stored_exact_steps(recipe, run) if run.balances else 0
+    return cost(run, exact_steps(run) if found is None else found)
 
 
 def stored_series(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Series:

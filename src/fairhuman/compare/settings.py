@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -175,26 +176,92 @@ class CompareRecipe(Settings):
             raise ValueError("front tests points, not cells: remove tuning.same, against and grid")
         if tuning.seed in self.seeds:
             raise ValueError(f"front tests with fresh seeds: tuning.seed {tuning.seed} must not be one of seeds")
-        for cell in (cell for cells in front.families.values() for cell in cells):
-            if cell not in self.cells:
-                raise ValueError(f"front.families must name cells, which are {', '.join(self.cells)}; found {cell!r}")
-        families = dict.fromkeys(map(front.family, self.cells))
-        if front.rival not in families:
-            raise ValueError(f"front.rival must be one of the families {', '.join(families)}; found {front.rival!r}")
+        self._check_families(front)
         point = front.untuned
-        if point.cell not in self.cells or point.learning_rate not in tuning.learning_rates:
+        if point.cell not in self.cells:
+            raise ValueError(f"front.untuned.cell must be one of {', '.join(self.cells)}; found {point.cell!r}")
+        if point.learning_rate not in tuning.learning_rates:
+            rates = ", ".join(f"{rate:g}" for rate in tuning.learning_rates)
             raise ValueError(
-                f"front.untuned must be a cell and one of tuning.learning_rates, found {point.cell!r} at "
+                f"front.untuned.learning_rate must be one of tuning.learning_rates, {rates}; found "
                 f"{point.learning_rate:g}"
             )
         lengths = {self._length(cell): cell for cell in self.cells}
         if len(lengths) > 1:
             (one, a), (other, b), *_ = lengths.items()
             raise ValueError(f"front compares all cells at one length: {a!r} has {one}, {b!r} has {other}")
-        return self._check_strangers()
+        self._check_names(front, tuning)
+        self._check_strangers(front, tuning)
+        return self
 
-    def _check_strangers(self) -> "CompareRecipe":
-        """Rendered people of one seed are the same persons, so the sets of a front need seeds of their own."""
+    def _check_families(self, front: FrontSettings) -> None:
+        for family in front.families:
+            cells = front.cells_of(family)
+            for cell in cells:
+                if cell not in self.cells:
+                    known = ", ".join(self.cells)
+                    raise ValueError(f"front.families must name cells, which are {known}; found {cell!r}")
+            if family in self.cells and family not in cells:
+                raise ValueError(
+                    f"front.families: {family!r} is a cell that isn't in the family of its name; name the family "
+                    "otherwise"
+                )
+        families = dict.fromkeys(map(front.family, self.cells))
+        if front.rival not in families:
+            raise ValueError(f"front.rival must be one of the families {', '.join(families)}; found {front.rival!r}")
+        others = [family for family in families if family != front.rival]
+        for one in front.predictions:
+            if one.family is not None and one.family not in others:
+                raise ValueError(f"front.predictions: family must be one of {', '.join(others)}; found {one.family!r}")
+            if one.family is not None and len(front.cells_of(one.family)) != len(front.cells_of(front.rival)):
+                raise ValueError(
+                    f"front.predictions: a family is judged beside as many cells: {one.family!r} has "
+                    f"{len(front.cells_of(one.family))}, {front.rival!r} {len(front.cells_of(front.rival))}"
+                )
+            if one.world and one.world not in front.worlds:
+                raise ValueError(
+                    f"front.predictions: world must be one of {', '.join(front.worlds)}; found {one.world!r}"
+                )
+
+    def _check_names(self, front: FrontSettings, tuning: TuningSettings) -> None:
+        """Points are cells of the test, named after world, cell and learning rate."""
+        taken: dict[str, str] = {}
+        for world in ("", *front.worlds):
+            for cell in self.cells:
+                for rate in tuning.learning_rates:
+                    name = f"{world}, {cell}, {rate:g}" if world else f"{cell}, {rate:g}"
+                    if not CELL.fullmatch(name):
+                        raise ValueError(
+                            f"{'front.worlds' if world else 'cells'}: points are named after world, cell and learning "
+                            "rate, at most 60 letters, digits, spaces or .,=+×_- together; found "
+                            f"{name!r}, {len(name)} characters"
+                        )
+                    other = taken.setdefault(slug(name), name)
+                    if other != name:
+                        raise ValueError(
+                            "front.worlds and cells: names of points must differ in more than spaces and case, found "
+                            f"{other!r} and {name!r}"
+                        )
+
+    def _check_strangers(self, front: FrontSettings, tuning: TuningSettings) -> None:
+        """No data set is used for two of training, tuning and test. Rendered people of one seed are the same persons,
+        so the sets of a front need seeds of their own, too.
+        """
+        worlds = front.worlds
+        trained = [config.merge(self.train, own).get("data") for own in (*self.cells.values(), {})]
+        trained += [world.train.get("data") for world in worlds.values()]
+        tests = {"test": self.test}
+        tests |= {f"front.worlds.{name}.test": world.test for name, world in worlds.items() if world.test is not None}
+        roles: list[dict[str, str]] = [
+            {f"training data {place!r}": place for data in trained for place in _paths(data)},
+            {f"tuning.data {tuning.data!r}": tuning.data},
+            {f"{name} {place!r}": place for name, place in tests.items()},
+        ]
+        for one, another in combinations(roles, 2):
+            for (name, a), (second, b) in product(one.items(), another.items()):
+                first, last = (self.data(place).resolve() for place in (a, b))
+                if first.is_relative_to(last) or last.is_relative_to(first):
+                    raise ValueError(f"front trains, tunes and tests on different data: {name} and {second} overlap")
         seeds: dict[int, str] = {}
         for name, people in self.people.items():
             other = seeds.setdefault(people.seed, name)
@@ -202,7 +269,6 @@ class CompareRecipe(Settings):
                 raise ValueError(
                     f"front tests on other persons: people {other!r} and {name!r} both have the seed {people.seed}"
                 )
-        return self
 
     def _length(self, cell: str) -> str:
         """`fairness.length` of a cell, and the radius where it has one, as typed on the command line."""
@@ -302,6 +368,13 @@ def _check_kind(path: Path, overrides: Sequence[str], kind: str) -> None:
     given = config.overridden(config.read(path), overrides)
     if "cells" not in given and given.keys() & (TrainRecipe.model_fields.keys() - CompareRecipe.model_fields.keys()):
         raise RecipeError(f"{path}: this is a recipe of `fairhuman train`; a {kind} has `cells`")
+
+
+def _paths(data: Any) -> list[str]:
+    """The places of a run's data, one set or several."""
+    if isinstance(data, list):
+        return [str(one["path"]) for one in data if isinstance(one, dict) and "path" in one]
+    return [] if data is None else [str(data)]
 
 
 def slug(name: str) -> str:

@@ -10,7 +10,7 @@ the ratio of sums. A draw for which the statistic is undefined, such as one with
 If several seeds were evaluated on the same samples, seeds and samples are both resampled (`change_over_seeds`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -156,8 +156,7 @@ def _over_seeds(table_snc: Array, resamples: int, level: float, seed: int) -> Es
     known_b = np.isfinite(changes_bs).all(axis=1)
     if not (np.isfinite(changes_s).all() and known_b.any()):
         return Estimate(np.nan, np.nan, np.nan, n)
-    picked = max(s - 1, 1)
-    weights_bs = generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked
+    weights_bs = seed_weights(generator, s, resamples)
     tail = (1 - level) / 2
     means_b = (weights_bs * changes_bs).sum(axis=1)[known_b]
     low, high = np.quantile(means_b, [tail, 1 - tail])
@@ -176,13 +175,24 @@ def _changes_by_seed(table_snc: Array, resamples: int, generator: np.random.Gene
 
     n = table_snc.shape[1]
     drawn: list[Array] = []
-    block = max(1, CELLS_PER_BLOCK // n)
     with np.errstate(divide="ignore", invalid="ignore"):
         changes_s = changes(table_snc.sum(axis=1))
-        for start in range(0, resamples, block):
-            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
+        for counts_bn in sample_counts(generator, n, resamples, n):
             drawn.append(changes(np.einsum("bn,snc->bsc", counts_bn, table_snc, optimize=True)))
     return changes_s, np.concatenate(drawn)
+
+
+def sample_counts(generator: np.random.Generator, n: int, resamples: int, columns: int) -> Iterator[Array]:
+    """How often each of N samples is drawn, [B, N], in blocks of draws with `columns` numbers a draw in memory."""
+    block = max(1, CELLS_PER_BLOCK // columns)
+    for start in range(0, resamples, block):
+        yield np.asarray(generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start)), np.float64)
+
+
+def seed_weights(generator: np.random.Generator, s: int, resamples: int) -> Array:
+    """Weights of the seeds in draws that take S - 1 of S seeds, [B, S]; a single seed has weight 1."""
+    picked = max(s - 1, 1)
+    return np.asarray(generator.multinomial(picked, np.full(s, 1 / s), size=resamples) / picked)
 
 
 def _seed_table(*evaluations: tuple[Array, Array]) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairhuman.stats.bootstrap import CELLS_PER_BLOCK, Array, stretch
+from fairhuman.stats.bootstrap import Array, sample_counts, seed_weights, stretch
 from fairhuman.stats.estimate import Estimate
 
 PARTS = 2000  # draws that the shares of seeds and samples in the variance are estimated from
@@ -36,11 +36,18 @@ class JointChanges:
     over_samples_bpk: Array
     samples: int
 
-    def estimate(self, statistic: Callable[[Array], Array], level: float = 0.95) -> Estimate:
+    @property
+    def lost(self) -> float:
+        """Share of the draws that lack a loss, as no drawn sample has the region; statistics leave them out."""
+        return float(1 - np.isfinite(self.both_bpk).all(axis=(1, 2)).mean())
+
+    def estimate(self, statistic: Callable[[Array], Array], level: float = 0.95, least: float = -np.inf) -> Estimate:
         """A statistic of the changes with its interval; `statistic` maps [..., P, K] to [...].
 
         The bootstrap's estimate of the bias, such as that of a minimum over noisy points, is subtracted from the value
-        and from the ends of the interval.
+        and from the ends of the interval. That reduces the bias; where many points are equally good, about half of it
+        is left (`tests/stats/test_joint.py`). `least` is the smallest value that the statistic can have: a corrected
+        value or end below it becomes `least`.
 
         Raises:
             ValueError: `level` is outside (0, 1), or so high that fewer than ten draws lie beyond each end.
@@ -54,12 +61,30 @@ class JointChanges:
         if not (np.isfinite(plain) and len(known_b)):
             return Estimate(np.nan, np.nan, np.nan, self.samples)
         value = 2 * plain - float(known_b.mean())
-        parts = [float(np.nanvar(statistic(draws))) for draws in (self.over_seeds_bpk, self.over_samples_bpk)]
+        parts = [float(part) for part in self._parts(statistic)]
         factor = stretch(parts[0], parts[1], len(self.seeds_spk), self.samples, tail)
         low, high = (
             value + factor * (float(end) - float(known_b.mean())) for end in np.quantile(known_b, [tail, 1 - tail])
         )
+        value, low, high = (max(number, least) for number in (value, low, high))
         return Estimate(value, low, high, self.samples, float(known_b.std(ddof=1)))
+
+    def band(self, statistic: Callable[[Array], Array], level: float = 0.95) -> tuple[Array, Array, Array]:
+        """Low end, median and high end, [L] each, of a statistic that maps [..., P, K] to [..., L].
+
+        Pointwise: each interval covers by itself. The ends are stretched about the median for few seeds.
+        """
+        tail = (1 - level) / 2
+        drawn_bl = _finite(statistic(self.both_bpk[:PARTS]))
+        low_l, median_l, high_l = np.nanquantile(drawn_bl, [tail, 0.5, 1 - tail], axis=0)
+        pairs = zip(*self._parts(statistic), strict=True)
+        factor_l = np.array([stretch(a, b, len(self.seeds_spk), self.samples, tail) for a, b in pairs])
+        return median_l + factor_l * (low_l - median_l), median_l, median_l + factor_l * (high_l - median_l)
+
+    def _parts(self, statistic: Callable[[Array], Array]) -> list[Array]:
+        """The variances of a statistic due to seeds and due to samples, over the draws in which it is finite."""
+        draws = (self.over_seeds_bpk, self.over_samples_bpk)
+        return [np.asarray(np.nanvar(_finite(statistic(each)), axis=0)) for each in draws]
 
 
 def joint_changes(first_psnk2: Array, last_psnk2: Array, *, resamples: int = 4000, seed: int = 0) -> JointChanges:
@@ -89,22 +114,19 @@ def joint_changes(first_psnk2: Array, last_psnk2: Array, *, resamples: int = 400
             return np.asarray(((after - before) / before).transpose(0, 2, 1, 3))
 
     seeds_spk = changes(columns_nc.sum(axis=0, keepdims=True))[0]
-    picked = max(s - 1, 1)
-    both, over_samples = [], []
-    block = max(1, CELLS_PER_BLOCK // columns_nc.shape[1])
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=size)
+    both: list[Array] = []
+    over_samples: list[Array] = []
+    for counts_bn in sample_counts(generator, n, resamples, columns_nc.shape[1]):
         drawn_bspk = changes(counts_bn @ columns_nc)
-        both.append(np.einsum("bs,bspk->bpk", _seed_weights(generator, s, picked, size), drawn_bspk))
-        if start < PARTS:
+        if sum(map(len, over_samples)) < PARTS:
             over_samples.append(drawn_bspk.mean(axis=1))
-    weights_bs = _seed_weights(generator, s, picked, PARTS) if s > 1 else np.ones((1, 1))
+        both.append(np.einsum("bs,bspk->bpk", seed_weights(generator, s, len(counts_bn)), drawn_bspk))
+    weights_bs = seed_weights(generator, s, PARTS) if s > 1 else np.ones((1, 1))
     over_seeds = np.einsum("bs,spk->bpk", weights_bs, seeds_spk)
     return JointChanges(
         seeds_spk.mean(axis=0), seeds_spk, np.concatenate(both), over_seeds, np.concatenate(over_samples), n
     )
 
 
-def _seed_weights(generator: np.random.Generator, s: int, picked: int, size: int) -> Array:
-    return np.asarray(generator.multinomial(picked, np.full(s, 1 / s), size=size) / picked)
+def _finite(drawn: Array) -> Array:
+    return np.where(np.isfinite(drawn), drawn, np.nan)

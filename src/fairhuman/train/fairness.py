@@ -31,7 +31,7 @@ from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
 from fairhuman.regions.settings import by_objective
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.settings import TORCHJD
+from fairhuman.train.settings import AUDITS, TORCHJD, WARM_UP
 from fairhuman.utils.randomness import Stream, mixed_seed
 
 
@@ -123,7 +123,7 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     if mode == "exact":
         return last
     if mode == "ema" or recipe.accumulate > 1:
-        return FallbackEstimator([EmaEstimator(parameters, every or 8, last), last], fairness.limit)
+        return FallbackEstimator([EmaEstimator(parameters, every or AUDITS["ema"], last), last], fairness.limit)
     ladder: list[Estimator] = [last]
     if not fairness.pairwise and recipe.processes.sharding == "none":
         kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
@@ -131,10 +131,10 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
             kinds["split"] = SplitEstimator
         for name, kind in kinds.items():
             try:
-                ladder.insert(0, kind(model.pipeline.unet, parameters, every or 200, exact))
+                ladder.insert(0, kind(model.pipeline.unet, parameters, every or AUDITS[name], exact))
             except ValueError as error:
                 if mode == name:
                     raise ModelError(f"fairness.mode {mode}: {error}") from error
     if mode == "output":
-        ladder.insert(0, OutputEstimator(parameters, every or 32, last))
+        ladder.insert(0, OutputEstimator(parameters, every or AUDITS["output"], last, WARM_UP))
     return FallbackEstimator(ladder, fairness.limit)

@@ -40,6 +40,8 @@ GRADIENT_BALANCING = ("nash", "mpd", "alpha")
 TORCHJD = "torchjd:"  # the names of fairhuman.balancers start with it
 Length = Literal["radius", "clip", "scalarized"]
 Mode = Literal["exact", "output", "split", "tail", "ema"]
+AUDITS: Mapping[str, int] = {"output": 32, "split": 200, "tail": 200, "ema": 8}  # steps between audits if none are set
+WARM_UP = 16  # exact steps at the start in mode output
 
 
 def needs_gram(strategy: str) -> bool:

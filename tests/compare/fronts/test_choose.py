@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fairhuman.compare.fronts.choose import COMPUTE, STEPS, Point, Tuned, anchors, budgets, choose, keep_choice
-from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.fronts.choose import Point, Tuned, budgets, choose, keep_choice, untuned_and_rival
+from fairhuman.compare.fronts.settings import COMPUTE, STEPS, FrontSettings
 from fairhuman.errors import DataError
 
 RATES = (1e-4, 3e-4, 1e-3)
@@ -35,24 +35,42 @@ def front(**values):
 
 
 def test_the_tuned_rival_pays_no_more_than_the_untuned_point():
-    assert anchors(front(), results()) == (Point("MPD", 3e-4), Point("fixed 0.1", 3e-4))
+    assert untuned_and_rival(front(), results()) == (Point("MPD", 3e-4), Point("fixed 0.1", 3e-4))
     dear = {**CELLS, "MPD": ((-0.05, -0.2), (-0.5, -0.9), (0.04, -1.2))}
-    assert anchors(front(), results(dear))[1] == Point("fixed 0.1", 1e-4), "none is as cheap: the cheapest"
+    assert untuned_and_rival(front(), results(dear))[1] == Point("fixed 0.1", 1e-4), "none is as cheap: the cheapest"
 
 
 def test_points_are_chosen_in_the_stated_order():
     choice = choose(front(), results())
     assert list(choice.why)[:2] == [Point("MPD", 3e-4), Point("fixed 0.1", 3e-4)]
-    assert choice.why[Point("MPD", 1e-3)] == "front at equal steps"
-    assert choice.why[Point("fixed 0.1", 1e-3)] == "front at equal compute", "MPD, exact, costs twice"
-    assert choice.why[Point("bad", 1e-4)] == "best of bad"
-    assert choice.why[Point("fixed 1", 3e-4)].startswith(("front", "neighbour")), choice.why
-    reasons = [why.split()[0] for why in choice.why.values()]
-    assert choice.why[Point("bad", 1e-3)] == "front of bad", "where there is room, for its family's own front"
-    assert list(choice.why).index(Point("bad", 1e-3)) > max(i for i, why in enumerate(reasons) if why == "neighbour")
+    assert choice.why[Point("MPD", 1e-3)] == "hypervolume of MPD at equal steps"
+    assert choice.why[Point("fixed 0.1", 1e-3)] == "hypervolume of fixed weights at equal steps"
+    assert choice.why[Point("bad", 1e-4)] == "hypervolume of bad at equal steps"
     few = choose(front(at_most=4), results())
     assert list(few.why) == list(choice.why)[:4]
     assert choose(front(), dict(reversed(results().items()))).why.keys() == choice.why.keys(), "order changes nothing"
+
+
+def test_judged_families_come_first_with_as_many_points_each_and_then_neighbours():
+    judged = [{"family": "MPD", "budget": STEPS, "verdict": "same"}]
+    choice = choose(front(predictions=judged, each=2), results())
+    own = choice.compared[STEPS]
+    assert {family: len(points) for family, points in own.items()} == {"fixed weights": 2, "MPD": 2, "bad": 2}
+    assert own["fixed weights"] == [Point("fixed 0.1", 1e-3), Point("fixed 0.3", 1e-3)], "each adds the most"
+    reasons = list(choice.why.values())
+    assert choice.why[Point("bad", 3e-4)] == "best of bad at equal steps"
+    assert choice.why[Point("fixed 0.3", 3e-4)] == "neighbour of fixed 0.3, 0.001"
+    hypervolumes = [at for at, why in enumerate(reasons) if why.endswith("at equal steps") and "bad" not in why]
+    assert max(hypervolumes) < min(at for at, why in enumerate(reasons) if why.startswith("neighbour"))
+
+
+def test_neighbours_and_edges_stay_within_a_row():
+    rows = {"fixed weights": [["fixed 1", "fixed 0.3"], ["fixed 0.1"]]}
+    choice = choose(front(families=rows), results())
+    assert Point("fixed 0.1", 1e-3) in choice.why
+    assert "fixed 0.1" not in {p.cell for p, why in choice.why.items() if why.startswith("neighbour of fixed 0.3")}
+    assert choice.edges[Point("fixed 0.3", 1e-3)] == "learning rate and weights"
+    assert choice.edges[Point("fixed 0.1", 1e-3)] == "learning rate", "a row of one has no end"
 
 
 def test_an_exact_step_counts_twice():
@@ -63,11 +81,13 @@ def test_an_exact_step_counts_twice():
 
 def test_margins_are_parts_of_the_effect_and_edges_are_named():
     choice = choose(front(), results())
-    assert choice.margins["face"] == pytest.approx(0.1 * 0.02), "fixed 1 at the highest rate gains 2 %"
-    assert choice.margins["global"] == pytest.approx(0.1 * max(abs(results()[p].place[0]) for p in choice.why))
-    assert choice.margins["hypervolume"] > 0
+    assert choice.margins["face"] == pytest.approx(0.1 * 0.008), "fixed 0.1 at 3e-4, the tuned rival, gains 0.8 %"
+    assert choice.margins["global"] == pytest.approx(0.1 * 0.005), "of the reference"
+    # the front of fixed weights, up to +0.5 %, in %²: a step of width x gain for each of its points
+    steps = [(0.03, 0.2), (0.05, 0.8), (0.07, 1.1), (0.2, 1.2), (0.2, 1.7)]
+    assert choice.margins["hypervolume"] == pytest.approx(0.1 * 1e-4 * sum(x * y for x, y in steps))
     assert Point("MPD", 1e-3) in choice.edges
-    assert Point("fixed 0.1", 3e-4) not in choice.edges
+    assert choice.edges[Point("fixed 0.1", 3e-4)] == "weights", "not of the learning rate"
 
 
 def test_a_choice_stands_once_results_on_test_data_exist(tmp_path):
@@ -75,13 +95,39 @@ def test_a_choice_stands_once_results_on_test_data_exist(tmp_path):
     first = keep_choice(file, front(), results(), tested=False)
     assert keep_choice(file, front(), results(), tested=True) == first
     moved = results({**CELLS, "bad": ((-1.0, -3.0),) * 3})
-    assert keep_choice(tmp_path / "other.json", front(), moved, tested=True).why.keys() != first.why.keys()
+    with pytest.raises(DataError, match=r"other.json: is missing, and results on test data exist"):
+        keep_choice(tmp_path / "other.json", front(), moved, tested=True)
+    assert not (tmp_path / "other.json").exists()
     with pytest.raises(DataError, match=r"the tuning result of bad, 0.0001 isn't what it was when points were chosen"):
         keep_choice(file, front(), moved, tested=True)
-    with pytest.raises(DataError, match=r"chosen with other settings of `front` than now"):
+    with pytest.raises(DataError, match=r"other settings than now: front.reference was 0.005, is 0.01"):
         keep_choice(file, front(reference=0.01), results(), tested=True)
     keep_choice(file, front(reference=0.01), moved, tested=False)
-    assert json.loads(file.read_text())["settings"]["reference"] == 0.01, "before the test, a choice is free"
+    assert json.loads(file.read_text())["settings"]["front.reference"] == 0.01, "before the test, a choice is free"
+
+
+def test_what_verdicts_hang_on_stays_once_results_on_test_data_exist(tmp_path):
+    file, rest = tmp_path / "chosen.json", {"seeds": [1, 2]}
+    keep_choice(file, front(), results(), False, rest)
+    with pytest.raises(DataError, match=r"seeds was \[1, 2\], is \[1, 2, 3\]"):
+        keep_choice(file, front(), results(), True, {"seeds": [1, 2, 3]})
+    moved = front(families={"fixed weights": ["fixed 1", "fixed 0.3", "fixed 0.1", "bad"]})
+    with pytest.raises(DataError, match=r"'bad' was of the family 'bad', is of 'fixed weights'"):
+        keep_choice(file, moved, results(), True, rest)
+    wider = front(families={"fixed weights": ["fixed 1", "fixed 0.3", "fixed 0.1", "new"]})
+    with pytest.raises(DataError, match=r"'new' was added after the choice, so it can't join the family 'fixed weigh"):
+        keep_choice(file, wider, results({**CELLS, "new": CELLS["MPD"]}), True, rest)
+
+
+def test_a_point_that_finishes_after_the_choice_is_tested_and_counts_in_no_hypervolume(tmp_path):
+    file, late = tmp_path / "chosen.json", Point("MPD", 1e-3)
+    without = {point: one for point, one in results().items() if point != late}
+    first = keep_choice(file, front(), without, False, failed=[late])
+    assert json.loads(file.read_text())["failed"] == [{"cell": "MPD", "rate": 1e-3}]
+    then = keep_choice(file, front(), results(), True)
+    assert then.why[late] == "finished after the choice"
+    assert then.compared == first.compared
+    assert then.failed == (late,)
 
 
 def test_cells_added_later_join_without_changing_the_choice(tmp_path):
@@ -93,8 +139,14 @@ def test_cells_added_later_join_without_changing_the_choice(tmp_path):
     assert added == {Point("new", rate) for rate in RATES}
     assert both.margins == first.margins
     assert both.rival == first.rival
+    assert len(both.compared[STEPS].pop("new")) == 3
+    both.compared[COMPUTE].pop("new")
+    assert both.compared == first.compared
+    both = keep_choice(file, front(), more, tested=True)
     assert keep_choice(file, front(), more, tested=True) == both
-    assert keep_choice(file, front(), results(), tested=True) == first, "without the cell, its points wait in the file"
+    assert keep_choice(file, front(), results(), tested=True).why == first.why, (
+        "without the cell, its points wait in the file"
+    )
     assert keep_choice(file, front(), more, tested=True) == both
 
 

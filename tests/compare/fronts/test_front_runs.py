@@ -8,7 +8,9 @@ from fairhuman import config
 from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
+from fairhuman.compare.losses import store_losses
 from fairhuman.compare.run import missing_data, planned_runs, run_all
+from fairhuman.compare.runs import cost, exact_steps, spent
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.display import Display
@@ -51,20 +53,30 @@ def test_a_whole_comparison_in_two_stages(tmp_path, train):
     assert {one.validation.data.name for one in tuning} == {"tune"}
     assert {one.validation.data.name for one in tested} == {"test"}
     assert {one.seed for one in tested} == {1, 2, 3}
-    assert len(tested) == 3 * len(found.choice.why) == 12
+    assert len(tested) == 3 * len(found.choice.why) == 15
     chosen = json.loads((tmp_path / "out" / "chosen.json").read_text())
     assert chosen["points"][0] == {"cell": "MPD", "rate": 1e-3, "why": "untuned"}
-    against = found.fronts.against["equal steps"]["MPD"]
+    against = found.fronts.judged["equal steps", "MPD"]
     assert against.verdict == "higher", "MPD gains three percent at no price"
-    assert found.fronts.anchors[""]["regions"].verdict == "lower"
-    assert found.fronts.cost.runs is None, "no fixed weighting is as good without raising the global loss"
+    assert against.joint.low < against.estimate.low
+    assert found.fronts.judged["", "regions"].verdict == "lower"
+    searches = found.fronts.cost.searches
+    assert [len(one.best_n) for one in searches.values()] == [2, 4, 2]
+    assert searches["fixed, all learning rates"].runs == (None, None, None), "none is as good and as cheap"
+    assert searches["MPD, all learning rates"].runs[0] == 2, "its other learning rate is worse"
     page = write_fronts(recipe, recipe.front, found).read_text()
-    for text in ("Fronts compared with that of fixed, at equal steps: MPD: better", "fixed 0.3, 0.001", "neighbour"):
+    for text in (
+        "Fronts compared with that of fixed, at equal steps: MPD: better",
+        "fixed 0.3, 0.001",
+        "hypervolume of fixed at equal",
+    ):
         assert text in page
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["hypervolume against rival"]["equal steps"]["MPD"]["verdict"] == "higher"
+    judged = {tuple(one["of"]): one["verdict"] for one in results["judged"]}
+    assert judged["equal steps", "MPD"] == "higher"
+    assert results["draws left out"] == 0.0
     run(recipe)
-    assert len(trained) == 18, "nothing is run twice"
+    assert len(trained) == 21, "nothing is run twice"
 
 
 def test_a_cell_added_later_is_tested_beside_the_choice(tmp_path, train):
@@ -91,8 +103,11 @@ def test_worlds_train_both_points_without_tuning(tmp_path, train):
     partly = [one for one in trained if one.out.name.startswith("partly")]
     assert {one.validation.data.name for one in partly} == {"other"}
     assert [source.path for source in partly[0].sources] == [recipe.data("train"), recipe.data("more")]
-    assert found.fronts.anchors["rank 2"]["regions"].verdict == "lower"
-    assert found.fronts.anchors["partly"] == {}, "one of the two failed there"
+    assert found.fronts.judged["rank 2", "regions"].verdict == "lower"
+    effect = found.fronts.points[found.choice.rival]["regions"].value  # the same there: seeds alone decide
+    assert found.fronts.judged["rank 2", "regions"].margin == pytest.approx(0.1 * abs(effect), rel=0.01)
+    assert found.fronts.beside["partly"] == {}, "one of the two failed there"
+    assert ("partly", "regions") not in found.fronts.judged
     assert "partly-mpd-0.001-seed-1" in found.outcome.failed
     assert missing_data(recipe, planned_runs(recipe)) == []
 
@@ -116,7 +131,44 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
         ({"front": {**FRONT, "families": {"fixed": ["LS"]}}}, r"front.families must name cells, .* found 'LS'"),
         ({"front": {**FRONT, "families": {"a": ["MPD"], "b": ["MPD"]}}}, r"one family, found 'MPD' twice"),
         ({"front": {**FRONT, "rival": "LS"}}, r"front.rival must be one of the families fixed, MPD; found 'LS'"),
-        ({"front": {**FRONT, "untuned": {"cell": "MPD", "learning_rate": 1.0}}}, r"found 'MPD' at 1"),
+        ({"front": {**FRONT, "untuned": {"cell": "MPD", "learning_rate": 1.0}}}, r"one of .*0.0003, 0.001; found 1"),
+        (
+            {"front": {**FRONT, "untuned": {"cell": "A", "learning_rate": 1e-3}}},
+            r"untuned.cell must be one of .* found 'A'",
+        ),
+        ({"test": "train"}, r"training data 'train' and test 'train' overlap"),
+        (
+            {"tuning": {"data": "train", "learning_rates": [1e-3]}},
+            r"training data 'train' and tuning.data 'train' overlap",
+        ),
+        (
+            {"front": {**FRONT, "worlds": {"a": {"test": "tune"}}}},
+            r"tuning.data 'tune' and front.worlds.a.test 'tune' ov",
+        ),
+        (
+            {"front": {**FRONT, "worlds": {"a": {"train": {"data": "test"}}}}},
+            r"training data 'test' and test 'test' ov",
+        ),
+        ({"train": {"data": "a/b", "steps": 10}, "test": "a"}, r"training data 'a/b' and test 'a' overlap"),
+        (
+            {"front": {**FRONT, "families": {"MPD": ["fixed 1"], "fixed": ["fixed 0.3"]}}},
+            r"'MPD' is a cell that isn't in",
+        ),
+        (
+            {"cells": {"fixed 1": {}, "fixed 0.3": {}, "MPD": {}, "x" * 55: {}}},
+            r"cells: points are named .* 63 characters",
+        ),
+        ({"front": {**FRONT, "worlds": {"photos (CC)": {}}}}, r"front.worlds: points are named after world, cell and"),
+        ({"front": {**FRONT, "worlds": {"Rank 2": {}, "rank-2": {}}}}, r"'Rank 2, .*' and 'rank-2, .*'"),
+        ({"front": {**FRONT, "predictions": [{"family": "MPD", "verdict": "same"}]}}, r"'MPD' has 1, 'fixed' 2"),
+        (
+            {"front": {**FRONT, "predictions": [{"world": "x", "verdict": "same"}]}},
+            r"world must be one of .* found 'x'",
+        ),
+        (
+            {"front": {**FRONT, "predictions": [{"loss": "global", "verdict": "same"}]}},
+            r"loss must be a region or regions",
+        ),
         ({"cells": {"fixed 1": {}, "fixed 0.3": {}, "MPD": {"fairness": {"length": "clip"}}}}, r"at one length"),
         ({"people": {"train": {"count": 4, "seed": 1}, "test": {"count": 4, "seed": 1}}}, r"both have the seed 1"),
     ],
@@ -124,6 +176,57 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
 def test_unfair_recipes_are_refused(tmp_path, values, message):
     with pytest.raises(RecipeError, match=message):
         build(tmp_path, **values)
+
+
+def test_predictions_name_what_is_judged_and_are_told_as_hit_or_miss(tmp_path, train):
+    worlds = {"rank 2": {"train": {"lora": {"rank": 2}}}}
+    predictions = [{"loss": "face", "verdict": "better"}, {"world": "rank 2", "verdict": "same"}]
+    recipe = build(tmp_path, {**FRONT, "worlds": worlds, "predictions": predictions})
+    found = run(recipe)
+    assert list(found.fronts.judged) == [("", "face"), ("rank 2", "regions")], "these alone"
+    assert [came for _, came in found.fronts.predictions] == ["confirmed", "refuted"]
+    page = write_fronts(recipe, recipe.front, found).read_text()
+    for text in ("<td>confirmed</td>", "<td>refuted</td>", "not judged"):
+        assert text in page
+
+
+def test_a_world_overrules_cells_and_must_change_something(tmp_path):
+    worlds = {"rank 2": {"train": {"lora": {"rank": 2}}}, "image": {"train": {"regions": {"normalize": "image"}}}}
+    cells = {"fixed 1": {"strategy": "ls", "lora": {"rank": 4}}, "fixed 0.3": {"strategy": "si"}}
+    cells["MPD"] = {"strategy": "mpd", "regions": {"normalize": "image"}}
+    recipe = build(tmp_path, {**FRONT, "worlds": worlds}, cells=cells)
+    there = recipe_of_points(recipe, [Point("fixed 1", 1e-3)], "rank 2")
+    assert there.run("rank 2, fixed 1, 0.001", 1, None, "test").lora.rank == 2
+    with pytest.raises(
+        RecipeError, match=r"front.worlds.image: MPD, 0.001 is trained and measured there exactly as in"
+    ):
+        recipe_of_points(recipe, [Point("MPD", 1e-3)], "image")
+
+
+def test_a_run_costs_the_exact_steps_that_it_took(tmp_path, train):
+    cells = {
+        "fixed 1": {"strategy": "ls"},
+        "fixed 0.3": {"strategy": "si"},
+        "MPD": {"strategy": "mpd", "fairness": {"mode": "exact"}},
+        "output": {"strategy": "mpd", "fairness": {"mode": "output"}, "steps": 130},
+        "pairwise": {
+            "strategy": "mpd",
+            "fairness": {"mode": "exact", "pairwise": True},
+            "gradient_checkpointing": True,
+        },
+    }
+    recipe = build(tmp_path, cells=cells)
+    runs = {cell: recipe.run(cell, 1, 1e-3, "tuning") for cell in cells}
+    assert {cell: cost(one, exact_steps(one)) for cell, one in runs.items()} == pytest.approx(
+        {"fixed 1": 10, "fixed 0.3": 10, "MPD": 20, "output": 150, "pairwise": 10 * 11 / 3}
+    )
+    run(recipe)
+    one = recipe.run("output", 0, 1e-3, "tuning")
+    assert spent(recipe, one) == 150, "by the settings where the exact steps weren't stored"
+    with (one.out / "metrics.jsonl").open("w") as file:
+        file.writelines(json.dumps({"step": step, "exact": step < 30}) + "\n" for step in range(130))
+    store_losses(recipe, one)
+    assert spent(recipe, one) == 160
 
 
 def test_points_are_cells_with_their_learning_rate(tmp_path):
@@ -146,5 +249,6 @@ def test_the_quick_recipe_in_truth(tmp_path):
     assert done.failed == {}
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["points"]) == {"MPD output, 0.001", "fixed 0.15 0.1, 0.001"}
-    assert results["untuned against tuned rival"][""]["hand"]["verdict"] in ("lower", "higher", "same", "undecided")
+    assert results["judged"][0]["of"] == ["", "regions"]
+    assert results["judged"][0]["verdict"] in ("lower", "higher", "same", "undecided")
     assert "Fronts" in done.page.read_text()

@@ -3,72 +3,76 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 
-from fairhuman.compare.analysis import LEVEL, Verdict, verdict
-from fairhuman.compare.fronts.choose import GLOBAL, REGIONS, VOLUME, Choice, Point, Tuned, budgets
-from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.analysis import LEVEL, Judged, judge
+from fairhuman.compare.fronts.choose import VOLUME, Choice, Point
+from fairhuman.compare.fronts.settings import REGIONS, FrontSettings, PredictionSettings
 from fairhuman.errors import DataError
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, check_paired
 from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.fronts import Array, attainment, expected_best, hypervolume
 from fairhuman.stats.joint import JointChanges, joint_changes
 
 BEYOND = 20  # draws beyond each end of the widest interval
-DRAWN, LIMITS = 2000, 61  # draws and limits of a curve
+LIMITS = 61  # of a curve
+SEARCH_DRAWS = 2000
+Number = tuple[str, str]  # budget and family, or world and loss
+Statistic = Callable[[Array], Array]
+Outcome = Literal["confirmed", "refuted", "undecided", "missing"]
+BETTER = {"higher": "better", "lower": "worse", "same": "same", "undecided": "undecided"}  # of a hypervolume
+LESS = {**BETTER, "higher": "worse", "lower": "better"}  # of a loss
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An estimate, its interval that covers jointly for all judged numbers (Bonferroni), and the verdict on it."""
-
-    estimate: Estimate
-    family: Estimate
-    verdict: Verdict
-    margin: float
-
-    def plain(self) -> dict[str, Any]:
-        """JSON representation."""
-        return {
-            "estimate": self.estimate.plain(),
-            "family": self.family.plain(),
-            "verdict": self.verdict,
-            "margin": self.margin,
-        }
-
-
-@dataclass(frozen=True)
-class TuningCost:
-    """What a search among the rival's runs finds, beside the untuned point's one run; on tuning data, one seed.
+class Search:
+    """What a search among runs finds on tuning data, one seed.
 
     Attributes:
         best_n: expected lowest change of `REGIONS` after n runs in random order, n = 1..M, among runs that raise the
             global loss at most as much as the untuned point; a search without one keeps the base, whose change is 0.
-        untuned: that of the untuned point.
-        runs: the smallest n whose expectation reaches the untuned point; None if M runs don't.
+        runs: the smallest n whose expectation reaches the untuned point, with the ends of its 95 % interval over
+            samples; None if M runs don't.
     """
 
     best_n: Sequence[Estimate]
+    runs: tuple[int | None, int | None, int | None]
+
+    def plain(self) -> dict[str, Any]:
+        """JSON representation."""
+        return {"expected best": [one.plain() for one in self.best_n], "runs": list(self.runs)}
+
+
+@dataclass(frozen=True)
+class TuningCost:
+    """Searches beside the untuned point's one run; on tuning data, one seed.
+
+    Attributes:
+        untuned: change of `REGIONS` of the untuned point.
+        searches: by name, among the rival's cells at the untuned point's learning rate, among all runs of the rival,
+            and among the learning rates of the untuned point's cell.
+    """
+
     untuned: Estimate
-    runs: int | None
+    searches: Mapping[str, Search]
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
         return {
-            "expected best": [one.plain() for one in self.best_n],
             "untuned": self.untuned.plain(),
-            "runs": self.runs,
+            "searches": {name: search.plain() for name, search in self.searches.items()},
         }
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a family attains within each limit to the global loss: quantiles of the change of `REGIONS` over draws.
+    """What a family attains within each limit to the global loss: the change of `REGIONS`, at most 0, that of the base.
 
-    The change is at most 0, that of the base. The curve runs through the medians; 95 % of the draws lie in the band.
+    The curve runs through the medians of draws; the band is a 95 % interval at each limit by itself.
     """
 
     limits_l: Array
@@ -92,23 +96,29 @@ class Fronts:
 
     Attributes:
         points: the tested points with results of all seeds, and their changes by loss and `REGIONS`.
-        volumes: by budget and family, the hypervolume of the family's tested points, in share² of the base's losses.
-        against: by budget and family, its hypervolume minus the rival's.
-        curves: by budget and family, what its tested points attain.
-        planes: the same as `against`, by objective, in the planes of the single objectives; 95 % intervals alone.
-        anchors: by world (`""`: the main one) and loss, the untuned point minus the tuned rival.
+        volumes: by budget and family, the hypervolume of the family's compared points, in share² of the base's losses.
+        against: by budget and family, its hypervolume minus the rival's, of equally many points each.
+        planes: the same by objective, in the planes of the single objectives.
+        curves: by budget and family, what its compared points attain.
+        beside: by world (`""`: the main one) and loss, the untuned point minus the tuned rival.
+        judged: the numbers that are judged, jointly (Bonferroni); a number that runs are missing for isn't there.
+        predictions: what was predicted, and what came of it.
         cost: what tuning costs.
         left_out: points that lack a seed.
+        lost: share of the draws that lack a loss, and are left out.
     """
 
     points: Mapping[Point, Mapping[str, Estimate]]
     volumes: Mapping[str, Mapping[str, Estimate]]
-    against: Mapping[str, Mapping[str, Judged]]
-    curves: Mapping[str, Mapping[str, Curve]]
+    against: Mapping[str, Mapping[str, Estimate]]
     planes: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
-    anchors: Mapping[str, Mapping[str, Judged]]
+    curves: Mapping[str, Mapping[str, Curve]]
+    beside: Mapping[str, Mapping[str, Estimate]]
+    judged: Mapping[Number, Judged]
+    predictions: Sequence[tuple[PredictionSettings, Outcome]]
     cost: TuningCost
     left_out: Sequence[Point]
+    lost: float
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
@@ -116,41 +126,94 @@ class Fronts:
             "points": {point.name: _plain(found) for point, found in self.points.items()},
             "hypervolume": {budget: _plain(found) for budget, found in self.volumes.items()},
             "hypervolume against rival": {budget: _plain(found) for budget, found in self.against.items()},
-            "attained": {
-                budget: {family: curve.plain() for family, curve in found.items()}
-                for budget, found in self.curves.items()
-            },
             "planes": {
                 budget: {name: _plain(found) for name, found in planes.items()}
                 for budget, planes in self.planes.items()
             },
-            "untuned against tuned rival": {world: _plain(found) for world, found in self.anchors.items()},
+            "attained": {
+                budget: {family: curve.plain() for family, curve in found.items()}
+                for budget, found in self.curves.items()
+            },
+            "untuned against tuned rival": {world: _plain(found) for world, found in self.beside.items()},
+            "judged": [{"of": list(number), **one.plain()} for number, one in self.judged.items()],
+            "predictions": [
+                {**prediction.model_dump(mode="json"), "outcome": outcome} for prediction, outcome in self.predictions
+            ],
             "cost of tuning": self.cost.plain(),
             "left out": [point.name for point in self.left_out],
+            "draws left out": self.lost,
         }
 
 
-def draw_jointly(series: Sequence[Series], resamples: int) -> JointChanges:
-    """Draw the changes of several methods jointly; losses in the order of the first method's.
+@dataclass(frozen=True)
+class Drawn:
+    """Changes of points drawn jointly, and statistics of them."""
+
+    changes: JointChanges
+    names: Sequence[str]
+    points: Sequence[Point]
+
+    @cached_property
+    def rows(self) -> Mapping[Point, int]:
+        """The row of each point."""
+        return {point: row for row, point in enumerate(self.points)}
+
+    def column(self, changes: Array, name: str) -> Array:
+        """The changes of a loss or of `REGIONS`, [..., P]."""
+        if name != REGIONS:
+            return np.asarray(changes[..., self.names.index(name)])
+        return np.asarray(changes[..., [k for k, one in enumerate(self.names) if one != GLOBAL]].mean(axis=-1))
+
+    def loss(self, point: Point, name: str, minus: Point | None = None) -> Statistic:
+        """A point's change of a loss, or its difference to another point's."""
+        rows = self.rows
+
+        def change(changes: Array) -> Array:
+            column = self.column(changes, name)
+            return np.asarray(column[..., rows[point]] - (0.0 if minus is None else column[..., rows[minus]]))
+
+        return change
+
+    def plane(self, points: Sequence[Point], name: str = REGIONS) -> Statistic:
+        """The changes of the global loss and of `name`, [..., P, 2]."""
+        rows = [self.rows[point] for point in points]
+        return lambda changes: np.stack([self.column(changes, axis)[..., rows] for axis in (GLOBAL, name)], axis=-1)
+
+    def volume(self, points: Sequence[Point], reference: float, name: str = REGIONS) -> Statistic:
+        """The hypervolume of points."""
+        plane = self.plane(points, name)
+        return lambda changes: hypervolume(plane(changes), (reference, 0.0))
+
+    def more(self, own: Sequence[Point], other: Sequence[Point], reference: float, name: str = REGIONS) -> Statistic:
+        """The hypervolume of points minus that of others, of equally many each: the more points there are, the more
+        noise adds to a hypervolume.
+        """
+        many = min(len(own), len(other))
+        first, second = (self.volume(points[:many], reference, name) for points in (own, other))
+        return lambda changes: first(changes) - second(changes)
+
+
+def draw_jointly(series: Mapping[Point, Series], resamples: int) -> Drawn:
+    """Draw the changes of several points jointly; losses in the order of the first point's.
 
     Raises:
         DataError: they weren't measured on the same samples and noise.
     """
-    names = list(series[0].first)
-    for other in series[1:]:
+    every = list(series.values())
+    names = list(every[0].first)
+    for other in every[1:]:
         for name in names:
-            check_paired(other, series[0], name)
+            check_paired(other, every[0], name)
     first, last = (
         np.stack([np.stack([np.stack(sums[name], axis=-1) for name in names], axis=2) for sums in each])
-        for each in ([one.first for one in series], [one.last for one in series])
+        for each in ([one.first for one in every], [one.last for one in every])
     )
-    return joint_changes(first, last, resamples=resamples)
+    return Drawn(joint_changes(first, last, resamples=resamples), names, list(series))
 
 
 def analyse(
     front: FrontSettings,
     choice: Choice,
-    tuned: Mapping[Point, Tuned],
     tested: Mapping[Point, Series],
     worlds: Mapping[str, Mapping[Point, Series]],
     searched: Mapping[Point, Series],
@@ -160,150 +223,192 @@ def analyse(
     Args:
         front: settings.
         choice: points and margins.
-        tuned: steps and costs of the points.
         tested: losses on test data over seeds.
         worlds: losses of the untuned point and the tuned rival in other worlds; a world may lack them.
-        searched: losses on tuning data of the untuned point and of the rival family.
+        searched: losses on tuning data of the untuned point's cell and of the rival family.
 
     Raises:
         DataError: the untuned point or the tuned rival has no result, or as in `draw_jointly`.
     """
-    seeds = max(len(one.first[GLOBAL][0]) for one in tested.values())
-    whole = {point: one for point, one in tested.items() if len(one.first[GLOBAL][0]) == seeds}
-    untuned = Point(front.untuned.cell, front.untuned.learning_rate)
-    for point in (untuned, choice.rival):
-        if point not in whole:
-            raise DataError(f"{point.name}: not all of its test runs finished, and the others are compared with it")
-    points = list(whole)
-    names = list(whole[untuned].first)
+    untuned, rival = Point(front.untuned.cell, front.untuned.learning_rate), choice.rival
+    whole = complete_points(tested, (untuned, rival))
     families = {
-        budget: _families(front, [point for point in among if point in whole])
-        for budget, among in budgets(tuned, tuned[choice.rival]).items()
+        budget: {family: own for family, points in found.items() if (own := [p for p in points if p in whole])}
+        for budget, found in choice.compared.items()
     }
-    judged = sum(len(found) - 1 for found in families.values()) + len(_losses(names)) * (1 + len(worlds))
-    level = 1 - (1 - LEVEL) / judged
-    changes = draw_jointly([whole[point] for point in points], math.ceil(2 * BEYOND / (1 - level)))
-    at = {point: number for number, point in enumerate(points)}
-
-    def volume(own: Sequence[Point], name: str = REGIONS) -> Callable[[Array], Array]:
-        rows = [at[point] for point in own]
-        return lambda c: hypervolume(_plane(c[..., rows, :], names, name), (front.reference, 0.0))
-
-    def beside(found: Mapping[str, Sequence[Point]], family: str, name: str = REGIONS) -> Callable[[Array], Array]:
-        own, other = volume(found[family], name), volume(found[front.rival], name)
-        return lambda c: own(c) - other(c)
-
-    def others(found: Mapping[str, Sequence[Point]]) -> list[str]:
-        return [family for family in found if family != front.rival]
-
-    judge = partial(_judge, changes, level)
-    pair = {"": {untuned: whole[untuned], choice.rival: whole[choice.rival]}, **worlds}
+    families = {budget: found for budget, found in families.items() if front.rival in found}
+    numbers = numbers_judged(front, families)
+    level = 1 - (1 - LEVEL) / max(1, len(numbers))
+    resamples = math.ceil(2 * BEYOND / (1 - level))
+    measured = {"": whole, **{world: found for world, found in worlds.items() if {untuned, rival} <= found.keys()}}
+    drawn = {world: draw_jointly(found, resamples) for world, found in measured.items()}
+    statistics = _Statistics(front, choice, families, drawn)
+    judged = {number: one for number in numbers if (one := statistics.judged(number, level)) is not None}
+    here, losses = drawn[""], statistics.losses
     return Fronts(
-        points={p: {n: changes.estimate(_loss(names, n, at[p])) for n in _losses(names)} for p in points},
-        volumes={b: {f: changes.estimate(volume(own)) for f, own in found.items()} for b, found in families.items()},
-        against={
-            b: {f: judge(beside(found, f), choice.margins[VOLUME]) for f in others(found)}
-            for b, found in families.items()
-        },
+        points={point: {name: here.changes.estimate(here.loss(point, name)) for name in losses} for point in whole},
+        volumes=statistics.volumes(),
+        against=statistics.against(REGIONS),
+        planes=statistics.planes(),
         curves={
-            b: {f: _curve(changes, names, [at[p] for p in own], front.reference) for f, own in found.items()}
-            for b, found in families.items()
+            budget: {family: _curve(here, own, front.reference) for family, own in found.items()}
+            for budget, found in families.items()
         },
-        planes={
-            b: {
-                name: {f: changes.estimate(beside(found, f, name)) for f in others(found)}
-                for name in names
-                if name != GLOBAL
-            }
-            for b, found in families.items()
-        },
-        anchors={world: _anchors(found, untuned, choice, level) for world, found in pair.items()},
-        cost=tuning_cost(searched, untuned),
+        beside={world: statistics.beside(world) for world in ("", *worlds)},
+        judged=judged,
+        predictions=[(one, outcome(one, judged.get(one.number))) for one in front.predictions],
+        cost=tuning_cost(front, searched, untuned),
         left_out=[point for point in choice.why if point not in whole],
+        lost=here.changes.lost,
     )
 
 
-def tuning_cost(searched: Mapping[Point, Series], untuned: Point) -> TuningCost:
-    """The cost of tuning from runs of the rival family and of the untuned point on tuning data; see `TuningCost`."""
-    points = [untuned, *(point for point in searched if point != untuned)]
-    names = list(searched[untuned].first)
-    changes = draw_jointly([searched[point] for point in points], resamples=2000)
+@dataclass(frozen=True)
+class _Statistics:
+    """Estimates of what is said about families and about the untuned point in every world; see `Fronts`.
 
-    def found(c: Array) -> Array:
-        plane = _plane(c, names, REGIONS)
-        within = plane[..., 1:, 0] <= plane[..., :1, 0]
-        return np.asarray(np.where(within, np.minimum(plane[..., 1:, 1], 0.0), 0.0))
+    Attributes:
+        families: by budget and family, the compared points with results, those of the rival among them.
+        drawn: by world, the points drawn jointly.
+    """
 
-    best = [changes.estimate(partial(_expected, found, n)) for n in range(1, len(points))]
-    own = changes.estimate(_loss(names, REGIONS, 0))
-    reached = [n for n, one in enumerate(best, 1) if one.value <= own.value]
-    return TuningCost(best, own, reached[0] if reached else None)
+    front: FrontSettings
+    choice: Choice
+    families: Mapping[str, Mapping[str, Sequence[Point]]]
+    drawn: Mapping[str, Drawn]
+
+    @property
+    def losses(self) -> list[str]:
+        return [*self.drawn[""].names, REGIONS]
+
+    def volumes(self) -> dict[str, dict[str, Estimate]]:
+        here = self.drawn[""]
+        return {
+            budget: {
+                family: here.changes.estimate(here.volume(own, self.front.reference), least=0.0)
+                for family, own in found.items()
+            }
+            for budget, found in self.families.items()
+        }
+
+    def against(self, loss: str) -> dict[str, dict[str, Estimate]]:
+        estimate = self.drawn[""].changes.estimate
+        return {
+            budget: {
+                family: estimate(self.more(budget, family, loss)) for family in found if family != self.front.rival
+            }
+            for budget, found in self.families.items()
+        }
+
+    def planes(self) -> dict[str, dict[str, dict[str, Estimate]]]:
+        by_loss = {name: self.against(name) for name in self.drawn[""].names if name != GLOBAL}
+        return {budget: {name: found[budget] for name, found in by_loss.items()} for budget in self.families}
+
+    def more(self, budget: str, family: str, loss: str = REGIONS) -> Statistic:
+        """A family's hypervolume minus the rival's."""
+        found = self.families[budget]
+        return self.drawn[""].more(found[family], found[self.front.rival], self.front.reference, loss)
+
+    def difference(self, world: str, loss: str) -> Statistic:
+        """The untuned point's change minus that of the tuned rival."""
+        untuned = Point(self.front.untuned.cell, self.front.untuned.learning_rate)
+        return self.drawn[world].loss(untuned, loss, self.choice.rival)
+
+    def beside(self, world: str) -> dict[str, Estimate]:
+        """The differences in all losses; empty if a run is missing."""
+        if world not in self.drawn:
+            return {}
+        return {loss: self.drawn[world].changes.estimate(self.difference(world, loss)) for loss in self.losses}
+
+    def judged(self, number: Number, level: float) -> Judged | None:
+        """The verdict on a number, by its interval of `level`; None if a run is missing."""
+        at, name = number
+        if name in self.families.get(at, {}):
+            return judge(
+                partial(self.drawn[""].changes.estimate, self.more(at, name)), self.choice.margins[VOLUME], level
+            )
+        if at not in self.drawn or name not in self.losses:
+            return None
+        here = self.drawn[at]
+        effect = abs(float(here.loss(self.choice.rival, name)(here.changes.value_pk)))
+        margin = self.front.margin * effect if at else self.choice.margins[name]
+        return judge(partial(here.changes.estimate, self.difference(at, name)), margin, level)
 
 
-def _expected(found: Callable[[Array], Array], n: int, c: Array) -> Array:
-    return expected_best(found(c), n)
+def complete_points(tested: Mapping[Point, Series], needed: Sequence[Point]) -> dict[Point, Series]:
+    """The points with results of all seeds.
+
+    Raises:
+        DataError: one of `needed` isn't among them.
+    """
+    seeds = max(len(one.first[GLOBAL][0]) for one in tested.values())
+    whole = {point: one for point, one in tested.items() if len(one.first[GLOBAL][0]) == seeds}
+    for point in needed:
+        if point not in whole:
+            raise DataError(
+                f"{point.name}: not all of its test runs finished, and the others are compared with it; run the same "
+                "command again, which repeats failed runs"
+            )
+    return whole
 
 
-def _families(front: FrontSettings, points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points of each family, the rival first; empty without points of the rival."""
-    found: dict[str, list[Point]] = {front.rival: []}
-    for point in points:
-        found.setdefault(front.family(point.cell), []).append(point)
-    return found if found[front.rival] else {}
+def numbers_judged(front: FrontSettings, families: Mapping[str, Mapping[str, Sequence[Point]]]) -> list[Number]:
+    """The numbers that are judged, whether or not there are results: those of the predictions, or without any all
+    hypervolumes and the mean of the regions in every world.
+    """
+    if front.predictions:
+        return [prediction.number for prediction in front.predictions]
+    volumes = [(budget, family) for budget, found in families.items() for family in found if family != front.rival]
+    return [*volumes, *((world, REGIONS) for world in ("", *front.worlds))]
 
 
-def _losses(names: Sequence[str]) -> list[str]:
-    return [*names, REGIONS]
+def outcome(prediction: PredictionSettings, found: Judged | None) -> Outcome:
+    """Whether a verdict confirms a prediction."""
+    if found is None:
+        return "missing"
+    word = (LESS if prediction.family is None else BETTER)[found.verdict]
+    return "undecided" if word == "undecided" else "confirmed" if word == prediction.verdict else "refuted"
 
 
-def _plane(changes: Array, names: Sequence[str], name: str) -> Array:
-    """Change of the global loss and of `name`, [..., P, 2]."""
-    columns = [changes[..., names.index(GLOBAL)]]
-    columns.append(_column(changes, names, name))
-    return np.stack(columns, axis=-1)
-
-
-def _column(changes: Array, names: Sequence[str], name: str) -> Array:
-    if name != REGIONS:
-        return np.asarray(changes[..., names.index(name)])
-    return np.asarray(changes[..., [k for k, one in enumerate(names) if one != GLOBAL]].mean(axis=-1))
-
-
-def _loss(names: Sequence[str], name: str, row: int) -> Callable[[Array], Array]:
-    return lambda c: _column(c, names, name)[..., row]
-
-
-def _judge(changes: JointChanges, level: float, statistic: Callable[[Array], Array], margin: float) -> Judged:
-    family = changes.estimate(statistic, level)
-    return Judged(changes.estimate(statistic), family, verdict(family, margin), margin)
-
-
-def _curve(changes: JointChanges, names: Sequence[str], rows: Sequence[int], reference: float) -> Curve:
-    drawn_bp2 = _plane(changes.both_bpk[:DRAWN, list(rows)], names, REGIONS)
-    lowest = min(0.0, float(_plane(changes.value_pk, names, REGIONS)[:, 0].min()))
-    limits_l = np.linspace(lowest, reference, LIMITS)
-    attained_bl = np.minimum(attainment(drawn_bp2, limits_l), 0.0)
-    low_l, median_l, high_l = np.nanquantile(attained_bl, [0.025, 0.5, 0.975], axis=0)
-    return Curve(limits_l, low_l, median_l, high_l)
-
-
-def _anchors(found: Mapping[Point, Series], untuned: Point, choice: Choice, level: float) -> dict[str, Judged]:
-    """The untuned point minus the tuned rival, by loss; empty if one of them is missing."""
-    if not {untuned, choice.rival} <= found.keys():
-        return {}
-    names = list(found[untuned].first)
-    changes = draw_jointly([found[untuned], found[choice.rival]], math.ceil(2 * BEYOND / (1 - level)))
-
-    def difference(name: str, c: Array) -> Array:
-        column = _column(c, names, name)
-        return np.asarray(column[..., 0] - column[..., 1])
-
-    return {
-        name: _judge(changes, level, partial(difference, name), choice.margins[name])
-        for name in _losses(names)
-        if name in choice.margins
+def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned: Point) -> TuningCost:
+    """The cost of tuning from runs of the rival family and of the untuned point's cell on tuning data."""
+    drawn = draw_jointly(searched, SEARCH_DRAWS)
+    rival = [point for point in searched if front.family(point.cell) == front.rival]
+    groups = {
+        f"{front.rival}, learning rate {untuned.rate:g}": [point for point in rival if point.rate == untuned.rate],
+        f"{front.rival}, all learning rates": rival,
+        f"{untuned.cell}, all learning rates": [point for point in searched if point.cell == untuned.cell],
     }
+    own = drawn.changes.estimate(drawn.loss(untuned, REGIONS))
+    return TuningCost(own, {name: _search(drawn, points, untuned) for name, points in groups.items() if points})
 
 
-def _plain(found: Mapping[str, Estimate | Judged]) -> dict[str, Any]:
+def _search(drawn: Drawn, points: Sequence[Point], untuned: Point) -> Search:
+    plane, limit, own = drawn.plane(points), drawn.loss(untuned, GLOBAL), drawn.loss(untuned, REGIONS)
+
+    def best(n: int, changes: Array) -> Array:
+        places = plane(changes)
+        within = places[..., 0] <= limit(changes)[..., None]
+        return expected_best(np.where(within, np.minimum(places[..., 1], 0.0), 0.0), n)
+
+    counts = range(1, len(points) + 1)
+
+    def reached(changes: Array) -> Array:
+        found = np.stack([best(n, changes) <= own(changes) + 1e-12 for n in counts], axis=-1)
+        return np.where(found.any(axis=-1), found.argmax(axis=-1) + 1.0, np.inf)
+
+    ends = np.quantile(reached(drawn.changes.both_bpk), [0.025, 0.975], method="inverted_cdf")
+    runs = [int(n) if np.isfinite(n) else None for n in (float(reached(drawn.changes.value_pk)), *ends)]
+    return Search([drawn.changes.estimate(partial(best, n)) for n in counts], (runs[0], runs[1], runs[2]))
+
+
+def _curve(drawn: Drawn, points: Sequence[Point], reference: float) -> Curve:
+    plane = drawn.plane(points)
+    lowest = min(0.0, float(drawn.column(drawn.changes.value_pk, GLOBAL).min()))
+    limits_l = np.linspace(lowest, reference, LIMITS)
+    low_l, median_l, high_l = drawn.changes.band(lambda c: np.minimum(attainment(plane(c), limits_l), 0.0))
+    return Curve(limits_l, low_l, median_l, np.minimum(high_l, 0.0))
+
+
+def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: one.plain() for name, one in found.items()}

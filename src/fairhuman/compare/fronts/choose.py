@@ -1,22 +1,24 @@
 """Choice of the points to test, from tuning results alone, and the file that keeps it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings
 from fairhuman.errors import DataError
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.stats.fronts import Array, contributions, hypervolume, non_dominated
 from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 
-GLOBAL, REGIONS, VOLUME = "global", "regions", "hypervolume"
-STEPS, COMPUTE = "equal steps", "equal compute"
-ADDED = 3  # points of a cell that was added after the choice
+VOLUME = "hypervolume"
+NEARLY = 1.02  # a cost up to this share of a budget counts as within it: single audits may differ
 SAME = 1e-6  # tolerance of a stored change
+Compared = Mapping[str, Mapping[str, Sequence["Point"]]]  # by budget and family
 
 
 class Point(NamedTuple):
@@ -38,12 +40,12 @@ class Tuned:
     Attributes:
         changes: relative change of each held-out loss.
         steps: training steps.
-        gradients: cost of the run in steps with one gradient.
+        cost: cost of the run in steps with one gradient.
     """
 
     changes: Mapping[str, float]
     steps: int
-    gradients: float
+    cost: float
 
     @property
     def place(self) -> tuple[float, float]:
@@ -61,61 +63,84 @@ class Choice:
         rival: the tuned point of the rival family: the lowest regions among those that raise the global loss at most
             as much as the untuned point; if there is none, the lowest global loss.
         margins: differences that count as none, by loss, `REGIONS` and `VOLUME`.
-        edges: points of a front at the smallest or largest learning rate, so that better ones may lie beyond.
+        edges: points of a front at an end of the learning rates or of a row of weights, so that better ones may lie
+            beyond, to the setting in which they do.
+        compared: by budget and family, the points whose hypervolume is compared, the most important ones first.
+        failed: points without a tuning result when the others were chosen; they take no part.
     """
 
     why: Mapping[Point, str]
     rival: Point
     margins: Mapping[str, float]
-    edges: Sequence[Point]
+    edges: Mapping[Point, str]
+    compared: Compared
+    failed: Sequence[Point] = field(default=())
 
 
 def budgets(tuned: Mapping[Point, Tuned], rival: Tuned) -> dict[str, list[Point]]:
     """The points that are compared at the steps, and at the compute, of a run of the rival."""
     return {
         STEPS: [point for point, one in tuned.items() if one.steps == rival.steps],
-        COMPUTE: [point for point, one in tuned.items() if one.gradients <= rival.gradients],
+        COMPUTE: [point for point, one in tuned.items() if one.cost <= NEARLY * rival.cost],
     }
 
 
-def choose(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> Choice:
-    """Choose points: the untuned one and the tuned rival, the points that no other one dominates at equal steps or
-    equal compute, the best of each family, neighbours of the front, then the rest of each family's own front.
+def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[Point] = ()) -> Choice:
+    """Choose points: the untuned one and the tuned rival; `front.each` points of each family whose hypervolume is
+    judged, one of each in turn; the best of the other families; neighbours of the front; more of the other families.
 
-    At most `front.at_most` points, in this order; within a part, those with the largest share of the hypervolume first.
+    At most `front.at_most` points, in this order. Of a family, each next point is the one that adds the most to the
+    hypervolume of those before it.
 
     Raises:
         DataError: the untuned point or all points of the rival family are missing.
     """
-    untuned, rival = anchors(front, tuned)
+    untuned, rival = untuned_and_rival(front, tuned)
+    among = budgets(tuned, tuned[rival])
+    ranked = {name: _by_family(points, tuned, front) for name, points in among.items()}
+    fronts = {name: _front(points, tuned, front) for name, points in among.items()}
     why: dict[Point, str] = {untuned: "untuned", rival: f"tuned {front.rival}"}
-    fronts = {name: _front(points, tuned, front) for name, points in budgets(tuned, tuned[rival]).items()}
-    for point, reason in _candidates(front, tuned, fronts):
+    for point, reason in _candidates(front, tuned, ranked, fronts):
         if len(why) < front.at_most:
             why.setdefault(point, reason)
-    volume = hypervolume(_places([p for p in tuned if front.family(p.cell) == front.rival], tuned), _reference(front))
-    return Choice(why, rival, _margins(front, [tuned[point] for point in why], float(volume)), _edges(fronts, tuned))
+    compared = {
+        name: {family: list(takewhile(why.__contains__, points)) for family, points in families.items()}
+        for name, families in ranked.items()
+    }
+    volume = hypervolume(_places(compared[STEPS][front.rival] or [rival], tuned), _reference(front))
+    margins = _margins(front, tuned[rival], float(volume))
+    return Choice(why, rival, margins, _edges(front, fronts, tuned), compared, tuple(failed))
 
 
-def anchors(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, Point]:
+def untuned_and_rival(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, Point]:
     """The untuned point, and the tuned one of the rival family; see `Choice`.
 
     Raises:
         DataError: one of them has no tuning result.
     """
     untuned = Point(front.untuned.cell, front.untuned.learning_rate)
+    advice = "their logs lie beside the runs; mend the cause and run the same command again"
     if untuned not in tuned:
-        raise DataError(f"front.untuned: the tuning run of {untuned.name} failed, and nothing can stand in its place")
+        raise DataError(f"front.untuned: the tuning run of {untuned.name} failed, and nothing can stand in; {advice}")
     own = [point for point in tuned if front.family(point.cell) == front.rival and point != untuned]
     if not own:
-        raise DataError(f"front.rival: all tuning runs of {front.rival} failed, so there is nothing to compare with")
+        raise DataError(
+            f"front.rival: all tuning runs of {front.rival} failed, so there is nothing to compare with; {advice}"
+        )
     allowed = [point for point in own if tuned[point].place[0] <= tuned[untuned].place[0]]
     if allowed:
         return untuned, min(allowed, key=lambda point: tuned[point].place[1])
     return untuned, min(own, key=lambda point: tuned[point].place[0])
 
 
-def keep_choice(file: Path, front: FrontSettings, tuned: Mapping[Point, Tuned], tested: bool) -> Choice:
+def keep_choice(
+    file: Path,
+    front: FrontSettings,
+    tuned: Mapping[Point, Tuned],
+    tested: bool,
+    rest: Mapping[str, Any] | None = None,
+    failed: Sequence[Point] = (),
+) -> Choice:
     """The choice in `file`, with points of cells that were added since; chosen and written if there is none.
 
     Points of cells that are no more stay in the file, and are left out of what is returned.
@@ -125,55 +150,99 @@ def keep_choice(file: Path, front: FrontSettings, tuned: Mapping[Point, Tuned], 
         front: settings of the choice.
         tuned: tuning results.
         tested: whether results on test data exist; then the choice in the file stands.
+        rest: further settings that must stay as they are once results on test data exist, as JSON.
+        failed: points whose tuning run failed.
 
     Raises:
-        DataError: the file can't be read, or was made from other tuning results or settings and results on test data
-            exist.
+        DataError: results on test data exist, and the file is missing, can't be read, or was made from other tuning
+            results or settings.
     """
-    before: Mapping[str, Any] = {"cells": [], "tuned": {}}
-    if file.is_file() and tested:
+    settings = {**_decisive(front), **(rest or {})}
+    before: Mapping[str, Any] = {"families": {}, "tuned": {}}
+    if tested:
         choice, before = _read(file)
-        known = {point: one for point, one in tuned.items() if point.cell in before["cells"]}
-        _check_same(file, front, known, before)
-        choice = _with_added(choice, front, {point: one for point, one in tuned.items() if point not in known})
+        _check_same(file, settings, front, tuned, before)
+        choice = _with_added(choice, front, tuned, before)
     else:
-        choice = choose(front, tuned)
-    write_json(file, _plain(choice, front, tuned, before))
+        choice = choose(front, tuned, failed)
+    write_json(file, _plain(choice, settings, front, tuned, before))
     return replace(choice, why={point: why for point, why in choice.why.items() if point in tuned})
 
 
-def _with_added(choice: Choice, front: FrontSettings, added: Mapping[Point, Tuned]) -> Choice:
+def _with_added(
+    choice: Choice, front: FrontSettings, tuned: Mapping[Point, Tuned], before: Mapping[str, Any]
+) -> Choice:
+    """The choice with families that were added later, and with points of earlier cells that had failed; these are
+    tested, and no hypervolume has them.
+    """
+    added = [point for point in tuned if point.name not in before["tuned"]]
     why = dict(choice.why)
-    for cell in dict.fromkeys(point.cell for point in added):
-        own = _front([point for point in added if point.cell == cell], added, front)
-        why |= {point: "of a cell added later" for point in own[:ADDED] if point not in why}
-    return Choice(why, choice.rival, choice.margins, choice.edges)
+    compared = {name: dict(families) for name, families in choice.compared.items()}
+    late = [point for point in added if point.cell in before["families"]]
+    why |= dict.fromkeys(late, "finished after the choice")
+    new = [point for point in added if point not in late]
+    for name, among in budgets(tuned, tuned[choice.rival]).items():
+        own = _by_family([point for point in among if point in new], tuned, front)
+        compared[name] |= own
+        for points in own.values():
+            why |= {point: "of a family added later" for point in points if point not in why}
+    return replace(choice, why=why, compared=compared)
 
 
 def _candidates(
-    front: FrontSettings, tuned: Mapping[Point, Tuned], fronts: Mapping[str, Sequence[Point]]
+    front: FrontSettings, tuned: Mapping[Point, Tuned], ranked: Compared, fronts: Mapping[str, Sequence[Point]]
 ) -> Iterator[tuple[Point, str]]:
-    for name, points in fronts.items():
-        yield from ((point, f"front at {name}") for point in points)
-    families: dict[str, list[Point]] = {}
-    for point in tuned:
-        families.setdefault(front.family(point.cell), []).append(point)
-    own = {family: _front(points, tuned, front) for family, points in families.items()}
-    yield from ((points[0], f"best of {family}") for family, points in own.items())
-    on_front = dict.fromkeys(point for points in fronts.values() for point in points)
-    for point in on_front:
+    lists = [(name, family) for name, families in ranked.items() for family in families]
+    judged = [one for one in lists if front.judges(*one)]
+    others = [one for one in lists if one not in judged]
+    for rank in range(front.each):
+        for name, family in judged:
+            for point in ranked[name][family][rank : rank + 1]:
+                yield point, f"hypervolume of {family} at {name}"
+    yield from ((ranked[name][family][0], f"best of {family} at {name}") for name, family in others)
+    for point in dict.fromkeys(point for points in fronts.values() for point in points):
         yield from ((other, f"neighbour of {point.name}") for other in _neighbours(point, front, tuned))
-    for rank in range(1, max(map(len, own.values()))):
-        yield from ((points[rank], f"front of {family}") for family, points in own.items() if rank < len(points))
+    for rank in range(1, front.each):
+        for name, family in others:
+            for point in ranked[name][family][rank : rank + 1]:
+                yield point, f"hypervolume of {family} at {name}"
+
+
+def _by_family(points: Sequence[Point], tuned: Mapping[Point, Tuned], front: FrontSettings) -> dict[str, list[Point]]:
+    """The first `front.each` points of each family, the rival first."""
+    families: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: front.family(point.cell) != front.rival):
+        families.setdefault(front.family(point.cell), []).append(point)
+    return {family: _ranked(own, tuned, front) for family, own in families.items()}
+
+
+def _ranked(points: Sequence[Point], tuned: Mapping[Point, Tuned], front: FrontSettings) -> list[Point]:
+    """The first `front.each` points: each next one adds the most to the hypervolume of those before it; of points that
+    add nothing, those within the reference with the lowest regions.
+    """
+    ordered: list[Point] = []
+
+    def place(point: Point) -> tuple[float, bool, float, Point]:
+        x, y = tuned[point].place
+        volume = float(hypervolume(_places([*ordered, point], tuned), _reference(front)))
+        return -volume, x > front.reference, y, point
+
+    while len(ordered) < min(front.each, len(points)):
+        ordered.append(min((point for point in points if point not in ordered), key=place))
+    return ordered
 
 
 def _neighbours(point: Point, front: FrontSettings, tuned: Mapping[Point, Tuned]) -> Iterator[Point]:
-    """The same cell with the next learning rates, then the next cells of the family with the same learning rate."""
+    """The same cell with the next learning rates, then the next cells of its row with the same learning rate."""
     rates = sorted({other.rate for other in tuned if other.cell == point.cell})
-    cells = list(front.families.get(front.family(point.cell), ()))
     wanted: list[Point] = [Point(point.cell, rate) for rate in _beside(rates, point.rate)]
-    wanted += [Point(cell, point.rate) for cell in _beside(cells, point.cell)]
+    wanted += [Point(cell, point.rate) for cell in _beside(_row(point, front), point.cell)]
     yield from (other for other in wanted if other in tuned)
+
+
+def _row(point: Point, front: FrontSettings) -> list[str]:
+    """The cells of the row that a point's cell is in."""
+    return next(row for row in front.rows(front.family(point.cell)) if point.cell in row)
 
 
 def _beside(row: Sequence[Any], item: object) -> list[Any]:
@@ -194,15 +263,23 @@ def _front(points: Sequence[Point], tuned: Mapping[Point, Tuned], front: FrontSe
     return [left[i] for i in order]
 
 
-def _edges(fronts: Mapping[str, Sequence[Point]], tuned: Mapping[Point, Tuned]) -> list[Point]:
+def _edges(
+    front: FrontSettings, fronts: Mapping[str, Sequence[Point]], tuned: Mapping[Point, Tuned]
+) -> dict[Point, str]:
     rates = {point.rate for point in tuned}
-    points = dict.fromkeys(point for points in fronts.values() for point in points)
-    return [point for point in points if len(rates) > 1 and point.rate in (min(rates), max(rates))]
+    found: dict[Point, str] = {}
+    for point in dict.fromkeys(point for points in fronts.values() for point in points):
+        row = _row(point, front)
+        at = ["learning rate"] if len(rates) > 1 and point.rate in (min(rates), max(rates)) else []
+        at += ["weights"] if len(row) > 1 and point.cell in (row[0], row[-1]) else []
+        if at:
+            found[point] = " and ".join(at)
+    return found
 
 
-def _margins(front: FrontSettings, chosen: Sequence[Tuned], volume: float) -> dict[str, float]:
-    effects = {name: max(abs(one.changes[name]) for one in chosen) for name in chosen[0].changes}
-    effects |= {REGIONS: max(abs(one.place[1]) for one in chosen), VOLUME: volume}
+def _margins(front: FrontSettings, rival: Tuned, volume: float) -> dict[str, float]:
+    effects = {name: abs(change) for name, change in rival.changes.items()}
+    effects |= {GLOBAL: front.reference, REGIONS: abs(rival.place[1]), VOLUME: volume}
     return {name: front.margin * effect for name, effect in effects.items()}
 
 
@@ -214,41 +291,84 @@ def _reference(front: FrontSettings) -> tuple[float, float]:
     return front.reference, 0.0
 
 
-def _check_same(file: Path, front: FrontSettings, tuned: Mapping[Point, Tuned], stored: Mapping[str, Any]) -> None:
+def _check_same(
+    file: Path,
+    settings: Mapping[str, Any],
+    front: FrontSettings,
+    tuned: Mapping[Point, Tuned],
+    stored: Mapping[str, Any],
+) -> None:
     advice = "results on test data exist, so the choice can't be repeated; use other `out` and `results`, and new seeds"
-    if stored["settings"] != _decisive(front):
-        raise DataError(f"{file}: chosen with other settings of `front` than now; {advice}")
+    other = [name for name, value in settings.items() if stored["settings"].get(name) != value]
+    if other:
+        values = f"{other[0]} was {stored['settings'].get(other[0])}, is {settings[other[0]]}"
+        raise DataError(f"{file}: chosen with other settings than now: {values}; {advice}")
+    cells, known = {point.cell for point in tuned}, stored["families"]
+    for cell in sorted(cells):
+        family = front.family(cell)
+        if cell in known and family != known[cell]:
+            raise DataError(f"{file}: {cell!r} was of the family {known[cell]!r}, is of {family!r}; {advice}")
+        if cell not in known and family in known.values():
+            raise DataError(
+                f"{file}: {cell!r} was added after the choice, so it can't join the family {family!r}; give it a "
+                "family of its own"
+            )
     now = {point.name: one.changes for point, one in tuned.items()}
     for name, changes in stored["tuned"].items():
         same = name in now and all(abs(now[name][loss] - value) <= SAME for loss, value in changes.items())
-        if not same and name.rpartition(", ")[0] in {point.cell for point in tuned}:
+        if not same and name.rpartition(", ")[0] in cells:
             raise DataError(f"{file}: the tuning result of {name} isn't what it was when points were chosen; {advice}")
 
 
 def _decisive(front: FrontSettings) -> dict[str, Any]:
-    return front.model_dump(mode="json", include={"rival", "untuned", "at_most", "reference", "margin"})
+    kept = {"rival", "untuned", "predictions", "each", "at_most", "reference", "margin", "worlds"}
+    return {f"front.{name}": value for name, value in front.model_dump(mode="json", include=kept).items()}
 
 
 def _plain(
-    choice: Choice, front: FrontSettings, tuned: Mapping[Point, Tuned], before: Mapping[str, Any]
+    choice: Choice,
+    settings: Mapping[str, Any],
+    front: FrontSettings,
+    tuned: Mapping[Point, Tuned],
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
-        "settings": _decisive(front),
+        "settings": dict(settings),
         "points": [{**point._asdict(), "why": why} for point, why in choice.why.items()],
         "rival": choice.rival._asdict(),
         "margins": dict(choice.margins),
-        "edges": [point._asdict() for point in choice.edges],
-        "cells": list(dict.fromkeys([*before["cells"], *(point.cell for point in tuned)])),
+        "edges": [{**point._asdict(), "of": of} for point, of in choice.edges.items()],
+        "compared": {
+            budget: {family: [point._asdict() for point in points] for family, points in families.items()}
+            for budget, families in choice.compared.items()
+        },
+        "failed": [point._asdict() for point in choice.failed],
+        "families": {**{p.cell: front.family(p.cell) for p in (*tuned, *choice.failed)}, **before["families"]},
         "tuned": {**before["tuned"], **{point.name: dict(one.changes) for point, one in tuned.items()}},
     }
 
 
 def _read(file: Path) -> tuple[Choice, Mapping[str, Any]]:
+    if not file.is_file():
+        raise DataError(
+            f"{file}: is missing, and results on test data exist, so points can't be chosen again; restore the file, "
+            "or use new seeds and a new `out` and `results`"
+        )
     try:
         found = parse_json(file.read_text(encoding="utf-8"))
-        why = {_point(one): str(one["why"]) for one in found["points"]}
-        margins = {str(name): float(value) for name, value in found["margins"].items()}
-        return Choice(why, _point(found["rival"]), margins, [_point(one) for one in found["edges"]]), found
+        compared = {
+            budget: {family: [_point(one) for one in points] for family, points in families.items()}
+            for budget, families in found["compared"].items()
+        }
+        choice = Choice(
+            {_point(one): str(one["why"]) for one in found["points"]},
+            _point(found["rival"]),
+            {str(name): float(value) for name, value in found["margins"].items()},
+            {_point(one): str(one["of"]) for one in found["edges"]},
+            compared,
+            tuple(_point(one) for one in found["failed"]),
+        )
+        return choice, {"settings": found["settings"], "families": found["families"], "tuned": found["tuned"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: can't be read as a choice of points: {error!r}") from error
 

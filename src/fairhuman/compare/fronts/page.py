@@ -8,22 +8,24 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fairhuman.compare.fronts.analysis import Curve, Fronts, Judged, TuningCost
-from fairhuman.compare.fronts.choose import GLOBAL, REGIONS, STEPS, Point, Tuned
+from fairhuman.compare.analysis import Judged
+from fairhuman.compare.fronts.analysis import BETTER, LESS, Curve, Fronts, Number, Outcome, Search
+from fairhuman.compare.fronts.choose import Point, Tuned
 from fairhuman.compare.fronts.run import FrontRuns
-from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import seed_changes
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK
-from fairhuman.report.text import estimate_text, listed, plural
+from fairhuman.report.text import estimate_text, listed, percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 
 DRAWN_CURVES = 7  # curves in a figure besides the rival's; more can't be told apart
-BETTER = {"higher": "better", "lower": "worse", "same": "same", "undecided": "undecided"}
+HERE = "this comparison"
 MARKS = {"better": "down", "worse": "up"}  # classes of a page's colours for good and bad
 
 
@@ -42,7 +44,7 @@ def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -
         title="Fronts",
         verdicts=list(sentences(front, runs)),
         front=front,
-        untuned=Point(front.untuned.cell, front.untuned.learning_rate).name,
+        untuned=_untuned(front).name,
         rival=runs.choice.rival.name,
         pictures=len(next(iter(runs.outcome.series.values())).keys),
         seeds=recipe.seeds,
@@ -52,13 +54,17 @@ def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -
             for budget, curves in found.curves.items()
             if curves
         },
-        volumes={budget: _volumes(front, found, budget) for budget, families in found.volumes.items() if families},
+        judged=[_judged(front, number, one) for number, one in found.judged.items()],
+        predictions=[_predicted(front, one, came) for one, came in found.predictions],
+        volumes={budget: _volumes(found, budget) for budget, families in found.volumes.items() if families},
         points=[(p.name, runs.choice.why[p], [_share(one) for one in found.points[p].values()]) for p in found.points],
-        worlds=[(world or "this comparison", _judged(one)) for world, one in found.anchors.items()],
-        search=_search(found.cost),
-        margins=[(name, f"{value:.3%}") for name, value in runs.choice.margins.items() if name in names],
-        edges=[point.name for point in runs.choice.edges],
+        worlds=[(world or HERE, [_share(one) for one in cells.values()]) for world, cells in found.beside.items()],
+        searches=[_search(name, search) for name, search in found.cost.searches.items()],
+        untuned_found=_share(found.cost.untuned),
+        edges=[f"{point.name} ({of})" for point, of in runs.choice.edges.items()],
         left_out=[point.name for point in found.left_out],
+        not_chosen=[point.name for point in runs.choice.failed],
+        lost=percent(found.lost, 1) if found.lost else "",
         tuned=_tuned(runs.tuned),
         tuned_names=[*next(iter(runs.tuned.values())).changes],
         failed=sorted(runs.outcome.failed.items()),
@@ -72,26 +78,29 @@ def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -
 def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
     """What may be said, in words: fronts against the rival's, the untuned point beside the tuned one, tuning's cost."""
     found = runs.fronts
-    for budget, families in found.against.items():
+    for budget in found.against:
         groups: dict[str, list[str]] = {}
-        for family, one in families.items():
-            groups.setdefault(BETTER[one.verdict], []).append(family)
+        for (at, family), one in found.judged.items():
+            if at == budget:
+                groups.setdefault(BETTER[one.verdict], []).append(family)
         clauses = [f"{listed(groups[word])}: {word}" for word in BETTER.values() if word in groups]
         if clauses:
             yield f"Fronts compared with that of {front.rival}, at {budget}: {'; '.join(clauses)}."
-    own = found.anchors.get("", {})
-    name, rival = Point(front.untuned.cell, front.untuned.learning_rate).name, runs.choice.rival.name
-    words = [f"{loss} {_share(own[loss].estimate)} ({own[loss].verdict})" for loss in (GLOBAL, REGIONS) if loss in own]
-    if words:
-        yield f"{name}, untuned, minus {rival}, tuned: {', '.join(words)}."
-    cost, many = found.cost, len(found.cost.best_n)
-    if cost.runs is None:
-        yield f"No search among the {plural(many, 'run')} of {front.rival} reaches the untuned point, on average."
-    else:
-        yield (
-            f"A search among the runs of {front.rival} needs {plural(cost.runs, 'run')} on average to reach the "
-            "untuned point at its price in global loss."
-        )
+    name, rival = _untuned(front).name, runs.choice.rival.name
+    words = [f"{loss} {_share(found.beside[''][loss])}" for loss in (GLOBAL, REGIONS)]
+    judged = found.judged.get(("", REGIONS))
+    verdict = f"; regions: {LESS[judged.verdict]}" if judged is not None else ""
+    yield f"{name}, without a search, minus {rival}, tuned: {', '.join(words)}{verdict}."
+    for searched, search in found.cost.searches.items():
+        if not searched.startswith(f"{front.rival}, "):
+            continue
+        if search.runs[0] is None:
+            yield f"{searched}: even the best of {plural(len(search.best_n), 'run')} doesn't reach {name}, one seed."
+        else:
+            yield (
+                f"{searched}: after {plural(search.runs[0], 'run')} in random order the expected best reaches {name}, "
+                "one seed."
+            )
 
 
 def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool = False) -> Figure:
@@ -139,20 +148,23 @@ def _shown(front: FrontSettings, found: Fronts, budget: str) -> dict[str, Curve]
     return {name: curves[name] for name in [*dict.fromkeys(first), *others][: DRAWN_CURVES + 1]}
 
 
-def _volumes(front: FrontSettings, found: Fronts, budget: str) -> list[dict[str, Any]]:
-    """Rows of a budget's table, the largest front first; hypervolumes in units of 0.01 % times 0.01 %."""
+def _untuned(front: FrontSettings) -> Point:
+    return Point(front.untuned.cell, front.untuned.learning_rate)
+
+
+def _volumes(found: Fronts, budget: str) -> list[dict[str, Any]]:
+    """Rows of a budget's table, the largest front first; hypervolumes in %²: 1 % times 1 %."""
     lines = []
     for family, one in sorted(found.volumes[budget].items(), key=lambda item: -item[1].value):
-        against = found.against[budget].get(family)
+        against, judged = found.against[budget].get(family), found.judged.get((budget, family))
         planes = [by_family.get(family) for by_family in found.planes[budget].values()]
-        word = BETTER[against.verdict] if against else ""
+        word = BETTER[judged.verdict] if judged else ""
         lines.append(
             {
                 "family": family,
-                "rival": family == front.rival,
                 "volume": _area(one),
-                "against": _area(against.estimate, signed=True) if against else "",
-                "word": word,
+                "against": _area(against, signed=True) if against else "",
+                "word": word or ("not judged" if against else ""),
                 "mark": MARKS.get(word, ""),
                 "planes": [_area(one, signed=True) if one else "" for one in planes],
             }
@@ -160,23 +172,50 @@ def _volumes(front: FrontSettings, found: Fronts, budget: str) -> list[dict[str,
     return lines
 
 
-def _search(cost: TuningCost) -> dict[str, Any]:
-    picked = sorted({1, 2, 3, 5, 10, 20, 50, cost.runs or 1, len(cost.best_n)} & set(range(1, len(cost.best_n) + 1)))
+def _search(name: str, search: Search) -> dict[str, Any]:
+    many, (runs, low, high) = len(search.best_n), search.runs
+    picked = sorted({1, 2, 3, 5, 10, 20, 50, runs or 1, many} & set(range(1, many + 1)))
+    ends = [f"more than {many}" if n is None else f"{n}" for n in (runs, low, high)]
+    reach = ends[0] if low == runs == high else f"{ends[0]} [{ends[1]}, {ends[2]}]"
+    return {"name": name, "lines": [(n, _share(search.best_n[n - 1])) for n in picked], "runs": reach}
+
+
+def _is_volume(number: Number) -> bool:
+    return number[0] in (STEPS, COMPUTE)
+
+
+def _called(front: FrontSettings, number: Number) -> str:
+    """A judged number in words."""
+    at, name = number
+    if _is_volume(number):
+        return f"hypervolume of {name} minus that of {front.rival}, at {at}"
+    return f"{name} of the untuned point minus the tuned one, {at or HERE}"
+
+
+def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]:
+    volume = _is_volume(number)
+    word = (BETTER if volume else LESS)[one.verdict]
+    margin = f"{1e4 * one.margin:.3g} %²" if volume else percent(one.margin, 3)
+    texts = [_area(each, signed=True) if volume else _share(each) for each in (one.estimate, one.joint)]
     return {
-        "lines": [(n, _share(cost.best_n[n - 1])) for n in picked],
-        "untuned": _share(cost.untuned),
-        "runs": cost.runs,
-        "all": len(cost.best_n),
+        "of": _called(front, number),
+        "estimate": texts[0],
+        "joint": texts[1],
+        "margin": f"± {margin}",
+        "word": word,
+        "mark": MARKS.get(word, ""),
     }
 
 
-def _judged(found: Mapping[str, Judged]) -> list[tuple[str, str, str]]:
-    marks = {"lower": "down", "higher": "up"}
-    return [(marks.get(one.verdict, ""), _share(one.estimate), one.verdict) for one in found.values()]
+def _predicted(front: FrontSettings, one: PredictionSettings, came: Outcome) -> tuple[str, str, str]:
+    return _called(front, one.number), one.verdict, came
 
 
 def _tuned(tuned: Mapping[Point, Tuned]) -> Sequence[tuple[str, str, list[str]]]:
-    return [(p.cell, f"{p.rate:g}", [f"{change:+.2%}" for change in one.changes.values()]) for p, one in tuned.items()]
+    return [
+        (p.cell, f"{p.rate:g}", [percent(change, 2, signed=True) for change in one.changes.values()])
+        for p, one in tuned.items()
+    ]
 
 
 def _share(estimate: Estimate) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fairhuman import config
 from fairhuman.compare.fronts.analysis import Fronts, analyse
@@ -10,15 +11,16 @@ from fairhuman.compare.fronts.settings import FrontSettings
 from fairhuman.compare.runs import (
     ComparisonRuns,
     Render,
-    gradients,
     loss_changes,
     prepare,
+    spent,
     stored_series,
     train,
     train_cells,
 )
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
-from fairhuman.errors import FairHumanError
+from fairhuman.config import differences
+from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.report.changes import Series
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -55,14 +57,40 @@ def tuning_runs(recipe: CompareRecipe, tuning: TuningSettings) -> dict[Point, Tr
 
 
 def recipe_of_points(recipe: CompareRecipe, points: Sequence[Point], world: str = "") -> CompareRecipe:
-    """The comparison of points, each of them a cell, with the shared settings or those of a world."""
+    """The comparison of points, each of them a cell, with the shared settings or those of a world.
+
+    Raises:
+        RecipeError: the world changes nothing for one of the points.
+    """
     values = recipe.model_dump(exclude={"front", "tuning", "cost", "grid", "against"})
     cells = {point.name: config.merge(recipe.cells[point.cell], {"learning_rate": point.rate}) for point in points}
-    if world and recipe.front is not None:
-        changed = recipe.front.worlds[world]
-        values |= {"train": config.merge(recipe.train, changed.train), "test": changed.test or recipe.test}
-        cells = {f"{world}, {name}": own for name, own in cells.items()}
-    return config.build(CompareRecipe, {**values, "cells": cells}, origin="compare")
+    here = config.build(CompareRecipe, {**values, "cells": cells}, origin="compare")
+    if not world or recipe.front is None:
+        return here
+    changed = recipe.front.worlds[world]
+    values |= {"train": config.merge(recipe.train, changed.train), "test": changed.test or recipe.test}
+    own = {f"{world}, {name}": _overruled(cell, changed.train) for name, cell in cells.items()}
+    there = config.build(CompareRecipe, {**values, "cells": own}, origin=f"front.worlds.{world}")
+    for name in cells:
+        before, after = (
+            one.run(cell, one.seeds[0], None, "test") for one, cell in ((here, name), (there, f"{world}, {name}"))
+        )
+        if set(differences(before, after)) <= {"out"}:
+            raise RecipeError(
+                f"front.worlds.{world}: {name} is trained and measured there exactly as in the comparison itself; "
+                "remove the world, or change what it sets"
+            )
+    return there
+
+
+def _overruled(own: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's settings with the values of `other` where it has one; a world's settings overrule a cell's."""
+    return {
+        name: _overruled(value, other[name])
+        if isinstance(value, dict) and isinstance(other.get(name), dict)
+        else other.get(name, value)
+        for name, value in own.items()
+    }
 
 
 def run_fronts(
@@ -83,8 +111,8 @@ def run_fronts(
     ended = {p: stored_series(recipe, [run]) for p, run in planned.items() if run.out.name not in outcome.failed}
     if not ended:
         raise FairHumanError(f"{recipe.out}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
-    tuned = {p: Tuned(loss_changes(ended[p]), planned[p].steps, gradients(planned[p])) for p in ended}
-    choice = _choose(recipe, front, tuned, display)
+    tuned = {p: Tuned(loss_changes(ended[p]), planned[p].steps, spent(recipe, planned[p])) for p in ended}
+    choice = _choose(recipe, front, tuned, [point for point in planned if point not in ended], display)
     tested = recipe_of_points(recipe, list(choice.why))
     outcome.picked = dict.fromkeys(tested.cells, None)
     signal = train_cells(tested, outcome, display)
@@ -94,19 +122,22 @@ def run_fronts(
     if isinstance(worlds, int):
         return worlds
     untuned = Point(front.untuned.cell, front.untuned.learning_rate)
-    searched = {p: one for p, one in ended.items() if p == untuned or front.family(p.cell) == front.rival}
+    searched = {p: one for p, one in ended.items() if p.cell == untuned.cell or front.family(p.cell) == front.rival}
     series = {point: outcome.series[point.name] for point in choice.why if point.name in outcome.series}
-    found = analyse(front, choice, tuned, series, worlds, searched)
+    found = analyse(front, choice, series, worlds, searched)
     return FrontRuns(tested, outcome, tuned, choice, found)
 
 
-def _choose(recipe: CompareRecipe, front: FrontSettings, tuned: Mapping[Point, Tuned], display: Display) -> Choice:
+def _choose(
+    recipe: CompareRecipe, front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[Point], display: Display
+) -> Choice:
     file = recipe.results_folder / CHOSEN
     tested = any((recipe.results_folder / "losses" / "test").glob("*.npz"))
-    choice = keep_choice(file, front, tuned, tested)
+    rest = recipe.model_dump(mode="json", include={"seeds", "tuning", "test", "people"})
+    choice = keep_choice(file, front, tuned, tested, rest, failed)
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
-    for point in choice.edges:
-        display.say(f"{point.name} is on the front of the tuning data, at the edge of the learning rates")
+    for point, of in choice.edges.items():
+        display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
     return choice
 
 
@@ -120,11 +151,13 @@ def _run_worlds(
     points = [Point(front.untuned.cell, front.untuned.learning_rate), choice.rival]
     worlds: dict[str, dict[Point, Series]] = {}
     for world in front.worlds:
-        changed = recipe_of_points(recipe, points, world)
-        own = ComparisonRuns(picked=dict.fromkeys(changed.cells, None))
+        own = ComparisonRuns()
         try:
+            changed = recipe_of_points(recipe, points, world)
+            own.picked = dict.fromkeys(changed.cells, None)
             signal = train_cells(changed, own, display)
         except FairHumanError as error:
+            own.failed.setdefault(world, str(error))
             display.say(f"{world}: {error}")
             signal = None
         if signal is not None:

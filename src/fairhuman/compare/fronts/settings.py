@@ -1,10 +1,13 @@
 """Settings of a comparison in two stages: points are chosen on tuning data, and their fronts drawn on test data."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from fairhuman.config import Settings
+
+STEPS, COMPUTE = "equal steps", "equal compute"
+REGIONS = "regions"  # mean change of all but the global loss
 
 
 class PointSettings(Settings):
@@ -15,10 +18,47 @@ class PointSettings(Settings):
 
 
 class WorldSettings(Settings):
-    """Other circumstances in which the untuned point and the tuned ones are trained again, without tuning."""
+    """Other circumstances in which the untuned point and the tuned rival are trained again, without tuning."""
 
-    train: dict[str, Any] = Field(default={}, description="training settings that differ from the shared ones")
+    train: dict[str, Any] = Field(
+        default={}, description="training settings that differ; they overrule those that are shared and the cells'"
+    )
     test: str | None = Field(default=None, description="data set, or name of one of `people`; None: the same `test`")
+
+
+class PredictionSettings(Settings):
+    """A number and the verdict expected of it: confirmed by that verdict, refuted by any other except undecided.
+
+    The number is the hypervolume of a family minus the rival's (`family`, `budget`), or a loss of the untuned point
+    minus that of the tuned rival (`world`, `loss`).
+    """
+
+    family: str | None = Field(default=None, description="family whose hypervolume is compared; None: a loss")
+    budget: Literal["equal steps", "equal compute"] = Field(
+        default="equal steps", description="points that are compared, with a family"
+    )
+    world: str = Field(default="", description="name of a world, without a family; empty: the comparison itself")
+    loss: str = Field(default=REGIONS, description="a region, or regions: the mean of all; without a family")
+    verdict: Literal["better", "worse", "same"] = Field(
+        description="what is expected of the family or of the untuned point, compared with the rival"
+    )
+
+    @property
+    def number(self) -> tuple[str, str]:
+        """What is judged: budget and family, or world and loss."""
+        return (self.budget, self.family) if self.family is not None else (self.world, self.loss)
+
+    @model_validator(mode="after")
+    def _one_number(self) -> "PredictionSettings":
+        if self.family is not None and self.model_fields_set & {"world", "loss"}:
+            raise ValueError(
+                "is about a family's hypervolume, or about a loss in a world: remove family, or world and loss"
+            )
+        if self.family is None and "budget" in self.model_fields_set:
+            raise ValueError("budget is for the hypervolume of a family: name one, or remove budget")
+        if self.family is None and self.loss == "global":
+            raise ValueError("loss must be a region or regions: the global loss is what a point costs")
+        return self
 
 
 class FrontSettings(Settings):
@@ -28,11 +68,21 @@ class FrontSettings(Settings):
     gains). Which points are tested is written to `chosen.json` before the test data are used.
     """
 
-    families: dict[str, list[str]] = Field(
-        default={}, description="a family to its cells, whose points form one front; other cells are their own family"
+    families: dict[str, list[str] | list[list[str]]] = Field(
+        default={},
+        description="a family to its cells, in the order of their weights, or to several such rows; its points form "
+        "one front; other cells are their own family",
     )
     rival: str = Field(description="family that the other families are compared with, such as fixed weights")
-    untuned: PointSettings = Field(description="point that is tested in any case, as what a user gets without tuning")
+    untuned: PointSettings = Field(description="point that is tested in any case, as what a user gets without a search")
+    predictions: list[PredictionSettings] = Field(
+        default=[],
+        description="numbers that are judged, with the verdicts expected; empty: the hypervolumes of all families, and "
+        "the mean of the regions in every world",
+    )
+    each: int = Field(
+        default=6, ge=1, description="points of a family whose hypervolume is compared; the same number of the rival's"
+    )
     at_most: int = Field(default=25, ge=2, description="points to test")
     reference: float = Field(
         default=0.005,
@@ -44,7 +94,7 @@ class FrontSettings(Settings):
         default=0.1,
         gt=0.0,
         description="differences within ± this share of the effect of training are equal; the effect is that of the "
-        "chosen points on tuning data",
+        "tuned rival, and of hypervolumes the rival family's, on tuning data",
     )
     worlds: dict[str, WorldSettings] = Field(
         default={}, description="name to other circumstances in which the found points are trained again"
@@ -52,11 +102,30 @@ class FrontSettings(Settings):
 
     @model_validator(mode="after")
     def _one_family_each(self) -> "FrontSettings":
-        named = [cell for cells in self.families.values() for cell in cells]
+        named = [cell for family in self.families for cell in self.cells_of(family)]
         if twice := [cell for cell in named if named.count(cell) > 1]:
             raise ValueError(f"families: a cell belongs to one family, found {twice[0]!r} twice")
+        numbers = [prediction.number for prediction in self.predictions]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("predictions must be about different numbers")
         return self
+
+    def rows(self, family: str) -> list[list[str]]:
+        """The rows of a family's cells, each in the order of their weights; one cell is a family of its own."""
+        cells = self.families.get(family, [family])
+        flat = [cell for cell in cells if isinstance(cell, str)]
+        return [flat] if flat else [list(row) for row in cells]
+
+    def cells_of(self, family: str) -> list[str]:
+        """The cells of a family."""
+        return [cell for row in self.rows(family) for cell in row]
 
     def family(self, cell: str) -> str:
         """The family of a cell."""
-        return next((family for family, cells in self.families.items() if cell in cells), cell)
+        return next((family for family in self.families if cell in self.cells_of(family)), cell)
+
+    def judges(self, budget: str, family: str) -> bool:
+        """Whether the hypervolume of a family is judged, or compared with one that is, at a budget."""
+        judged = {one.number for one in self.predictions if one.family is not None}
+        among = family == self.rival and budget in {at for at, _ in judged}
+        return not self.predictions or (budget, family) in judged or among
