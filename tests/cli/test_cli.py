@@ -200,7 +200,7 @@ def test_kill_9_at_a_random_step_and_the_same_command_give_the_same_result(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, number: signal.Signals) -> None:
     path = recipe_file(tmp_path, people, steps=500, checkpoint_every=500)
     starts: Any = subprocess if number == signal.SIGINT else warm  # one of them in a process from scratch

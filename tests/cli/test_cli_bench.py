@@ -41,18 +41,19 @@ def test_a_trace(tmp_path: Path, typed: Typed) -> None:
     assert sum(shares) == pytest.approx(100.0, abs=0.5)
 
 
-def test_memory_of_a_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed) -> None:
+@pytest.mark.parametrize("ranks", [[4], pytest.param([4, 8], marks=pytest.mark.slow)], ids=str)
+def test_memory_of_a_model_as_a_table_and_of_a_recipe(tmp_path: Path, typed: Typed, ranks: list[int]) -> None:
     model = write_shape(tmp_path / "model")
-    small = (f"model={model}", "resolution=64", "ranks=[4,8]", "batch_sizes=[2]", "kinds=[lora]")
+    small = (f"model={model}", "resolution=64", f"ranks={ranks}", "batch_sizes=[2]", "kinds=[lora]")
     code, said, errors = typed("bench", "--memory", *small, "--out", tmp_path / "memory.json")
     assert code == 0, errors
     rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
     assert [(row["kind"], row["way"]) for row in rows[:2]] == [("LoRA 4", "LS"), ("LoRA 4", "MPD, exact")]
-    assert len(rows) == 10
-    assert rows[5]["memory"]["trained"] == 2 * rows[0]["memory"]["trained"]
+    assert len(rows) == 5 * len(ranks)
+    assert rows[-5]["memory"]["trained"] == ranks[-1] // ranks[0] * rows[0]["memory"]["trained"]
     pairs = {row["way"]: row["memory"] for row in rows[:5]}
     assert pairs["MPD, exact, pairs"]["step"] == pairs["MPD, amortised, pairs"]["audit"]
-    assert "LoRA 8, MPD, amortised" in said
+    assert f"LoRA {ranks[-1]}, MPD, amortised" in said
     recipe = tmp_path / "run.yaml"
     recipe.write_text(f"model: {model}\ndata: none\nout: none\nsteps: 1\nresolution: 64\n", encoding="utf-8")
     code, said, errors = typed("bench", "--memory", "--recipe", recipe, "lora.rank=4")

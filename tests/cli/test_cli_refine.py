@@ -99,6 +99,7 @@ def test_a_picture_of_nobody_is_copied_by_the_real_detectors(typed: Typed, image
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_face_is_redrawn_with_a_lora_and_under_a_controlnet(
     typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

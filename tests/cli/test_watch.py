@@ -84,7 +84,9 @@ def test_prompts_of_ones_own_are_drawn_and_change_nothing(make: Make) -> None:
     assert all(prompt in page for prompt in PROMPTS)
 
 
-@pytest.mark.parametrize(("step", "after"), [(0, 0), pytest.param(0, 2, marks=pytest.mark.slow), (2, 1)])
+@pytest.mark.parametrize(
+    ("step", "after"), [(0, 0), pytest.param(0, 2, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_previews_between_denoising_steps(make: Make, step: int, after: int) -> None:
     settings = {"count": 1, "prompts": PROMPTS[:1], "every": 2, "strength": 0.55}
     stopped, whole = make("stopped", **settings), make("whole", **settings)

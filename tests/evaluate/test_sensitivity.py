@@ -84,9 +84,8 @@ def clean(people: list[Person]) -> Confidences:
     return confidences(people)
 
 
-@pytest.mark.parametrize(
-    ("degrade", "strengths"), [pytest.param(pixelate, (32, 16), marks=pytest.mark.slow), (blur, (0.04, 0.08))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("degrade", "strengths"), [(pixelate, (32, 16)), (blur, (0.04, 0.08))])
 def test_synthetic_people_made_worse_score_less(
     people: list[Person], clean: Confidences, degrade: Degrade, strengths: tuple[float, ...]
 ) -> None:
@@ -168,6 +167,7 @@ def distances(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degrade", "strengths"), DAMAGE)
 def test_the_distance_of_synthetic_people_grows_with_damage(
     extractor: EfficientNetLite0, degrade: Degrade, strengths: tuple[float, ...]

@@ -1,5 +1,6 @@
 """Two gloo processes against one with the joined batch; the processes run `worker.py`, all cases in one start."""
 
+import functools
 import os
 import sys
 from typing import Any
@@ -41,9 +42,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+@functools.cache
+def trained_alone(name: str, absent: bool) -> dict[str, Any]:
+    """What one process has on the joined batch; a wrapper isn't part of it."""
+    return train(name, 1, absent, "plain", rank=0, world=1)
+
+
 def check(found: Found, name: str, micro_batches: int, absent: bool, wrap: str) -> None:
     here, there = (run[name, micro_batches, absent, wrap] for run in found)
-    alone = train(name, 1, absent, "plain", rank=0, world=1)
+    alone = trained_alone(name, absent)
     for step, parameters in enumerate(here["parameters"]):
         assert torch.equal(parameters, there["parameters"][step])  # replicas are bit-equal after every step
         assert torch.equal(here["weights"][step], there["weights"][step])

@@ -36,7 +36,9 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
 
-@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize(
+    "targets", [name if name != "attention+conv" else pytest.param(name, marks=pytest.mark.slow) for name in TARGETS]
+)
 @takes_all
 def test_the_direction_is_the_weighted_sum_of_gradients(mode: str, targets: str) -> None:
     unet = small_unet(targets)
@@ -76,7 +78,7 @@ def test_other_alphas(mode: str, strategy: AlphaFair, alpha: float) -> None:
     assert total == pytest.approx(float(flat_grad(unet).square().sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize("length", ["radius", "clip", "scalarized"])
+@pytest.mark.parametrize("length", [pytest.param("radius", marks=pytest.mark.slow), "clip", "scalarized"])
 @amortised
 def test_lengths(mode: str, length: Length) -> None:
     unet = small_unet()

@@ -10,40 +10,38 @@ import torch
 from helpers.sharded_worker import CASES, Case, steps
 from helpers.warm import PIPE, STDOUT, Popen
 
-WORLDS = (2, 3)
 # Sums in another order; 4 steps of length 0.05 (SGD, length radius).
 TOLERANCE = 1e-5
 
-Found = dict[int, list[dict[str, Any]]]
+Found = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """Run two processes, then three; what each wrote."""
-    folder = tmp_path_factory.mktemp("sharded")
-    for world in WORLDS:
-        workers = [
-            Popen(
-                [sys.executable, "-m", "helpers.sharded_worker", str(folder), str(rank), str(world)],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-                stdout=PIPE,
-                stderr=STDOUT,
-            )
-            for rank in range(world)
-        ]
-        try:
-            outputs = [worker.communicate(timeout=240)[0] for worker in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-        assert [worker.returncode for worker in workers] == [0] * world, "\n".join(outputs)[-4000:]
-    return {w: [torch.load(folder / f"{w}-{r}.pt", weights_only=False) for r in range(w)] for w in WORLDS}
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Run two processes, or three; what each wrote."""
+    folder, world = tmp_path_factory.mktemp("sharded"), request.param
+    workers = [
+        Popen(
+            [sys.executable, "-m", "helpers.sharded_worker", str(folder), str(rank), str(world)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        for rank in range(world)
+    ]
+    try:
+        outputs = [worker.communicate(timeout=240)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0] * world, "\n".join(outputs)[-4000:]
+    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)]
 
 
-def check(found: Found, world: int, name: str, case: Case) -> None:
+def check(found: Found, name: str, case: Case) -> None:
     """Bit-equal in all processes, and as one process on the joined batch has it, which moved."""
     alone = steps(case, 0, 1)
-    for parts in zip(*(run[name] for run in found[world]), alone, strict=True):
+    for parts in zip(*(run[name] for run in found), alone, strict=True):
         *processes, whole = parts
         for parameters, weights, gram in processes:
             assert torch.equal(parameters, processes[0][0])
@@ -58,19 +56,16 @@ def check(found: Found, world: int, name: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("world", WORLDS)
-def test_sharded_training_equals_one_process_on_the_whole_batch(found: Found, world: int, case: Case) -> None:
+def test_sharded_training_equals_one_process_on_the_whole_batch(found: Found, case: Case) -> None:
     """Batches are uneven, 4 and 2 samples, where there are two; M comes from sums over shards."""
-    check(found, world, str(case), case)
+    check(found, str(case), case)
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
+def test_a_mesh_of_copies_and_shards(found: Found) -> None:
     """M is summed over its shards, of which each process has all here, and not over copies."""
-    check(found, world, "copies", CASES[0])
+    check(found, "copies", CASES[0])
 
 
-@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(
     ("what", "text"),
     [
@@ -83,7 +78,7 @@ def test_a_mesh_of_copies_and_shards(found: Found, world: int) -> None:
         ("after", "(True, True, True)"),
     ],
 )
-def test_unsupported_options_raise_in_all_processes(found: Found, world: int, what: str, text: str) -> None:
+def test_unsupported_options_raise_in_all_processes(found: Found, what: str, text: str) -> None:
     """Afterwards the processes still agree on a step."""
-    for run in found[world]:
+    for run in found:
         assert text in run["refused"][what]

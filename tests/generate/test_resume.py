@@ -240,6 +240,7 @@ def test_other_conditions_are_refused(tmp_path: Path, typed: Typed) -> None:
     assert "drawn with other conditions (3 pictures)" in typed(*command(tmp_path / "out", *options))[2]
 
 
+@pytest.mark.slow
 def test_kill_9_and_the_same_command_give_the_same_bytes(tmp_path: Path, typed: Typed) -> None:
     def line(out: str) -> list[str]:
         return [

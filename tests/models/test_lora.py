@@ -101,7 +101,10 @@ def original_layers(layers: int, depths: Sequence[int]) -> list[str]:
     return [*found, "out.2"]
 
 
-@pytest.mark.parametrize(("rank", "millions"), [(64, 92.9), (128, 185.8), (256, 371.6)])
+@pytest.mark.parametrize(
+    ("rank", "millions"),
+    [(64, 92.9), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((128, 185.8), (256, 371.6)))],
+)
 def test_sdxl_attention_lora_has_the_papers_parameters(rank: int, millions: float) -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**sdxl_unet_config())

@@ -115,6 +115,7 @@ def test_a_damaged_row_is_named_with_its_line(images: Path, tmp_path: Path) -> N
             refine(images, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_and_the_same_call_goes_on(tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()

@@ -34,6 +34,7 @@ def test_a_whole_session_of_a_hundred_pairs(taking_part):
     session(taking_part, 100)
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_the_design_from_left_to_right_with_zooms_where_asked(taking_part):
     folder, opened = taking_part(trials=2)
     design = load_design(folder)
@@ -67,6 +68,7 @@ def test_back_changes_an_answer_keeps_the_history_and_leaves_the_same_answer_alo
     assert [row[2] for row in stored(folder, "events")] == [0, 1, None, 0]
 
 
+@pytest.mark.slow
 def test_reloading_and_coming_back_in_a_new_browser_go_on_where_it_was(taking_part):
     folder, opened = taking_part(trials=3)
     tab = opened()
@@ -114,6 +116,7 @@ def leave_without_a_network(taking_part, trials):
     return folder, Tab(context.new_page()), url
 
 
+@pytest.mark.slow
 def test_a_browser_closed_without_a_network_sends_its_answers_when_it_comes_back(taking_part):
     folder, again, url = leave_without_a_network(taking_part, trials=3)
     again.page.goto(url)
@@ -122,6 +125,7 @@ def test_a_browser_closed_without_a_network_sends_its_answers_when_it_comes_back
     assert choices(folder) == [(0, "overall", 1), (0, "regional", None)]
 
 
+@pytest.mark.slow
 def test_answers_that_are_sent_while_the_page_loads_are_not_asked_again(taking_part):
     folder, again, url = leave_without_a_network(taking_part, trials=3)
 
@@ -136,6 +140,7 @@ def test_answers_that_are_sent_while_the_page_loads_are_not_asked_again(taking_p
     assert choices(folder) == [(0, "overall", 1), (0, "regional", None)]
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_lost_makes_no_second_answer(taking_part):
     folder, opened = taking_part(trials=2)
     tab = opened(expected="Failed to load resource")
@@ -166,6 +171,7 @@ def refused_once(taking_part, status: int):
     return folder, tab
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(taking_part):
     folder, tab = refused_once(taking_part, 422)
     assert "could not be saved" in tab.page.text_content("#problem")
@@ -173,6 +179,7 @@ def test_an_answer_that_the_server_refuses_is_told_and_the_next_ones_are_sent(ta
     assert tab.page.evaluate("Object.keys(localStorage).filter(name => name.startsWith('refused:')).length") == 1
 
 
+@pytest.mark.slow
 def test_a_change_beyond_the_limit_is_told_kindly_and_with_the_limit(taking_part):
     folder, tab = refused_once(taking_part, 409)
     said = tab.page.text_content("#problem")
@@ -182,6 +189,7 @@ def test_a_change_beyond_the_limit_is_told_kindly_and_with_the_limit(taking_part
     assert choices(folder) == [(0, "regional", 0)]
 
 
+@pytest.mark.slow
 def test_two_tabs_of_one_participant_double_nothing(taking_part):
     folder, opened = taking_part(trials=3)
     one = opened()
@@ -200,6 +208,7 @@ def test_two_tabs_of_one_participant_double_nothing(taking_part):
     assert len(stored(folder, "events")) == 2
 
 
+@pytest.mark.slow
 def test_a_key_held_down_and_a_second_click_are_one_answer(taking_part):
     folder, opened = taking_part(trials=3)
     tab = opened()
@@ -218,6 +227,7 @@ def test_a_key_held_down_and_a_second_click_are_one_answer(taking_part):
     assert len(stored(folder, "events")) == 2
 
 
+@pytest.mark.slow
 def test_pictures_of_the_next_group_are_there_before_it_is_shown_and_nothing_comes_from_elsewhere(taking_part):
     folder, opened = taking_part(trials=4)
     tab = opened()
@@ -234,6 +244,7 @@ def test_pictures_of_the_next_group_are_there_before_it_is_shown_and_nothing_com
     assert all(address.startswith(origin) for address in addresses)
 
 
+@pytest.mark.slow
 def test_a_picture_that_fails_is_asked_for_again_and_no_answer_is_taken_before(taking_part):
     folder, opened = taking_part(trials=2)
     name = load_design(folder).items[1].pictures[METHODS[1]]
@@ -269,6 +280,7 @@ def test_the_open_link_leads_to_one_place_however_often_it_is_opened(study_folde
     other.wait_for_selector("#problem:has-text('already has enough participants')")
 
 
+@pytest.mark.slow
 def test_a_browser_that_keeps_nothing_says_so_until_all_is_saved(taking_part):
     folder, opened = taking_part(trials=2)
     tab = opened(expected="Failed to load resource")

@@ -77,7 +77,7 @@ def serve_crowd(servers, tmp_path, database: str, people: int, answers: int, rat
     return seconds
 
 
-@pytest.mark.parametrize("rate", [50.0, None], ids=["paced", "burst"])
+@pytest.mark.parametrize("rate", [pytest.param(50.0, marks=pytest.mark.slow), None], ids=["paced", "burst"])
 def test_a_small_crowd_loses_and_doubles_nothing(servers, tmp_path, database, rate):
     assert len(serve_crowd(servers, tmp_path, database, people=10, answers=12, rate=rate)) == 120
 

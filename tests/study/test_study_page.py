@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fairhuman.demo.run import TITLES
 from fairhuman.demo.settings import DemoSettings
 from fairhuman.generate.sample import save_png
 from fairhuman.study.study import load_design
+from helpers import warm
 from helpers.places import ROOT
 from helpers.study_tab import Tab
 
@@ -42,7 +42,7 @@ def shortened(words: list[str], **values: float) -> list[str]:
 
 def run(folder: Path, words: list[str]) -> str:
     command = [sys.executable, "-m", "fairhuman.cli", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = warm.run(command, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

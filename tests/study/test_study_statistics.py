@@ -174,6 +174,7 @@ def coverage(runs: int, of_people: float, of_items: float, methods: str) -> tupl
 SPREADS = (("AB", 0.0, 0.0), ("AB", 0.6, 0.9), ("ABC", 0.6, 0.6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("methods", "of_people", "of_items"), SPREADS[:2])
 def test_intervals_cover_in_100_simulations(methods: str, of_people: float, of_items: float) -> None:
     """Of 100 that cover 93 %, fewer than 86 do in 1 of 200; 99 % can't be told from 100 %."""

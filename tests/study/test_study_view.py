@@ -44,6 +44,7 @@ def test_both_pictures_zoom_and_move_together_by_keys_mouse_and_wheel(taking_par
     assert shown_part(tab) == whole  # the next group starts whole
 
 
+@pytest.mark.slow
 def test_two_fingers_zoom_and_one_moves_on_a_phone(taking_part):
     folder, opened = taking_part(trials=2)
     tab = opened(**PHONE)
@@ -86,8 +87,13 @@ ENLARGED_DARK = {"viewport": {"width": 640, "height": 400}, "device_scale_factor
 
 @pytest.mark.parametrize(
     ("options", "shown"),
-    [(PHONE, 2), (PHONE, 4), (TURNED, 2), (DESK, 2), (ENLARGED_DARK, 3)],
-    ids=["phone", "phone-4", "phone-turned", "desk", "zoom-200-dark-3"],
+    [
+        pytest.param(PHONE, 2, id="phone"),
+        pytest.param(PHONE, 4, id="phone-4", marks=pytest.mark.slow),
+        pytest.param(TURNED, 2, id="phone-turned", marks=pytest.mark.slow),
+        pytest.param(DESK, 2, id="desk", marks=pytest.mark.slow),
+        pytest.param(ENLARGED_DARK, 3, id="zoom-200-dark-3", marks=pytest.mark.slow),
+    ],
 )
 def test_all_fits_and_axe_finds_nothing_to_object_to(taking_part, options, shown):
     _, opened = taking_part(trials=1, shown=shown)
@@ -104,6 +110,7 @@ def test_all_fits_and_axe_finds_nothing_to_object_to(taking_part, options, shown
     audit(page)
 
 
+@pytest.mark.slow
 def test_a_phone_shows_no_keys_and_the_start_keeps_off_its_edges(study_folder, make_app, serving, open_page):
     app, tokens = make_app(study_folder(trials=1))
     page = open_page(f"{serving(app)}/p/{tokens[0]}", **PHONE)
@@ -146,6 +153,7 @@ def test_on_a_phone_answers_wait_until_all_pictures_were_in_view(taking_part):
     assert choices(folder) == [(0, "regional", 1)]
 
 
+@pytest.mark.slow
 def test_where_all_fits_answers_are_taken_at_once(taking_part):
     _, opened = taking_part(trials=1, size=(64, 96), questions=REGIONAL)
     tab = opened(**DESK)
@@ -158,6 +166,7 @@ def test_where_all_fits_answers_are_taken_at_once(taking_part):
         assert box["y"] + box["height"] <= tab.page.locator("#answering").bounding_box()["y"]
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_the_other_pages_and_would_find_something(study_folder, make_app, serving, open_page):
     app, tokens = make_app(study_folder(trials=1), open_link=True)
     address = serving(app)
@@ -169,6 +178,7 @@ def test_axe_finds_nothing_on_the_other_pages_and_would_find_something(study_fol
         audit(page)
 
 
+@pytest.mark.slow
 def test_keyboard_alone_reaches_everything_in_order_and_sees_where_it_is(taking_part):
     folder, opened = taking_part(trials=1)
     tab = opened()

@@ -105,6 +105,7 @@ print(hits.face.tolist(), hits.distance.tolist(), hits.lit.tolist(), round(float
 """
 
 
+@pytest.mark.slow
 def test_warp_starts_quietly_and_compiles_once_into_our_cache(cache: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "WARP_CACHE_PATH"}
     command = [sys.executable, "-c", SCRIPT]

@@ -149,7 +149,9 @@ def test_visibility_follows_occlusion(drawn: list[tuple[Scene, Rendering]]) -> N
                 assert name in picture.boxes
 
 
-@pytest.mark.parametrize("pose", POSES)
+@pytest.mark.parametrize(
+    "pose", [pytest.param(pose, marks=pytest.mark.slow) if pose != "waving" else pose for pose in POSES]
+)
 def test_every_pose_shows_a_hand_in_most_pictures(body: Body, pose: str) -> None:
     shown = [render(body, 11, number, 32, pose) for number in range(5)]
     assert all(picture.person.pose == pose and pose in picture.caption for picture in shown)

@@ -39,9 +39,8 @@ class Crash(Watcher):
             raise RuntimeError("crash")
 
 
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pytest.mark.slow) if mode != "output" else mode for mode in MODES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
 def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: MakeRecipe, mode: str) -> None:
     whole, broken = (make_recipe(name, **{**LONG, **MODES[mode]}) for name in ("whole", "broken"))
     train(whole)

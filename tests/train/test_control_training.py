@@ -118,18 +118,14 @@ def test_time_ids_are_those_of_the_samples_own_crop(make: MakeRecipe, kind: str)
         assert data[position].time_ids_6[:2].tolist() == [64.0, 64.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
         {"kind": "controlnet", "accumulate": 2, "ema": {"decay": 0.9}, "validation": {"every": 2, "share": 0.3}},
-        pytest.param(
-            {"kind": "controlnet", "precision": "bf16", "gradient_checkpointing": True}, marks=pytest.mark.slow
-        ),
+        {"kind": "controlnet", "precision": "bf16", "gradient_checkpointing": True},
         {"kind": "t2i_adapter", "fairness": {"mode": "output", "every": 2, "limit": -1.0}},
-        pytest.param(
-            {"kind": "t2i_adapter", "fairness": {"mode": "ema", "every": 2, "limit": -1.0}, "precision": "fp16"},
-            marks=pytest.mark.slow,
-        ),
+        {"kind": "t2i_adapter", "fairness": {"mode": "ema", "every": 2, "limit": -1.0}, "precision": "fp16"},
     ],
     ids=lambda values: " ".join(map(str, values.values()))[:40],
 )

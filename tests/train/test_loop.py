@@ -66,16 +66,21 @@ def lora_bytes(recipe: TrainRecipe) -> bytes:
     [
         {"strategy": "mpd", "accumulate": 2, "ema": {"decay": 0.9}, "validation": {"every": 2, "share": 0.3}},
         {"strategy": "uw", "schedule": {"name": "cosine", "warmup_steps": 2}, "lora": {"rank": 4, "dropout": 0.3}},
-        {"strategy": "dwa", "fairness": {"dwa_window": 1, "measure_every": 2}},
-        {"strategy": "rlw", "optimizer": {"name": "sgd", "momentum": 0.9}},
-        {
-            "strategy": "ls",
-            "fairness": {"weights": {"face": 0.35, "hand": 0.25}},
-            "view": {"crop": "center"},
-            "cache": {"latents": True, "text": True},
-        },
-        {"strategy": "nash", "precision": "fp16", "gradient_checkpointing": True},
-        pytest.param({"strategy": "torchjd:GradVac", "fairness": {"mode": "exact"}}, marks=BALANCERS),
+        pytest.param({"strategy": "dwa", "fairness": {"dwa_window": 1, "measure_every": 2}}, marks=pytest.mark.slow),
+        pytest.param({"strategy": "rlw", "optimizer": {"name": "sgd", "momentum": 0.9}}, marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "strategy": "ls",
+                "fairness": {"weights": {"face": 0.35, "hand": 0.25}},
+                "view": {"crop": "center"},
+                "cache": {"latents": True, "text": True},
+            },
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"strategy": "nash", "precision": "fp16", "gradient_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param(
+            {"strategy": "torchjd:GradVac", "fairness": {"mode": "exact"}}, marks=[BALANCERS, pytest.mark.slow]
+        ),
     ],
     ids=lambda values: values["strategy"],
 )

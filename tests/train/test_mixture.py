@@ -161,6 +161,7 @@ class Crash(Watcher):
             raise RuntimeError("crash")
 
 
+@pytest.mark.slow
 def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = [two[0] | {"weight": 2}, two[1] | {"weight": 1}]
     values = {"data": data, "view": BUCKETS, "accumulate": 2, "cache": {"latents": True}}

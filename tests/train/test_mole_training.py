@@ -90,7 +90,7 @@ def test_the_direction_is_that_of_the_true_gram_matrix(make: MakeRecipe, stage: 
         pytest.param("gates", {"accumulate": 2, "ema": {"decay": 0.9}}, marks=pytest.mark.slow),
         pytest.param("gates", {"precision": "bf16", "gradient_checkpointing": True}, marks=pytest.mark.slow),
         ("gates", {"fairness": {"mode": "output", "every": 2, "limit": -1.0}}),
-        ("hand", {}),
+        pytest.param("hand", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(

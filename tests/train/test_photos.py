@@ -36,6 +36,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path) -> None:
     base_run, lora_run = tmp_path / "base", tmp_path / "lora"
     small = ["resolution=64", "validation.share=0.2", "preview.steps=2", "preview.count=1", f"data={photos}"]

@@ -32,7 +32,7 @@ def check_same_lora(one: Path, other: Path) -> None:
         assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-4 * largest), name
 
 
-@pytest.mark.parametrize(("strategy", "kept"), [("mpd", False), ("uw", True)])
+@pytest.mark.parametrize(("strategy", "kept"), [pytest.param("mpd", False, marks=pytest.mark.slow), ("uw", True)])
 def test_two_processes_train_as_one_on_the_joined_batch(
     people: Path, tmp_path: Path, strategy: str, kept: bool
 ) -> None:

@@ -79,7 +79,7 @@ def test_memory_is_that_of_the_largest_bucket(make_recipe: MakeRecipe) -> None:
     assert memory_of(buckets) == memory_of(square)
 
 
-@pytest.mark.parametrize("crop", ["center", "random"])
+@pytest.mark.parametrize("crop", [pytest.param("center", marks=pytest.mark.slow), "random"])
 def test_square_pictures_are_trained_on_as_without_buckets(make_recipe: MakeRecipe, crop: str) -> None:
     ways = ({}, {"bucket_aspect": None, "keep_region": 0.0, "min_in_view": 0.0})
     values: dict[str, Any] = {"validation": {"every": 2, "share": 0.25}, "cache": {"latents": crop == "center"}}

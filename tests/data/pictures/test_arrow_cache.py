@@ -225,7 +225,7 @@ def test_concurrent_processes_copy_once(records, tmp_path):
     assert pieces(tmp_path / "copies") == found
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_a_loader_read_copies(records, tmp_path, method):
     data = PeopleDataset(arrow(records, tmp_path / "copies"), ("face",), JointTransform((16, 24)))
     expected = [collate([data[position] for position in batch]) for batch in StepBatches(5, 2)]

@@ -97,6 +97,7 @@ def test_one_key_a_decision_undo_and_reload(reviewing, events):
     assert [row[2] for row in events(folder)] == ["keep", "drop", "keep", "keep", "undo", "undo"]
 
 
+@pytest.mark.slow
 def test_the_next_picture_is_there_before_it_is_asked_for(reviewing):
     _, opened = reviewing(4)
     page = opened("Ada")
@@ -108,6 +109,7 @@ def test_the_next_picture_is_there_before_it_is_asked_for(reviewing):
     assert sum(name.endswith("key=p1") for name in fetched) == 1
 
 
+@pytest.mark.slow
 def test_a_next_picture_that_failed_to_come_is_asked_for_again(reviewing):
     _, opened = reviewing(3)
     page = opened("Ada", expected="ERR_FAILED")
@@ -121,6 +123,7 @@ def test_a_next_picture_that_failed_to_come_is_asked_for_again(reviewing):
     showing(page, "p2")
 
 
+@pytest.mark.slow
 def test_a_key_held_down_and_keys_that_are_switched_off_decide_nothing_more(reviewing, events):
     folder, opened = reviewing(3)
     page = opened("Ada")
@@ -142,6 +145,7 @@ def test_a_key_held_down_and_keys_that_are_switched_off_decide_nothing_more(revi
     assert [row[1:3] for row in events(folder)] == [("p0", "keep"), ("p1", "drop")]
 
 
+@pytest.mark.slow
 def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(reviewing, events):
     folder, opened = reviewing(7, lease_seconds=600)
     ada, bo = opened("Ada"), opened("Bo")
@@ -169,6 +173,7 @@ def test_two_reviewers_never_have_the_same_picture_and_the_last_one_waits(review
     assert sorted(row[1] for row in events(folder)) == [f"p{i}" for i in range(7)]
 
 
+@pytest.mark.slow
 def test_a_picture_decided_by_another_reviewer_is_reported_and_skipped(reviewing, events):
     folder, opened = reviewing(3, lease_seconds=0.01)
     ada, bo = opened("Ada", expected="409"), opened("Bo")
@@ -182,6 +187,7 @@ def test_a_picture_decided_by_another_reviewer_is_reported_and_skipped(reviewing
     assert len(events(folder)) == 1
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_reported_and_the_picture_stays(reviewing, events, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     folder, opened = reviewing(2)
@@ -232,6 +238,7 @@ def test_a_server_that_is_killed_loses_nothing_and_the_open_page_goes_on(review_
         process.communicate()
 
 
+@pytest.mark.slow
 def test_boxes_and_zoom(reviewing):
     _, opened = reviewing(2)
     page = opened("Ada", viewport={"width": 1200, "height": 800})
@@ -258,6 +265,7 @@ def test_boxes_and_zoom(reviewing):
     assert page.locator("#count-hand").text_content() == "1"
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_can_be_dropped(reviewing, events):
     folder, opened = reviewing(2)
     (folder / "images" / "0.png").unlink()

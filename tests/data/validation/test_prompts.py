@@ -159,6 +159,7 @@ def values(url: str, count: int) -> dict[str, Any]:
     return {"count": count, "filters": filters, "detect": None, "prompts": {"kind": "endpoint", "endpoint": model}}
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_its_prompts(endpoint: tuple[str, Any], tmp_path: Path) -> None:
     url, handler = endpoint
     write_figures(tmp_path / "source", 20)

@@ -140,6 +140,7 @@ def test_all_views_that_can_be_drawn_are_filled_also_in_buckets(make_recipe: Mak
     assert (again.new, again.kept) == ({"latents": 0}, {"latents": 48})
 
 
+@pytest.mark.slow
 def test_with_variants_a_stopped_run_resumes_with_the_same_bits(make_recipe: MakeRecipe) -> None:
     values = {"view": {"crop": "random", "keep_region": 1.0}, "cache": BOTH | {"variants": 2}}
     whole, broken = make_recipe("whole", **values), make_recipe("broken", **values)
