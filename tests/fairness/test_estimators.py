@@ -66,7 +66,9 @@ def test_weights_have_the_scale_of_exact_ones(mode: str) -> None:
     assert float(step.weights.sqrt().sum()) == pytest.approx(float(flat_grad(unet).square().sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("strategy", "alpha"), [(NashMTL(), 1.0), (AlphaFair(4.0), 4.0)])
+@pytest.mark.parametrize(
+    ("strategy", "alpha"), [pytest.param(NashMTL(), 1.0, marks=pytest.mark.slow), (AlphaFair(4.0), 4.0)]
+)
 @amortised
 def test_other_alphas(mode: str, strategy: AlphaFair, alpha: float) -> None:
     unet = small_unet()
@@ -217,7 +219,9 @@ def test_a_loss_that_is_not_finite_is_an_error_and_a_good_step_can_follow(mode: 
     assert not take(fair, unet, 2).exact
 
 
-@amortised
+@pytest.mark.parametrize(
+    "mode", [mode if mode in ("tail", "split") else pytest.param(mode, marks=pytest.mark.slow) for mode in ESTIMATORS]
+)
 def test_gradient_checkpointing_changes_nothing(mode: str) -> None:
     targets = "attention" if mode == "split" else "attention+conv"
     plain, saving = small_unet(targets), small_unet(targets)

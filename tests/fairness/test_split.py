@@ -57,7 +57,9 @@ def test_it_is_exact_if_the_weights_equal_the_refined_ones(place: CutPoint, abse
     )
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize(
+    "place", [PLACES[0], *(pytest.param(place, marks=pytest.mark.slow) for place in PLACES[1:])], ids=str
+)
 @pytest.mark.parametrize("absent", [(1,), (2,), (1, 2), (0, 1)], ids=str)
 def test_with_one_region_or_none_it_is_exact_for_any_weights(place: CutPoint, absent: tuple[int, ...]) -> None:
     unet = small_unet()
