@@ -336,6 +336,13 @@ def test_one_address_can_t_take_all_places_at_once(opened) -> None:
     assert [join(client, letter) for letter in "aabbabc"] == [200] * 6 + [429], "who comes back doesn't count"
 
 
+def test_one_ipv6_network_can_t_take_all_places_at_once(opened) -> None:
+    app = opened[1].app
+    clients = [TestClient(app, base_url=HERE, client=(f"2001:db8::{n}", 9)) for n in range(1, 4)]
+    assert [join(client, letter) for client, letter in zip(clients, "abc", strict=True)] == [200, 200, 429]
+    assert join(TestClient(app, base_url=HERE, client=("2001:db8:0:1::1", 9)), "c") == 200
+
+
 def test_a_place_without_an_answer_goes_to_the_next_visitor_once_it_expired(opened, monkeypatch) -> None:
     _, client, store = opened
     for letter in "abcd":

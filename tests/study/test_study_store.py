@@ -199,3 +199,10 @@ def test_a_failed_migration_changes_nothing(folder, database):
     with pytest.raises(RuntimeError):
         open_store(study, database, [*MIGRATIONS, fail])
     open_store(study, database).close()
+
+
+def test_a_link_is_looked_up_while_another_process_writes(store):
+    with transaction(store.engine) as connection:
+        connection.execute(insert(SESSIONS).values(participant=7, token=token_digest("new")))
+        assert store.participant_of("new") is None, "not committed yet"
+    assert store.participant_of("new") == 7

@@ -14,7 +14,7 @@ import pytest
 
 from fairhuman.errors import FairHumanError
 from fairhuman.web import connections
-from fairhuman.web.connections import MOST, connection_limit, parse_proxies
+from fairhuman.web.connections import MOST, connection_limit, limited_as, parse_proxies
 
 PROGRAM = """
 import resource, sys
@@ -195,6 +195,20 @@ def test_proxies_are_addresses_or_networks() -> None:
     for text in ("localhost", "10.0.0.0/33", "10.1.2.3/8", "127.0.0.1,", ""):
         with pytest.raises(FairHumanError, match="proxy-headers must be"):
             parse_proxies(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "one"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:ffff::1", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_all_addresses_of_an_ipv6_network_are_limited_as_one(host: str, one: str) -> None:
+    assert limited_as(host) == one
 
 
 def test_the_limit_follows_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,12 +24,13 @@ from fairhuman.study.study import Answer
 from fairhuman.study.texts import load_texts
 from fairhuman.utils.digest import DamageError
 from fairhuman.web.app import RefusedError, create_app, page, read_json
+from fairhuman.web.connections import limited_as
 
 ADMIN_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
 PICTURE_CACHE = "private, max-age=604800, immutable"
 # A fast participant loads about ten pictures per second; after a network outage all queued answers arrive at once.
 PARTICIPANT_LIMIT = (600, 20.0)  # burst, and requests per second
-STRANGER_LIMIT = (30, 0.5)  # unknown links from one address
+STRANGER_LIMIT = (30, 0.5)  # unknown links from one address, or one /64 of IPv6
 JOIN_LIMIT = (100, 0.1)  # new participants from one address; the burst is at most half of the study's places
 
 
@@ -215,4 +216,4 @@ def _ranks(answer: Answer) -> dict[str, list[int]]:
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    return limited_as(request.client.host) if request.client else ""

@@ -43,7 +43,7 @@ from fairhuman.study.ranks import dense, ranks_text, sole_best
 from fairhuman.study.shown import ShownStudy
 from fairhuman.study.study import Answer
 from fairhuman.web.app import RefusedError
-from fairhuman.web.database import open_database, serialize_transactions, transaction
+from fairhuman.web.database import open_database, serialize_transactions, snapshot, transaction
 
 TABLES = MetaData()
 VERSION = Table(
@@ -165,7 +165,7 @@ class StudyStore:
         digest = token_digest(token)
         if digest not in self._known:
             query = select(SESSIONS, _waiting().label("waiting")).where(SESSIONS.c.token == digest)
-            with self._commits.transaction() as connection:
+            with snapshot(self.engine) as connection:  # wrong links must not keep answers waiting
                 found = connection.execute(query).first()
             if found is None or not secrets.compare_digest(found.token, digest):
                 return None

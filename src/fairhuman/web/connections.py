@@ -2,9 +2,9 @@
 
 A client must send the head of a request within `HEAD_SECONDS`, and its body within `BODY_SECONDS`, and go on reading a
 long answer within `READ_SECONDS`. A process keeps as many connections as its limit of open files allows, and at most
-half of them for one address. Where there are more, the connection that has waited the longest for its client, to send a
-request or to read an answer, is closed; if none waits, the new one. Nothing of this is logged: a flood of connections
-would be a flood of lines.
+half of them for one address (`limited_as`). Where there are more, the connection that has waited the longest for its
+client, to send a request or to read an answer, is closed; if none waits, the new one. Nothing of this is logged: a
+flood of connections would be a flood of lines.
 """
 
 import asyncio
@@ -139,12 +139,27 @@ class LimitedProtocol(H11Protocol):
 
     @property
     def _address(self) -> str | None:
-        """Address of the client; None for a proxy, which speaks for many."""
+        """Address of the client as `limited_as`; None for a proxy, which speaks for many."""
         host = self.client[0] if self.client else None
         trusted = self.config.forwarded_allow_ips if self.config.proxy_headers else None
         if host is None or (isinstance(trusted, str) and _is_in(host, parse_proxies(trusted))):
             return None
+        return limited_as(host)
+
+
+def limited_as(host: str) -> str:
+    """What counts as one address where clients are limited: an IPv4 address, or the /64 that an IPv6 address is in.
+
+    A /64 is the least that an IPv6 network gets, so that one machine may have all of its addresses. What is no
+    address, as the host of a Unix socket, counts as it is.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
         return host
+    if address.version == 4:
+        return str(address)
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
 
 
 @lru_cache(maxsize=16)

@@ -19,17 +19,24 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from fairhuman.errors import FairHumanError
 
 _LOCK = 7_305_421  # arbitrary, but the same in all processes
+_READS = "fairhuman_reads"  # execution option of a connection that only reads
 BUSY_SECONDS = 5.0  # time that a transaction waits for another process before it fails
 
 
-def open_database(where: Path | str, tables: MetaData) -> Engine:
+def open_database(where: Path | str, tables: MetaData, *, alone: bool = False) -> Engine:
     """Open a database, an SQLite file or an SQLAlchemy URL, and create missing tables.
 
     SQLite commits are on disk when they return (write-ahead log, synchronous=FULL). A new file, and the log beside it,
     can be read by its owner alone.
 
+    Args:
+        where: the file or URL.
+        tables: tables that the database must have.
+        alone: refuse an SQLite file with any other table, view, trigger or index, because such a file that comes from
+            someone else could run queries of its own at each read and write.
+
     Raises:
-        FairHumanError: the file isn't a database, or can't be opened or written.
+        FairHumanError: the file isn't a database, can't be opened or written, or has more than `alone` allows.
     """
     try:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
@@ -40,6 +47,8 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         with engine.begin() as connection:
+            if alone and engine.dialect.name == "sqlite":
+                _check_schema(connection, where, tables)
             serialize_transactions(connection)  # processes that start at the same time would create the same table
             tables.create_all(connection)
     except (SQLAlchemyError, ImportError) as error:
@@ -71,6 +80,27 @@ def reading(where: Path | str) -> Iterator[Engine]:
             yield opened
         finally:
             opened.dispose()
+
+
+def _check_schema(connection: Connection, where: Path | str, tables: MetaData) -> None:
+    """Check that an SQLite database has nothing but these tables and their indexes, defined as here."""
+    own = create_engine("sqlite://")
+    with own.begin() as fresh:
+        tables.create_all(fresh)
+        allowed = _schema(fresh)
+    own.dispose()
+    if strange := sorted(_schema(connection) - allowed):
+        kind, name, _ = strange[0]
+        raise FairHumanError(
+            f"{where}: must have only this program's tables and indexes, but its {kind} {name!r} isn't one of them, or "
+            "is defined in another way; delete the file if someone else made it"
+        )
+
+
+def _schema(connection: Connection) -> set[tuple[str, str, str]]:
+    """Kind, name and definition of everything in an SQLite database."""
+    rows = connection.exec_driver_sql("SELECT type, name, coalesce(sql, '') FROM sqlite_master")
+    return {(str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows}
 
 
 def _make_private(path: Path) -> None:
@@ -131,6 +161,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads: it sees what was committed when it began, and on SQLite waits for no writer."""
+    with engine.connect().execution_options(**{_READS: True}) as connection:
+        yield connection
+
+
 def serialize_transactions(connection: Connection) -> None:
     """Serialise transactions from this line on, whatever they read and write.
 
@@ -148,10 +185,11 @@ def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
+        "trusted_schema=OFF",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")

@@ -1,14 +1,17 @@
 """Assignment of pictures, valid decisions and undo, under any sequence of actions."""
 
+import sqlite3
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
-from fairhuman.data.review.events import EVENTS, FILE, LEASES, TABLES, standing_decisions
+from fairhuman.data.review.events import EVENTS, FILE, LEASES, TABLES, open_review, standing_decisions
 from fairhuman.data.review.settings import REASONS, ReviewSettings
 from fairhuman.data.review.store import ReviewStore
+from fairhuman.errors import FairHumanError
 from fairhuman.web.app import RefusedError
 from fairhuman.web.database import open_database, transaction
 
@@ -244,3 +247,33 @@ def test_the_token_is_long_and_stays(store):
     first = store().token()
     assert len(first) >= 40
     assert store().token() == first
+
+
+FOREVER = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        (f"CREATE VIEW event AS {FOREVER}", "", "view 'event'"),
+        ("", "CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END", "trigger 't'"),
+        ("CREATE TABLE secret (token TEXT CHECK (length(randomblob(1000000000)) > 0))", "", "table 'secret'"),
+    ],
+)
+def test_a_database_with_queries_of_a_stranger_is_refused_before_any_runs(tmp_path, before, after, what):
+    if after:
+        open_review(tmp_path).dispose()
+        open_review(tmp_path).dispose()  # one of this program is opened again
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.executescript(before + after)
+    with pytest.raises(FairHumanError, match=f"{FILE}: must have only this program's tables .* but its {what} isn't"):
+        open_review(tmp_path)
+
+
+def test_leases_that_end_later_than_leases_can_hold_no_picture(store):
+    here = store(2, lease_seconds=10)
+    with transaction(here.engine) as connection:
+        connection.execute(insert(LEASES), [{"key": f"p{i}", "reviewer": "x", "until": 9e99} for i in range(2)])
+    assert keep(here, "Ada", "p0").keys == ("p1",)
+    assert here.work("Bo").elsewhere == 1
+    assert {row[1] for row in rows(here, LEASES)} == {"Ada"}

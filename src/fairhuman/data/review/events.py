@@ -58,11 +58,11 @@ def open_review(folder: Path) -> Engine:
 
     Raises:
         DataError: it is a link, by which a stranger's folder could have another database changed.
-        FairHumanError: it can't be used.
+        FairHumanError: it can't be used, or has other tables, views or triggers, which would run at each decision.
     """
     if (folder / FILE).is_symlink():
         raise DataError(f"{folder / FILE}: must be a file, but is a link; copy the file that it leads to, or delete it")
-    return open_database(folder / FILE, TABLES)
+    return open_database(folder / FILE, TABLES, alone=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 
 from fairhuman.data.review.events import (
     DROP,
@@ -155,7 +155,7 @@ class ReviewStore:
         if len(decisions) >= needed:
             names = ", ".join(decision.reviewer for decision in decisions)
             raise RefusedError(409, f"This picture has already been decided by {names}. Your decision was not saved.")
-        query = select(LEASES.c.reviewer).where(LEASES.c.key == key, LEASES.c.until > self._clock())
+        query = select(LEASES.c.reviewer).where(LEASES.c.key == key, self._runs(self._clock()))
         holders = set(connection.execute(query).scalars()) - {reviewer}
         if len(decisions) + len(holders) >= needed:
             raise RefusedError(409, "This picture now belongs to another reviewer. Your decision was not saved.")
@@ -165,7 +165,7 @@ class ReviewStore:
 
     def _assign(self, connection: Connection, reviewer: str, first: str | None = None) -> WorkList:
         now, needed = self._clock(), self.settings.reviews_per_picture
-        connection.execute(delete(LEASES).where(LEASES.c.until <= now))
+        connection.execute(delete(LEASES).where(~self._runs(now)))
         leases = connection.execute(select(LEASES.c.key, LEASES.c.reviewer)).all()
         held = {key for key, holder in leases if holder == reviewer}
         leased = Counter(key for key, holder in leases if holder != reviewer)
@@ -186,6 +186,10 @@ class ReviewStore:
             own=len(own & self.prompts.keys()),
             elsewhere=len(open_keys) - len(free),
         )
+
+    def _runs(self, now: float) -> ColumnElement[bool]:
+        """Whether a lease runs; one that ends later than leases can end comes from elsewhere and counts for nothing."""
+        return (LEASES.c.until > now) & (LEASES.c.until <= now + self.settings.lease_seconds)
 
     def _lease(self, connection: Connection, reviewer: str, keys: tuple[str, ...], until: float) -> None:
         """Replace all leases of the reviewer."""
