@@ -1,5 +1,6 @@
 """Comparisons: what is run, how the learning rate is picked, what failures cost, what is concluded."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -10,13 +11,16 @@ import pytest
 from fairhuman import config
 from fairhuman.compare import run as comparison
 from fairhuman.compare.analysis import contrasts, document, verdict
+from fairhuman.compare.losses import load_losses
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.stats.estimate import Estimate
+from fairhuman.utils.digest import unsealed
 from fairhuman.utils.display import Display
+from helpers.damage import flip
 
 QUIET = Display()
 
@@ -253,8 +257,7 @@ def test_losses_older_than_a_setting_are_those_of_its_default(tmp_path, train):
     recipe = build(tmp_path, seeds=[1])
     run_comparison(recipe, lambda *_: None, QUIET)
     path = tmp_path / "out" / "losses" / "test" / "ls-seed-1.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
+    arrays = arrays_of(path)
     depends_on = json.loads(str(arrays["depends_on"]))
     assert depends_on.pop("noise.offset") == 0.0
     np.savez(path, **{**arrays, "depends_on": json.dumps(depends_on)})
@@ -268,6 +271,45 @@ def test_losses_older_than_a_setting_are_those_of_its_default(tmp_path, train):
     np.savez(path, **{**arrays, "depends_on": json.dumps({**depends_on, "gone": None})})
     run_comparison(recipe, lambda *_: None, QUIET)
     assert len(trained) == 4, "and wasn't set"
+
+
+def arrays_of(path):
+    with np.load(io.BytesIO(unsealed(path))) as file:
+        return dict(file)
+
+
+class Said(Display):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_damaged_losses_lose_no_objective_and_older_ones_are_read_unchecked(tmp_path, train):
+    recipe = build(tmp_path, seeds=[1], cells={"LS": {"strategy": "ls"}}, against=None)
+    run_comparison(recipe, lambda *_: None, QUIET)
+    run, path = recipe.run("LS", 1, None, "test"), tmp_path / "out" / "losses" / "test" / "ls-seed-1.npz"
+    sound, arrays, before = path.read_bytes(), arrays_of(path), load_losses(recipe, run)
+    for at in np.linspace(0, len(sound) - 1, 60).astype(int):
+        flip(path, at)
+        with pytest.raises(DataError, match=r"ls-seed-1.npz: can't be read; delete it to repeat the run: is damaged"):
+            load_losses(recipe, run)
+        path.write_bytes(sound)
+    np.savez(path, **arrays)
+    older = Said()
+    run_comparison(recipe, lambda *_: None, older)
+    assert [line for line in older.lines if "unchecked" in line] == [
+        "an earlier version stored losses, without digests: they are read unchecked"
+    ]
+    assert load_losses(recipe, run)[1].errors["face"].tolist() == before[1].errors["face"].tolist()
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "last face"})
+    with pytest.raises(DataError, match=r"expected the same losses of \d+ samples before and after, found .*face"):
+        load_losses(recipe, run)
+    np.savez_compressed(path, **arrays)
+    path.write_bytes(path.read_bytes().replace(b"\x08\x00", b"\x63\x00"))  # a method of compression that isn't one
+    with pytest.raises(DataError, match=r"can't be read; delete it"):
+        load_losses(recipe, run)
 
 
 def test_a_broken_file_of_losses_is_named(tmp_path, train):

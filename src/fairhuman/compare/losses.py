@@ -1,14 +1,15 @@
 """Held-out losses of finished runs in small files that outlive the runs.
 
 `NAME.npz` holds the losses of one run before and after training, and the settings they depend on. A comparison reads
-only these files, so that runs may be deleted or made on several machines.
+only these files, so that runs may be deleted or made on several machines. The file is an npz archive behind its digest
+(`sealed`); that of an earlier version is the archive alone, and is read unchecked.
 """
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from fairhuman.report.run_folder import HeldOutEvaluation, read_metrics
 from fairhuman.train.levels import void_settings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import free_on_resume
+from fairhuman.utils.digest import sealed, unsealed
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.parse import parse_json
 
 Value = TypeVar("Value")
+_ZIP = b"PK"  # begins an archive, and no digest
 
 
 def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
@@ -44,25 +47,27 @@ def store_losses(recipe: CompareRecipe, run: TrainRecipe) -> None:
     if exact is not None:
         arrays["exact steps"] = int(np.nansum(exact))
 
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    write_atomically(_file(recipe, run), write)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    write_atomically(_file(recipe, run), lambda path: path.write_bytes(sealed(archive.getvalue())))
 
 
 def load_losses(recipe: CompareRecipe, run: TrainRecipe) -> Pair | None:
     """The stored losses of a run; None if there are none, or if they belong to other settings or data.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the file can't be read, or its evaluations have different objectives or numbers of samples.
     """
 
     def pair(arrays: Mapping[str, Any]) -> Pair | None:
         if not _depends_on_same(parse_json(str(arrays["depends_on"])), recipe, run):
             return None
         keys = tuple(str(key) for key in arrays["keys"])
-        return _evaluation(arrays, "first", keys), _evaluation(arrays, "last", keys)
+        first, last = _evaluation(arrays, "first", keys), _evaluation(arrays, "last", keys)
+        shapes = [{name: sums.shape for name, sums in one.errors.items()} for one in (first, last)]
+        if not shapes[0] or any(one != dict.fromkeys(shapes[0], (len(keys),)) for one in shapes):
+            raise ValueError(f"expected the same losses of {len(keys)} samples before and after, found {shapes}")
+        return first, last
 
     return _read(_file(recipe, run), pair)
 
@@ -76,14 +81,26 @@ def stored_exact_steps(recipe: CompareRecipe, run: TrainRecipe) -> int | None:
     return _read(_file(recipe, run), count)
 
 
+def are_unchecked(recipe: CompareRecipe, run: TrainRecipe) -> bool:
+    """Whether a run's losses were stored by an earlier version, without a digest."""
+    file = _file(recipe, run)
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_ZIP)) == _ZIP
+
+
 def _read(path: Path, of: Callable[[Mapping[str, Any]], Value | None]) -> Value | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        content = path.read_bytes()
+        archive = content if content.startswith(_ZIP) else unsealed(path)
+        with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
             return of(arrays)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(f"{path}: can't be read; delete it to repeat the run: {error}") from error
+    except Exception as error:  # a damaged archive fails in many ways: zlib.error, TokenError, NotImplementedError
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: can't be read; delete it to repeat the run: {reason}") from error
 
 
 def _evaluation(arrays: Mapping[str, Any], part: str, keys: tuple[str, ...]) -> HeldOutEvaluation:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
-from fairhuman.compare.losses import load_losses, store_losses, stored_exact_steps
+from fairhuman.compare.losses import are_unchecked, load_losses, store_losses, stored_exact_steps
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.regions.settings import GLOBAL
@@ -37,6 +37,7 @@ class ComparisonRuns:
         failed: error messages by name of the run, or of a comparison of cells.
         finished_only: whether nothing is trained.
         unfinished: names of the runs that would be trained otherwise.
+        unchecked: names of the runs whose losses an earlier version stored, without a digest.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class ComparisonRuns:
     failed: dict[str, str] = field(default_factory=dict)
     finished_only: bool = False
     unfinished: set[str] = field(default_factory=set)
+    unchecked: set[str] = field(default_factory=set)
 
 
 def run_comparison(
@@ -150,6 +152,10 @@ def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Compariso
     One seed of all cells comes before the next, so that cells can be compared early; of a seed the longest run first.
     """
     left = {run.out.name: run for run in runs if load_losses(recipe, run) is None}
+    unchecked = {run.out.name for run in runs if are_unchecked(recipe, run)}
+    if unchecked and not outcome.unchecked:
+        display.say("an earlier version stored losses, without digests: they are read unchecked")
+    outcome.unchecked |= unchecked
     if outcome.finished_only:
         outcome.unfinished |= left.keys()
         return None
