@@ -343,6 +343,13 @@ def test_other_files_given_as_lora_are_named(tmp_path: Path) -> None:
         find_lora(whole)
 
 
+@pytest.mark.parametrize("name", ["lora.bin", "lora.pt", "lora.SAFETENSORS", "lora"])
+def test_a_lora_that_may_run_code_is_refused_unopened(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"a pickle")
+    with pytest.raises(ModelError, match=rf"{name}': must be a .safetensors file, because others may run code"):
+        find_lora(tmp_path / name)
+
+
 def updates(pipeline: StableDiffusionXLPipeline, model: LoraModel, tmp_path: Path) -> Mapping[str, LoraLayer]:
     model.save(tmp_path / "lora")
     return read_lora(tmp_path / "lora" / DIFFUSERS_FILE, pipeline)["unet"]

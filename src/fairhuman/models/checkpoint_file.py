@@ -117,14 +117,14 @@ def is_lora(names: Collection[str]) -> bool:
 
 
 def check_lora_file(file: Path) -> None:
-    """Check by its header that a .safetensors file is a LoRA or a MoLE.
+    """Check by its header that a file is a LoRA or a MoLE in safetensors.
 
     Raises:
         ModelError: something else, or cut off; in one line, with what to do.
     """
-    if file.suffix != ".safetensors":
-        return
     name = f"LoRA {str(file)!r}"
+    if file.suffix != SUFFIX:
+        raise ModelError(f"{name}: must be a {SUFFIX} file, because others may run code when loaded; convert it")
     header = read_header(file, f"{name}: loading failed")
     if is_lora(header.tensors) or header.metadata.get("format", "").startswith("fairhuman-mole"):
         return
