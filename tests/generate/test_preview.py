@@ -7,7 +7,8 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.errors import DataError
+from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import decode_latents, encode_pictures
@@ -134,3 +135,11 @@ def test_any_vae_factor(tmp_path: Path, levels: int) -> None:
     previews().render(pipeline, 0, tmp_path)
     for way in ("caption", "photo"):
         assert read(tmp_path / f"previews/step-000000/row-00-{way}.png").shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("index", ["[]", "{", "{}", '{"rows": [5]}', '{"rows": [{"steps": {"x": {}}}]}'])
+def test_a_damaged_index_is_named(tmp_path: Path, index: str) -> None:
+    (tmp_path / "previews").mkdir()
+    (tmp_path / "previews" / "index.json").write_text(index)
+    with pytest.raises(DataError, match=r"index.json: can't be read as this program wrote it .*; delete it"):
+        forget_previews(tmp_path, 1)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fairhuman import config
-from fairhuman.errors import RecipeError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, load_recipe, note_start
@@ -108,3 +108,12 @@ def test_starts_are_noted_with_the_settings_that_changed(make_recipe: MakeRecipe
         (recipe.out / "summary.json").write_text(json.dumps({"starts": starts}), encoding="utf-8")
     found = [(start["step"], start["changed"]) for start in json.loads(json.dumps(starts))]
     assert found == [(0, {}), (2, {"steps": [2, 4]}), (2, {}), (3, {})]  # a start without progress is dropped
+
+
+@pytest.mark.parametrize("summary", ["[]", "{", '{"starts": 5}', '{"starts": [{}]}', '{"starts": [{"step": "1"}]}'])
+def test_a_damaged_list_of_starts_is_named(make_recipe: MakeRecipe, summary: str) -> None:
+    recipe = make_recipe(steps=2)
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    (recipe.out / "summary.json").write_text(summary, encoding="utf-8")
+    with pytest.raises(DataError, match=r"summary.json: can't be read as this program wrote it .*; delete it"):
+        note_start(recipe, 1)

@@ -14,7 +14,7 @@ from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.sdxl import encode_pictures
-from fairhuman.utils.files import write_json
+from fairhuman.utils.files import reading_own, write_json
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -187,11 +187,17 @@ def forget_previews(folder: Path, after: int) -> None:
 
 
 def _rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's index; none if it isn't there yet."""
-    if not (folder / INDEX).is_file():
+    """The rows of a run's index; none if it isn't there yet.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    index = folder / INDEX
+    if not index.is_file():
         return []
-    rows: list[dict[str, Any]] = parse_json((folder / INDEX).read_text(encoding="utf-8"))["rows"]
-    return rows
+    with reading_own(index, "delete it: the report then lacks the previews so far"):
+        rows = parse_json(index.read_text(encoding="utf-8"))["rows"]
+        return [{**row, "steps": {str(int(n)): dict(files) for n, files in row["steps"].items()}} for row in rows]
 
 
 def _conditions(rows: Sequence[PreviewRow]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from fairhuman import config
 from fairhuman.errors import RecipeError
 from fairhuman.train.levels import Level, changes, checked_recipe, levels_of
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.files import reading_own
 from fairhuman.utils.parse import as_typed, parse_json
 
 # Settings that may change on resume, as no step's result depends on them; "x." is a whole section.
@@ -209,10 +210,15 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
 
     Call it before the folder's recipe is replaced. Each start has its step, its date (UTC), and as `changed` the
     settings that differ from the start before, {name: [earlier, now]}. A start without progress or changes is dropped.
+
+    Raises:
+        DataError: the earlier starts can't be read.
     """
     summary, written = recipe.out / "summary.json", recipe.out / "recipe.yaml"
-    found = parse_json(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    before = found.get("starts", []) if isinstance(found, dict) else []
-    earlier = [start for start in before if start["step"] < step or (start["step"] == step and start["changed"])]
+    earlier: list[dict[str, Any]] = []
+    if summary.is_file():
+        with reading_own(summary, "delete it: only the list of the run's earlier starts is lost"):
+            before = parse_json(summary.read_text(encoding="utf-8")).get("starts", [])
+            earlier = [one for one in before if one["step"] < step or (one["step"] == step and one["changed"])]
     changed = changes(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

@@ -99,6 +99,22 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
 
 
+@contextmanager
+def reading_own(path: Path, advice: str) -> Iterator[None]:
+    """Turn any error about the content of a file that this program wrote into one line with what to do.
+
+    The block reads the file, and every value that it needs of it.
+
+    Raises:
+        DataError: the file can't be read, or a value is missing or of another type.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: can't be read as this program wrote it ({reason}); {advice}") from error
+
+
 def touch(path: Path) -> None:
     """Make an empty file if there is none; never through a symbolic link, which may lead anywhere.
 

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from fairhuman.compare.paper.measurements import read_measurements
+from fairhuman.errors import DataError
 from fairhuman.stats.bootstrap import change_over_seeds, ratio_over_seeds
 
 METRIC, WHOLE = "strict hand confidence", "FID"
@@ -79,3 +80,26 @@ def test_a_ratio_over_seeds_is_the_change_against_one_and_takes_samples_without_
     found = ratio_over_seeds((padded[0], padded[1]))
     assert found.value == pytest.approx(same.value)
     assert found.high - found.low == pytest.approx(same.high - same.low, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", b"[]"),
+        ("metrics.json", b'{"metrics": [{}], "differences": []}'),
+        ("metrics.json", b'{"metrics": [], "differences": 5}'),
+        ("per_image.parquet", b"nothing"),
+        ("per_image.parquet", None),
+    ],
+)
+def test_damaged_files_of_an_evaluation_are_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    write_evaluation(tmp_path, 4)
+    if content is None:
+        pyarrow.parquet.write_table(pyarrow.table({"key": ["seed-1/0.png"], "method": ["other"]}), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*(damaged|wrote it).*; delete it,? and run the same command again"):
+        read_measurements(tmp_path, "LS", {"base": (1,), "LS": (1, 2), "MPD": (1, 2)})
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=rf"{name}: can't be read .*No such file"):
+        read_measurements(tmp_path, "LS", {"base": (1,), "LS": (1, 2), "MPD": (1, 2)})

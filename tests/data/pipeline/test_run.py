@@ -343,6 +343,14 @@ def test_near_duplicates_are_left_out_when_asked_for(tmp_path):
     )
 
 
+@pytest.mark.parametrize("marker", ["", "5", '{"source": "x"}'])
+def test_a_damaged_marker_is_named(photos, tmp_path, marker):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "source.json").write_text(marker)
+    with pytest.raises(DataError, match=r"source.json: can't be read as this program wrote it .*; give another folder"):
+        build(photos, tmp_path / "out")
+
+
 @pytest.mark.parametrize("other", ["another source", "a stranger's folder", "itself", "a file", "nothing there"])
 def test_refusals(photos, tmp_path, other):
     out = tmp_path / "out"

@@ -12,10 +12,12 @@ from fairhuman.compare.paper.drawing import SEED
 from fairhuman.evaluate.place import NUMBERS
 from fairhuman.stats.bootstrap import Array, ratio_over_seeds
 from fairhuman.stats.estimate import Estimate
+from fairhuman.utils.files import reading_own
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.tables import read_table
 
 OF = ": of"  # ends the name of a column with denominators
+_AGAIN = "delete it, and run the same command again"
 Sums = dict[str, dict[int, dict[str, Array]]]  # numerator and denominator by metric, seed and prompt
 
 
@@ -46,23 +48,29 @@ class Measurement:
 
 
 def read_measurements(folder: Path, reference: str, seeds: Mapping[str, Sequence[int]]) -> list[Measurement]:
-    """All metrics of an evaluation, with differences to the method `reference`; of each method the given seeds."""
-    document = parse_json((folder / NUMBERS).read_text(encoding="utf-8"))
-    sums = _sums(read_table(folder / "per_image.parquet").to_pylist(), seeds)
-    differences = {(one["name"], one["method"]): one for one in document["differences"]}
+    """All metrics of an evaluation, with differences to the method `reference`; of each method the given seeds.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    numbers, pictures = folder / NUMBERS, folder / "per_image.parquet"
+    with reading_own(numbers, _AGAIN):
+        document = parse_json(numbers.read_text(encoding="utf-8"))
+        metrics = [(one["name"], one["method"], one["better"], _estimate(one)) for one in document["metrics"]]
+        differences = {(one["name"], one["method"]): (_estimate(one), one["p_holm"]) for one in document["differences"]}
+    with reading_own(pictures, _AGAIN):
+        sums = _sums(read_table(pictures).to_pylist(), seeds)
     found = []
-    for one in document["metrics"]:
-        metric, method = one["name"], one["method"]
-        contrast = differences.get((metric, method))
+    for metric, method, better, alone in metrics:
+        contrast, p = differences.get((metric, method), (None, None))
         own, other = (sums.get(name, {}).get(metric) for name in (method, reference))
         if own is None:
-            value, difference = _estimate(one), None if contrast is None else _estimate(contrast)
+            value, difference = alone, contrast
         else:
             value = ratio_over_seeds(_table(own, list(own), _prompts(own)))
             paired = None if contrast is None or other is None else _difference(own, other)
-            difference = _estimate(contrast) if paired is None and contrast is not None else paired
-        p = None if contrast is None else contrast["p_holm"]
-        found.append(Measurement(metric, method, one["better"], value, difference, p, own is not None and len(own) > 1))
+            difference = contrast if paired is None else paired
+        found.append(Measurement(metric, method, better, value, difference, p, own is not None and len(own) > 1))
     return found
 
 

@@ -26,7 +26,7 @@ from fairhuman.data.pipeline.write import ShardWriter
 from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.text import percent
-from fairhuman.utils.files import alone, write_json, writing
+from fairhuman.utils.files import alone, reading_own, write_json, writing
 from fairhuman.utils.parse import parse_json
 
 RUNNERS = ("native", "ray")
@@ -208,7 +208,7 @@ class _Build:
         """Check, without writing, that the data set may be built in this folder.
 
         Raises:
-            DataError: it is the source, a file, was built from another source, or has other files.
+            DataError: it is the source, a file, was built from another source, has other files, or a damaged marker.
         """
         out, source = self.out, self.source
         if out.resolve() == source.resolve():
@@ -217,7 +217,10 @@ class _Build:
             raise DataError(f"{out}: is a file; give a new folder for the data set")
         marker = out / MARKER
         if marker.is_file():
-            mine, found = self._marker(), parse_json(marker.read_text(encoding="utf-8"))
+            mine = self._marker()
+            with reading_own(marker, "give another folder, or delete this one to build it anew"):
+                stored = parse_json(marker.read_text(encoding="utf-8"))
+                found = {name: stored[name] for name in mine}
             if found != mine:
                 raise DataError(
                     f"{out}: was built from {found['source']} ({found['format']}), not from {mine['source']} "
