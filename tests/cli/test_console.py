@@ -143,6 +143,10 @@ def test_settings_are_short_only_if_they_are_read_as_the_same() -> None:
     [
         (DataError("a\x1b[2J.png: is\rbad\nsecond line"), "error: a\\x1b[2J.png: is\\rbad\nsecond line\n"),
         (OSError(2, "No such file", "a\x1b[2J\n.png"), "error: a\\x1b[2J\n.png: No such file\n"),
+        (
+            MemoryError(),
+            "error: it takes more memory than there is; give smaller files, or a machine with more memory\n",
+        ),
     ],
 )
 def test_an_error_tells_the_terminal_nothing(

@@ -211,3 +211,13 @@ def test_weights_in_other_files_are_part_of_the_name(tmp_path: Path) -> None:
             open_session(path)
     path.write_bytes(b"")
     assert hashed_file_name(path) == f"hand.onnx@{file_digest(path)[:8]}"
+
+
+@pytest.mark.parametrize("text", ["-" * 60_000 + "1", "1+" * 30_000 + "1", "['face', 'hand']" + " " * 2**16])
+def test_class_names_that_would_take_all_memory_are_refused(text: str, tmp_path: Path) -> None:
+    path = save_yolo(tmp_path / "tiny.onnx", "v8", None)
+    model = onnx.load(path)
+    model.metadata_props.add(key="names", value=text)
+    onnx.save(model, path)
+    with pytest.raises(DetectorError, match=r"tiny\.onnx: the metadata must hold the class names .* at most 65536"):
+        OnnxDetector(str(path), BOTH)

@@ -76,6 +76,9 @@ def run() -> None:
     except FairHumanError as error:
         _say_error(str(error))
         sys.exit(2 if isinstance(error, RecipeError) else 1)
+    except MemoryError:
+        _say_error("it takes more memory than there is; give smaller files, or a machine with more memory")
+        sys.exit(1)
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise

@@ -28,6 +28,7 @@ LABELS: Mapping[str, str] = {
 GREY = 114  # YOLO's padding colour
 SIZE = 640  # pixels, for models with dynamic input size
 MAX_CANDIDATES = 1000
+MAX_NAMES = 2**16  # characters of the class names in a model's metadata
 MAX_END_TO_END_ROWS = 1000  # a v5 head of one class has 6 columns too, but 25,200 rows at 640 px
 ROUNDING = 1e-2  # a half-precision probability may slightly exceed 1
 EXPECTED = (
@@ -123,12 +124,13 @@ class OnnxDetector(Closing):
     def _class_names(self, metadata: Mapping[str, str]) -> tuple[str, ...]:
         """Class names as Ultralytics writes them: `{0: 'person', 1: 'bicycle'}` or a list."""
         try:
-            names = ast.literal_eval(metadata["names"])
+            text = metadata["names"]
+            names = ast.literal_eval(text if len(text) <= MAX_NAMES else "")
             ordered = [names[index] for index in range(len(names))]
-        except (KeyError, ValueError, SyntaxError, TypeError, IndexError) as error:
+        except (LookupError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise DetectorError(
-                f"{self._path}: the metadata must hold the class names under `names`, "
-                f"found {', '.join(metadata) or 'no metadata'}; give the names of the classes"
+                f"{self._path}: the metadata must hold the class names under `names`, in at most {MAX_NAMES} "
+                f"characters, found {', '.join(metadata) or 'no metadata'}; give the names of the classes"
             ) from error
         return tuple(str(name) for name in ordered)
 

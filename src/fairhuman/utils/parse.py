@@ -52,6 +52,8 @@ def parse_yaml(text: str) -> Any:
             return loader.get_single_data()
         finally:
             loader.dispose()
+    except (AttributeError, IndexError, KeyError) as error:  # a stated type, such as !!int, of a text that has another
+        raise ParseError(f"a value is not of the type that its tag states ({error})") from error
     except (yaml.YAMLError, ValueError, OverflowError, TypeError, RecursionError) as error:
         raise ParseError(" ".join(str(error).split()) or type(error).__name__) from error
 

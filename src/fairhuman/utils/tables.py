@@ -5,7 +5,7 @@ Each page, some hundred kilobytes of a column, has a CRC-32 that is checked when
 of its file. Files without checksums, of earlier versions and of other programs, are read as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,35 @@ import pyarrow.parquet
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_atomically
 
+BATCH_BYTES = 2**28  # bytes of the values that are read at once
+
 
 def open_table(path: Path) -> Any:
     """Open a file as `pyarrow.parquet.ParquetFile`, whose reads raise an OSError where a page is damaged."""
     return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+
+
+def batch_rows(table: Any, group: int, columns: Collection[str], most: int) -> int:
+    """Number of rows, from 1 to `most`, whose values of some columns take about `BATCH_BYTES` at most in memory.
+
+    A dictionary holds a value once, however many rows repeat it. So a row of columns with dictionaries counts as much
+    as those columns of the whole row group are said to.
+
+    Args:
+        table: a file of `open_table`.
+        group: number of the row group.
+        columns: names of columns, or paths of their leaves.
+        most: largest number of rows.
+    """
+    metadata = table.metadata.row_group(group)
+    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if any("DICTIONARY" in encoding for encoding in chunk.encodings)
+        and any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns)
+    )
+    return max(1, min(most, BATCH_BYTES // max(int(size), 1)))
 
 
 def is_damage(error: Exception) -> bool:

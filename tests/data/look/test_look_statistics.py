@@ -15,6 +15,7 @@ from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.export.run import export_dataset
 from fairhuman.data.look.columns import RecordColumns
 from fairhuman.data.look.figures import percent, write_statistics
+from fairhuman.data.look.reading import read_report
 from fairhuman.data.look.statistics import dataset_statistics, describe
 from fairhuman.data.look.tally import CAPTIONS, Tally
 from fairhuman.data.pipeline.rows import BOXES
@@ -192,3 +193,25 @@ def test_what_is_refused(tmp_path, three):
 @pytest.mark.parametrize(("share", "text"), [(0.0103, "1.03 %"), (0.5, "50 %"), (1.0, "100 %"), (1e-5, "0.001 %")])
 def test_percent(share, text):
     assert percent(share) == text
+
+
+GOOD = {"funnel": [{"stage": "read", "rows": 1}], "recipe": {"source": {}, "regions": ["face"]}, "filters": []}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("funnel", [], "funnel is empty"),
+        ("funnel", [{"stage": 1, "rows": 1}], "type str, found 1"),
+        ("regions", [["x"]], "type str"),
+        ("regions", [5, None], "type str, found 5"),
+        ("rejected", {"read": 3}, "type dict, found 3"),
+        ("filters", [{"name": "f", "unit": "", "low": "x", "high": 1, "unknown": "keep"}], "None, found 'x'"),
+    ],
+)
+def test_a_report_of_a_build_is_checked(tmp_path, key, value, said):
+    (tmp_path / "report.json").write_text(json.dumps(GOOD), encoding="utf-8")
+    assert read_report(tmp_path) == GOOD
+    (tmp_path / "report.json").write_text(json.dumps({**GOOD, key: value}), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"report\.json: expected the report of a build, .*{said}"):
+        read_report(tmp_path)

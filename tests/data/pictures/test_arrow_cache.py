@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fairhuman.data.pictures import stored
 from fairhuman.data.pictures.arrow_copies import (
     DAMAGED_PIECE,
     EARLIER_PIECE,
@@ -29,6 +30,7 @@ from fairhuman.data.samples.sampler import StepBatches
 from fairhuman.errors import FairHumanError
 from fairhuman.record import FileSpan, HumanRecord, LabelMap, TableCell
 from fairhuman.regions.transforms import JointTransform
+from fairhuman.utils import tables
 from fairhuman.utils.digest import content_digest, unsealed
 from helpers.damage import flip, flip_in
 from helpers.tiny_pictures import encoded, picture
@@ -399,3 +401,36 @@ def test_copies_of_an_earlier_version_are_made_again_with_one_note_each(records,
     report = LoadReport()
     assert arrow(records[:COUNT], folder, report=report) == copied
     assert not report.notes
+
+
+def repeating(path: Path, size: int, rows: int) -> list[HumanRecord]:
+    """Records of a small table whose rows repeat one large value, which a dictionary holds once."""
+    values = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), [os.urandom(size)])
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": values}), path, dictionary_pagesize_limit=2**28, store_schema=False
+    )
+    assert path.stat().st_size < 2 * size
+    return [HumanRecord(str(i), TableCell(path, i, ("image",)), 1, 1, "") for i in range(rows)]
+
+
+def test_a_small_table_of_large_cells_is_copied_to_disk(tmp_path):
+    records = repeating(tmp_path / "a.parquet", 10_000, 50)
+    copies = with_arrow_copies(records, tmp_path / "copies", small=100_000)
+    assert all(isinstance(copy.image, FileSpan) for copy in copies)
+    assert read_bytes(copies[-1].image) == read_bytes(records[0].image)
+    assert not copy_tables(records, tmp_path / "copies", small=100_000).in_memory
+
+
+def test_a_row_group_that_takes_far_more_than_its_file_is_refused(tmp_path, monkeypatch):
+    records = repeating(tmp_path / "a.parquet", 10_000, 50)
+    monkeypatch.setattr(stored, "MAX_GROUP", 100_000)
+    with pytest.raises(PictureError, match=r"row group takes over .* smaller row groups"):
+        read_bytes(records[0].image)
+
+
+def test_few_rows_of_a_large_dictionary_are_read_at_once(tmp_path, monkeypatch):
+    repeating(tmp_path / "a.parquet", 10_000, 50)
+    monkeypatch.setattr(tables, "BATCH_BYTES", 50_000)
+    with tables.open_table(tmp_path / "a.parquet") as table:
+        assert tables.batch_rows(table, 0, ["image"], 256) in (3, 4)
+        assert tables.batch_rows(table, 0, ["other"], 256) == 256

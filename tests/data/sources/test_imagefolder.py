@@ -343,3 +343,34 @@ def test_persons_attributes_and_maps_of_labels(folder):
     assert first.masks == {"face": LabelMap(root / "m.png", (2,))}
     assert second.masks == {}
     assert reasons(report) == ["labels of a mask are not a list of whole numbers"]
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_a_file_without_ends_of_lines_is_not_read_at_once(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=rf"{name}: line 1 must have at most 16,777,216 bytes"):
+        read(tmp_path)
+
+
+def test_a_huge_caption_is_left_out(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(picture(40, 30)))
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(2**40)
+    records, report = read(tmp_path, ())
+    assert records[0].caption == ""
+    assert "caption file is too long" in reasons(report, "dropped")
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_half_surrogates_are_replaced_in_all_that_is_written(tmp_path, texts):
+    (tmp_path / "a.png").write_bytes(encoded(picture(40, 30)))
+    half = "\ud800"
+    attributes = {half: [half, {"deep": half}]}
+    row = {"file_name": "a.png", "split": half, "masks": {half: "a.png"}, f"{half}s": [[1, 2, 11, 12]]}
+    row["attributes"] = json.dumps(attributes) if texts else attributes
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (record,), report = read(tmp_path, ("?", "?s"))
+    assert (record.split, record.attributes) == ("?", {"?": ["?", {"deep": "?"}]})
+    assert (set(record.masks), record.boxes["?s"]) == ({"?"}, (Box(1, 2, 11, 12),))
+    assert "column holds characters that are no Unicode" in reasons(report, "converted")

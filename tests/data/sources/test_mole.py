@@ -68,3 +68,11 @@ def test_an_entry_without_text_gives_no_caption(tmp_path, entry):
     found, report = read(tmp_path)
     assert found == {"hand/1.png": ("", "hand"), "hand/2.png": ("two", "hand")}
     assert [entry.file for entry in report.notes] == ["hand/1.png"]
+
+
+def test_a_huge_file_of_captions_is_not_read(tmp_path):
+    lay(tmp_path, ["1.png"], {})
+    with (tmp_path / "meta_cap.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=r"meta_cap\.json: must have at most 2,147,483,648 bytes"):
+        read(tmp_path)

@@ -128,3 +128,21 @@ def test_pictures_stay_in_the_table(tmp_path):
             assert byte_length(record.image) == len(pictures[number])
         painted = read(path, ("face",))[0][-1].masks["face"]
         assert (picture_name(painted), read_bytes(painted)) == (f"masks.face of row 7 in {name}.parquet", mask)
+
+
+LATE = pyarrow.array([2**60], pyarrow.timestamp("us"))
+STRUCTS = pyarrow.map_(pyarrow.struct([("a", pyarrow.int32())]), pyarrow.int32())
+
+
+@pytest.mark.parametrize("column", [LATE, pyarrow.array([[({"a": 1}, 2)]], STRUCTS)])
+def test_values_that_python_lacks_are_one_line(tmp_path, column):
+    image = [{"bytes": encoded(picture(40, 30)), "path": None}]
+    pyarrow.parquet.write_table(pyarrow.table({"image": image, "other": column}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet: rows from 1 hold a value that can't be read .*remove its column"):
+        read(tmp_path, ())
+
+
+def test_a_column_may_be_named_like_a_part_of_another(tmp_path):
+    write(tmp_path / "t.parquet", [{**row(0), "caption.bytes": b"1"}])
+    (record,), _ = read(tmp_path)
+    assert (record.caption, record.image) == (row(0)["caption"], TableCell(tmp_path / "t.parquet", 0, ("image",)))

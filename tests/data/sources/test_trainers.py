@@ -11,7 +11,8 @@ from PIL import Image
 from fairhuman.data.look.check import check_dataset
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SourceSettings, read_source, source_kind
+from fairhuman.data.sources import SourceSettings, kohya, read_source, source_kind
+from fairhuman.data.sources.folder import find_pictures
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, SUBJECT, HumanRecord
 from helpers.tiny_pictures import encoded, picture
@@ -441,3 +442,38 @@ def test_notes_of_a_check_are_those_of_a_run(tmp_path):
         assert "source.mask has no effect, no picture has a mask" in found
         assert ("caption is empty" in found) == (path == tmp_path)
         assert ("no record has a caption" in found) == (path != tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a." * 3000 + "a = 1\n", "line 1: must have at most 100 dots"), ("a = 1\n" * 50_000, "at most 262144 bytes")],
+)
+def test_settings_that_would_take_all_memory_are_refused_before_they_are_parsed(tmp_path, content, message):
+    (tmp_path / "x.toml").write_text(f"{content}[[datasets]]\n")
+    with pytest.raises(DataError, match=message):
+        kohya.is_kohya(tmp_path / "x.toml")
+    assert not kohya.is_kohya(tmp_path)
+
+
+def test_links_out_of_the_data_set_are_not_walked(tmp_path, monkeypatch):
+    given, other = tmp_path / "given", tmp_path / "other"
+    photo(given / "photos" / "a.jpg", 1)
+    mask(other / "a.png")
+    monkeypatch.setattr(
+        "fairhuman.data.sources.photo_folders.find_pictures",
+        lambda root, report: find_pictures(root, report) if root.resolve() != other else pytest.fail("was walked"),
+    )
+    (given / "masks").symlink_to(other)
+    (given / "photos" / "masks").symlink_to(other)
+    (given / "photos" / "10_x").symlink_to(other)
+    assert source_kind(given / "photos") == "folder"
+    records, report = read(given / "photos")
+    assert [record.masks for record in records] == [{}]
+    assert reasons(report) == [("masks", "path leaves the folder of the data set")]
+
+
+def test_a_huge_json_of_simpletuner_is_not_read(tmp_path):
+    with (tmp_path / "multidatabackend.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match="must have at most 16,777,216 bytes, found 1,099,511,627,776"):
+        read(tmp_path)

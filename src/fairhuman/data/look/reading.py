@@ -23,6 +23,7 @@ from fairhuman.data.sources.own_regions import own_regions, own_regions_of_table
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, HumanRecord, region_column
+from fairhuman.regions.boxes import shorten
 from fairhuman.utils.parse import parse_json
 
 REGIONS = tuple(REGION_COLUMNS)
@@ -170,15 +171,38 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
         report: Any = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(report, dict) or not {"funnel", "recipe"} <= set(report):
             return None
-        needed = [report["recipe"]["source"], [str(name) for name in report["recipe"]["regions"]]]
-        needed += [[str(name) for name in report.get("regions", ())]]
-        needed += [(step["stage"], int(step["rows"])) for step in report["funnel"]]
-        needed += [
-            (rule["name"], rule["unit"], rule["low"], rule["high"], rule["unknown"]) for rule in report["filters"]
-        ]
+        _check_report(report)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: expected the report of a build, found something else: {error!r}") from error
     return report
+
+
+def _check_report(report: Mapping[str, Any]) -> None:
+    """Raise a TypeError, ValueError or KeyError if a part of a build's report is missing or of another type."""
+    recipe = _of(dict, report["recipe"])
+    _of(dict, recipe["source"])
+    for regions in (recipe["regions"], report.get("regions", [])):
+        for name in _of(list, regions):
+            _of(str, name)
+    if not _of(list, report["funnel"]):
+        raise ValueError("the funnel is empty")
+    for step in report["funnel"]:
+        _of(str, _of(dict, step)["stage"])
+        _of(int, step["rows"])
+    for reasons in _of(dict, report.get("rejected", {})).values():
+        for number in _of(dict, reasons).values():
+            _of(int, number)
+    for rule in _of(list, report["filters"]):
+        _of(str, _of(dict, rule)["name"])
+        _of(str, rule["unit"]), _of(float | int | str, rule["unknown"])
+        _of(float | int | None, rule["low"]), _of(float | int | None, rule["high"])
+
+
+def _of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", str(kind))
+        raise TypeError(f"expected a value of type {expected}, found {shorten(repr(value))}")
+    return value
 
 
 def painted_masks(row: Row) -> Mapping[str, Any]:

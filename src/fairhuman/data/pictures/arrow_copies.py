@@ -68,22 +68,47 @@ def with_arrow_copies(
 ) -> Sequence[HumanRecord]:
     """Replace table cells of pictures, masks and conditions by copies that are fast to read.
 
-    Tables of up to `small` bytes in total are kept in main memory; a new file of copies begins after `piece` bytes. Of
+    Tables whose files have up to `small` bytes in total, and whose cells have no more either, are kept in main memory;
+    a new file of copies begins after `piece` bytes. Of
     several processes one copies while the others wait. Pictures outside Parquet tables are unchanged. A cell that can't
     be read stays a cell, and fails when used. `report` gets a note for each file of copies that is made again.
 
     Raises:
         FairHumanError: the folder can't be written, or the disk has too little space.
     """
-    tables = _tables(records, conditions)
-    in_memory = _size(tables) <= small
-    copies: dict[TableCell, Stored] = {}
-    for table, cells in tables.items():
-        found: Iterable[tuple[TableCell, Stored]] = (
-            _readable(cells) if in_memory else _copied(table, cells, folder, piece, report or LoadReport())
-        )
-        copies.update(found)
+    copies = _copies(_tables(records, conditions), folder, small, piece, report)
     return [_with_copies(record, copies, conditions) for record in records] if copies else records
+
+
+def _copies(
+    tables: Mapping[Path, set[TableCell]], folder: Path, small: int, piece: int, report: LoadReport | None
+) -> Mapping[TableCell, Stored]:
+    """Copies of the cells: their bytes if these are few, else places in files of copies."""
+    held = _in_memory(tables, small)
+    if held is not None:
+        return held
+    report = report or LoadReport()
+    return {
+        cell: copy for table, cells in tables.items() for cell, copy in _copied(table, cells, folder, piece, report)
+    }
+
+
+def _in_memory(tables: Mapping[Path, set[TableCell]], small: int) -> dict[TableCell, bytes] | None:
+    """The bytes of all cells; None if the tables' files or the cells have more than `small` bytes.
+
+    The cells can have far more than the files, where these are compressed or repeat a value.
+    """
+    left = small
+    held: dict[TableCell, bytes] = {}
+    if _size(tables) > small:
+        return None
+    for cells in tables.values():
+        for cell, content in _readable(cells):
+            left -= len(content)
+            if left < 0:
+                return None
+            held[cell] = content
+    return held
 
 
 @dataclass(frozen=True)
@@ -114,8 +139,8 @@ def copy_tables(
                 remove_atomically(kept.parent)
             removed += 1
     tables = _tables(records, conditions)
-    with_arrow_copies(records, folder, conditions, small, report=report)
-    return CopySummary(len(tables), _size(tables) <= small, removed)
+    copies = _copies(tables, folder, small, PIECE, report)
+    return CopySummary(len(tables), not any(isinstance(copy, CopiedCell) for copy in copies.values()), removed)
 
 
 def _tables(records: Sequence[HumanRecord], conditions: Sequence[str]) -> dict[Path, set[TableCell]]:
@@ -254,6 +279,7 @@ def _write_piece(queue: deque[TableCell], piece: int, path: Path, unfinished: Pa
                 digests.append(None if value is None else copy_digest(path, cell, value))
                 values.append(value)
                 size += len(value or b"")
+            _check_space(path.parent, size)
             file.write_batch(pyarrow.record_batch([rows[start:], fields[start:], values], schema=_SCHEMA))
             written += size
     offsets, lengths = _places(unfinished)

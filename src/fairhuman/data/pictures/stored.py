@@ -15,8 +15,11 @@ from fairhuman.record import CopiedCell, FileSpan, Finding, Stored, TableCell
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import touch
-from fairhuman.utils.tables import is_damage, open_table
+from fairhuman.utils.tables import batch_rows, is_damage, open_table
 
+MAX_GROUP = 2**29  # bytes of a column's row group in memory; more if its file is large
+MAX_EXPANSION = 4  # such a row group by the size of its file
+_BATCH_ROWS = 1024
 DAMAGED = "is damaged: differs from its checksum"
 
 
@@ -138,7 +141,14 @@ _damaged: set[CopiedCell] = set()
 def _cell_bytes(cell: TableCell) -> bytes:
     try:
         group, first = _find_row_group(cell.path, cell.row)
-        value = _column(cell.path, group, cell.field[0])[cell.row - first].as_py()
+        column = _column(cell.path, group, cell.field[0])
+        if column is None:
+            raise PictureError(
+                f"its row group takes over {MAX_GROUP / 2**20:.0f} MiB, and {MAX_EXPANSION} times its file's size: "
+                "write the table with smaller row groups",
+                picture_name(cell),
+            )
+        value = column[cell.row - first].as_py()
     except FileNotFoundError as error:
         raise unreadable(cell, error) from error
     except (pyarrow.ArrowException, OSError, IndexError, KeyError) as error:
@@ -173,5 +183,14 @@ def _find_row_group(path: Path, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)  # access is mostly sequential, and a row group of pictures can be large
 def _column(path: Path, group: int, column: str) -> Any:
+    """A column of a row group; None if it takes far more memory than its file suggests, as repeated values can."""
+    most = max(MAX_GROUP, MAX_EXPANSION * path.stat().st_size)
+    batches: list[pyarrow.RecordBatch] = []
     with open_table(path) as table:
-        return table.read_row_group(group, columns=[column]).column(column)
+        rows = batch_rows(table, group, [column], _BATCH_ROWS)
+        for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
+            most -= batch.nbytes
+            if most < 0:
+                return None
+            batches.append(batch)
+    return pyarrow.Table.from_batches(batches).column(column)

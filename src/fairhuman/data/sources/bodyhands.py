@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
-from fairhuman.data.sources.rows import STAGE, Row, locate, printable, reading_table
+from fairhuman.data.sources.rows import STAGE, Row, limited_lines, locate, printable, reading_table
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 
@@ -53,7 +53,7 @@ def _entries(path: Path) -> Iterator[tuple[str | None, str]]:
     for split, file in lists:
         if file.is_file():
             with reading_table(file), file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                yield from ((split, line.strip()) for line in lines if line.strip())
+                yield from ((split, line.strip()) for line in limited_lines(file, lines) if line.strip())
 
 
 def _annotation(path: Path, name: str, location: str, report: LoadReport) -> dict[str, Any]:

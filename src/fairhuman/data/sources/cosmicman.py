@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.parquet import parquet_files, read_rows
-from fairhuman.data.sources.rows import STAGE, Row
+from fairhuman.data.sources.rows import STAGE, Row, in_unicode
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.parse import parse_json
@@ -83,10 +83,11 @@ def _parsed(value: Any, name: str, location: str, report: LoadReport) -> Any:
     if name == "person_type" or not isinstance(value, str):
         return value
     try:
-        return parse_json(value)
+        parsed = parse_json(value)
     except ValueError as error:
         report.add(location, STAGE, Finding("warned", f"{name} is not JSON, kept as text", shorten(str(error))))
         return value
+    return in_unicode({name: parsed}, location, report)[name]
 
 
 def _hair_classes(groups: Any) -> list[Any]:

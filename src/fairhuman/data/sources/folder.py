@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.review import note_review
-from fairhuman.data.sources.rows import STAGE, Row, printable
+from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, printable
 from fairhuman.record import Finding
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
@@ -43,7 +43,9 @@ def read_caption(path: Path, report: LoadReport) -> str:
             raise OSError(0, "not a regular file")
         if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
             raise OSError(0, "a link that leaves the folder")
-        return path.read_bytes().decode("utf-8-sig").strip()
+        if (size := path.stat().st_size) <= MAX_TEXT:
+            return path.read_bytes().decode("utf-8-sig").strip()
+        finding = Finding("dropped", "caption file is too long", f"{size} bytes")
     except UnicodeDecodeError as error:
         finding = Finding("dropped", "caption file is not UTF-8", f"byte {error.start + 1}")
     except OSError as error:

@@ -42,7 +42,8 @@ from fairhuman.regions.boxes import shorten
 
 NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
 IMAGES = ("img", "image", "images")  # the GUI's folder of folders, beside `log` and `model`
-MAX_TOML = 2**20  # bytes
+MAX_TOML = 2**18  # bytes; a value can take hundreds of bytes of memory for each one here
+MAX_DOTS = 100  # of a line; the time and memory of a key grow with the square of its parts
 
 
 def is_kohya(path: Path) -> bool:
@@ -51,9 +52,14 @@ def is_kohya(path: Path) -> bool:
         return True
     if not path.is_dir():
         return False
-    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-    images = [folder for parent in inside if parent.name.lower() in IMAGES for folder in sorted(parent.iterdir())]
+    inside = _subfolders(path)
+    images = [folder for parent in inside if parent.name.lower() in IMAGES for folder in _subfolders(parent)]
     return any(NAMED.fullmatch(folder.name) and has_pictures(folder) for folder in (path, *inside, *images))
+
+
+def _subfolders(path: Path) -> list[Path]:
+    """The folders in a folder. Links, which may lead anywhere, are left out, as `find_pictures` does."""
+    return [folder for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.is_symlink()]
 
 
 def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -124,7 +130,7 @@ def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:
     for file in files:
         try:
             with reading_table(file):
-                content = tomllib.loads(file.read_text(encoding="utf-8-sig")) if _is_small(file) else {}
+                content = _parse_toml(file)
         except (DataError, ValueError, RecursionError) as error:
             if file == path:
                 raise DataError(f"{file}: not a TOML file ({error})") from error
@@ -134,5 +140,19 @@ def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:
     return None
 
 
-def _is_small(file: Path) -> bool:
-    return file.stat().st_size <= MAX_TOML
+def _parse_toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML within the limits.
+
+    Raises:
+        ValueError: it isn't one, or exceeds a limit.
+        OSError: it can't be read.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(MAX_TOML + 1)
+    if len(content) > MAX_TOML:
+        raise ValueError(f"must have at most {MAX_TOML} bytes")
+    text = content.decode("utf-8-sig")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise ValueError(f"line {number}: must have at most {MAX_DOTS} dots, found {line.count('.')}")
+    return tomllib.loads(text)

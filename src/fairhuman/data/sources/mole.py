@@ -12,7 +12,7 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import find_pictures, read_caption
-from fairhuman.data.sources.rows import Row, printable, reading_table
+from fairhuman.data.sources.rows import Row, printable, read_limited
 from fairhuman.errors import DataError
 from fairhuman.utils.parse import parse_json
 
@@ -39,7 +39,7 @@ def mole_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
         values: dict[str, Any] = {"file_name": found.name, "faces": None, "hands": None}
         if caption is not None:
             values["caption"] = caption
-        values["attributes"] = {"subset": path.parts[0] if len(path.parts) > 1 else folder.name}
+        values["attributes"] = {"subset": printable(path.parts[0] if len(path.parts) > 1 else folder.name)}
         yield Row(printable(found.name), values)
 
 
@@ -61,9 +61,7 @@ def _captions(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        with reading_table(file):
-            content = file.read_bytes()
-        values = parse_json(content)
+        values = parse_json(read_limited(file))
     except ValueError as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error
     if not isinstance(values, dict):

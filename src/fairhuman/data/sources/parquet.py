@@ -4,7 +4,7 @@ Columns: `image` {bytes, path} (without bytes, the path is relative to the folde
 Rows refer to pictures by their table cells, without reading them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
-from fairhuman.utils.tables import naming_damage, open_table
+from fairhuman.utils.tables import batch_rows, naming_damage, open_table
 
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
@@ -41,36 +41,66 @@ def read_rows(path: Path) -> Iterator[Row]:
             for group in range(table.num_row_groups):
                 filled = _filled_leaves(table, group)
                 leaves = [leaf for leaf in _leaves(table) if leaf not in filled]
-                for batch in table.iter_batches(batch_size=256, row_groups=[group], columns=leaves):
-                    for values in batch.to_pylist():
-                        row = {
-                            name: _with_cells(value, TableCell(path, number, (name,))) for name, value in values.items()
-                        }
-                        for leaf in filled:
-                            field = tuple(leaf.split(".")[:-1])
-                            _inside(row, field)["bytes"] = TableCell(path, number, field)
+                size = batch_rows(table, group, leaves, 256)
+                for batch in table.iter_batches(batch_size=size, row_groups=[group], columns=leaves):
+                    for row in _rows_of(batch, path, number, filled.values()):
                         number += 1
-                        yield Row(f"{path.name}:{number}", with_caption(row))
+                        yield Row(f"{path.name}:{number}", row)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _rows_of(
+    batch: pyarrow.RecordBatch, path: Path, start: int, filled: Collection[tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """The columns of a batch's rows; `start` is the number of the first one, `filled` are the structs with bytes.
+
+    Raises:
+        DataError: Python has no such value, such as a time after the year 9999 or a map with structs as keys.
+    """
+    rows = []
+    try:
+        for number, values in enumerate(batch.to_pylist(), start=start):
+            row = {name: _with_cells(value, TableCell(path, number, (name,))) for name, value in values.items()}
+            for field in filled:
+                _inside(row, field)["bytes"] = TableCell(path, number, field)
+            rows.append(with_caption(row))
+    except (ValueError, OverflowError, TypeError) as error:
+        message = f"{path}: rows from {start + 1} hold a value that can't be read ({error}); remove its column"
+        raise DataError(message) from error
+    return rows
 
 
 def _leaves(table: Any) -> list[str]:
     return [table.schema.column(number).path for number in range(len(table.schema))]
 
 
-def _filled_leaves(table: Any, group: int) -> list[str]:
-    """Leaves `*.bytes` of structs without nulls, according to the file's statistics; they needn't be read."""
+def _filled_leaves(table: Any, group: int) -> dict[str, tuple[str, ...]]:
+    """Leaves `bytes` of structs without nulls, according to the file's statistics, and the structs' names.
+
+    They needn't be read.
+    """
+    structs = dict(_structs_with_bytes(table.schema_arrow))
     columns = [table.metadata.row_group(group).column(number) for number in range(len(table.schema))]
-    return [
-        column.path_in_schema
+    return {
+        column.path_in_schema: structs[column.path_in_schema]
         for column in columns
-        if column.path_in_schema.endswith(".bytes")
-        and not {"list", "key_value"} & set(column.path_in_schema.split("."))
+        if column.path_in_schema in structs
         and column.is_stats_set
         and column.statistics.has_null_count
         and column.statistics.null_count == 0
-    ]
+    }
+
+
+def _structs_with_bytes(
+    fields: Iterable[pyarrow.Field], inside: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Path of the leaf `bytes` of each struct that has one, and the struct's names from the column inwards."""
+    for field in fields:
+        if pyarrow.types.is_struct(field.type):
+            yield from _structs_with_bytes(field.type, (*inside, field.name))
+        elif inside and field.name == "bytes":
+            yield ".".join((*inside, field.name)), inside
 
 
 def _with_cells(value: Any, cell: TableCell) -> Any:

@@ -128,11 +128,14 @@ def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: Load
 
 
 def mask_folder(path: Path) -> Path | None:
-    """The subfolder whose pictures are masks, by its name and because one of them is named as a photo elsewhere."""
+    """The subfolder whose pictures are masks, by its name and because one of them is named as a photo elsewhere.
+
+    A link that leads out of the folder isn't followed: it may lead anywhere.
+    """
     if not path.is_dir():
         return None
     for folder in sorted(path.iterdir()):
-        if folder.name.lower() in MASK_FOLDERS and folder.is_dir():
+        if folder.name.lower() in MASK_FOLDERS and folder.is_dir() and not _leaves(folder, path):
             named = {_stem(found.name, base=True) for found in find_pictures(folder, LoadReport())}
             others = (found.name for found in find_pictures(path, LoadReport()) if named)
             if any(_stem(name, base=True) in named for name in others if not name.startswith(f"{folder.name}/")):
@@ -141,7 +144,10 @@ def mask_folder(path: Path) -> Path | None:
 
 
 def note_masks_beside(path: Path, report: LoadReport) -> None:
-    """Note a folder of masks beside this one, whose photos they are of: they aren't read."""
+    """Note folders of masks that aren't read: beside this one, of its photos; in it, a link that leads out of it."""
+    for folder in sorted(path.iterdir()) if path.is_dir() else ():
+        if folder.name.lower() in MASK_FOLDERS and folder.is_dir() and _leaves(folder, path):
+            report.add(printable(folder.name), STAGE, Finding("dropped", _OUT, printable(folder.name)))
     beside = _masks_beside(path)
     if beside is not None:
         why = "masks beside the folder are not read: give the folder above"
@@ -154,7 +160,7 @@ def _masks_beside(path: Path) -> Path | None:
         beside = [one for one in path.absolute().parent.iterdir() if one.name.lower() in MASK_FOLDERS and one.is_dir()]
     except OSError:  # the folder above can't be listed
         return None
-    beside = sorted(folder for folder in beside if folder != path.absolute())
+    beside = sorted(folder for folder in beside if folder != path.absolute() and not _leaves(folder, folder.parent))
     photos = {_stem(found.name, base=True) for found in find_pictures(path, LoadReport())} if beside else set()
     for folder in beside:
         if any(_stem(found.name, base=True) in photos for found in find_pictures(folder, LoadReport())):

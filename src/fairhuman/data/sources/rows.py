@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import IO, Any, AnyStr, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -39,8 +40,11 @@ from fairhuman.utils.parse import parse_json
 
 STAGE = "read"
 EMPTY_CAPTION = Finding("warned", "caption is empty")
+NO_UNICODE = "column holds characters that are no Unicode"
 MAX_REPEATS = 10_000  # an epoch's order is in memory, with a number for each time that a record comes
 SAME_SHAPE = 1.02  # ratio of aspects up to which a mask of another trainer, which resizes it, is one of its picture
+MAX_TEXT = 2**24  # bytes of a caption, of a line of a table, or of the JSON of one record
+MAX_TABLE = 2**31  # bytes of a JSON of all records
 CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
 
@@ -83,11 +87,73 @@ def reading_table(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: must be {error.encoding.upper()}, but isn't at {shown!r}") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV table: {error}") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: takes more memory than there is; split it") from error
+
+
+def read_limited(path: Path, most: int = MAX_TABLE) -> bytes:
+    """All bytes of a table of records.
+
+    Raises:
+        DataError: it has more than `most`, or as `reading_table`.
+    """
+    with reading_table(path):
+        size = path.stat().st_size
+        if size > most:
+            raise DataError(f"{path}: must have at most {most:,} bytes, found {size:,}")
+        return path.read_bytes()
+
+
+def limited_lines(path: Path, file: IO[AnyStr]) -> Iterator[AnyStr]:
+    """Lines of an open table; a file without ends of lines is never read at once.
+
+    Raises:
+        DataError: a line has more than `MAX_TEXT` bytes or characters.
+    """
+    for number in count(1):
+        line = file.readline(MAX_TEXT + 1)
+        if len(line) > MAX_TEXT:
+            raise DataError(f"{path}: line {number} must have at most {MAX_TEXT:,} bytes, found more")
+        if not line:
+            return
+        yield line
 
 
 def printable(name: str) -> str:
     """A file name, which may hold bytes that aren't UTF-8, as text that can be written to any file."""
     return name.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+# Paths may name files that aren't UTF-8; for captions and keys there are rules of their own.
+_AS_GIVEN = frozenset({"file_name", "image", "key", CAPTION, TEXT, "pose", "pose_picture", "depth", ONE_MASK})
+
+
+def in_unicode(values: Mapping[str, Any], location: str, report: LoadReport) -> dict[str, Any]:
+    """Columns from JSON, which can encode half a surrogate pair, with `?` for those; no file can hold them.
+
+    Paths, captions and keys stay as they are. What is replaced is noted.
+    """
+    found = {
+        _in_unicode(name): value
+        if name in _AS_GIVEN
+        else {_in_unicode(region): mask for region, mask in value.items()}
+        if name == "masks" and isinstance(value, dict)
+        else _in_unicode(value)
+        for name, value in values.items()
+    }
+    if found != values:
+        names = ", ".join(name for name, value in found.items() if name not in values or values[name] != value)
+        report.add(location, STAGE, Finding("converted", NO_UNICODE, shorten(names)))
+    return found
+
+
+def _in_unicode(value: Any) -> Any:
+    """A value of JSON with `?` for each half of a surrogate pair in its texts."""
+    if isinstance(value, dict):
+        return {_in_unicode(name): _in_unicode(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_unicode(inner) for inner in value]
+    return value.encode("utf-8", errors="replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def with_caption(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +308,7 @@ class _RowReader:
             pose=self._condition("pose" if values.get("pose") is not None else "pose_picture"),
             depth=self._condition("depth"),
             depth_kind=self._depth_kind(),
-            source=self.root.name,
+            source=printable(self.root.name),
             split=None if split is None else str(split),
             attributes=self._attributes(),
             location=self.row.location,
@@ -270,7 +336,7 @@ class _RowReader:
             self._note(EMPTY_CAPTION)
             return ""
         # JSON can encode half a surrogate pair, which no tokenizer accepts.
-        text = value.encode("utf-8", errors="replace").decode("utf-8")
+        text: str = _in_unicode(value)
         if text != value:
             self._note(Finding("converted", "caption holds characters that are no Unicode", shorten(text)))
         return text
@@ -308,10 +374,11 @@ class _RowReader:
         value = self.row.values.get("attributes")
         if isinstance(value, str):
             try:
-                value = parse_json(value)
+                parsed = parse_json(value)
             except ValueError as error:
                 self._note(Finding("dropped", "attributes are not JSON", shorten(str(error))))
                 return {}
+            value = in_unicode({"attributes": parsed}, self.row.location, self.report)["attributes"]
         if value is not None and not isinstance(value, dict):
             self._note(Finding("dropped", "attributes are not a table of names", shorten(value)))
             return {}

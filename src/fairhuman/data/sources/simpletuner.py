@@ -16,7 +16,7 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, configured_rows, list_of, whole_number
-from fairhuman.data.sources.rows import STAGE, Row, reading_table
+from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, read_limited, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.utils.parse import parse_json
@@ -99,7 +99,7 @@ def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
     for file in files:
         try:
             with reading_table(file):
-                content = parse_json(file.read_text(encoding="utf-8-sig"))
+                content = parse_json(read_limited(file, MAX_TEXT).decode("utf-8-sig"))
         except ValueError as error:
             raise DataError(f"{file}: not a JSON file ({error})") from error
         entries = content if isinstance(content, list) else []

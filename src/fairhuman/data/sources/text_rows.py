@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, reading_table, with_caption
+from fairhuman.data.sources.rows import STAGE, Row, in_unicode, limited_lines, reading_table, with_caption
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.parse import parse_json
@@ -17,11 +17,11 @@ def jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     Lines are split as bytes, so a bad byte affects one line only.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the file can't be read, or a line is too long.
     """
     first_seen: dict[bytes, int] = {}
     with reading_table(path), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(limited_lines(path, file), start=1):
             location = f"{path.name}:{number}"
             line = line.strip()
             if number == 1:
@@ -44,6 +44,8 @@ def jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             if line in first_seen:
                 report.add(location, STAGE, Finding("warned", "exact repeat of a line", f"line {first_seen[line]}"))
             first_seen.setdefault(line, number)
+            if b"\\u" in line:
+                values = in_unicode(values, location, report)
             yield Row(location, with_caption(values))
 
 
@@ -53,10 +55,10 @@ def csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     A cell that starts with [ or { is read as JSON, such as a list of boxes; an empty cell is null.
 
     Raises:
-        DataError: the file can't be read, or isn't CSV in UTF-8.
+        DataError: the file can't be read, isn't CSV in UTF-8, or a line is too long.
     """
     with reading_table(path), path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(limited_lines(path, file))
         for cells in reader:
             location = f"{path.name}:{reader.line_num}"
             if None in cells or None in cells.values():

@@ -16,14 +16,13 @@ from typing import Any, BinaryIO
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
-from fairhuman.data.sources.rows import STAGE, Row, printable, reading_table
+from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, in_unicode, printable, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, Finding
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.parse import parse_json
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
-MAX_TEXT = 2**24  # bytes of a caption or of the JSON of one sample
 BLOCK = 512
 META = re.compile(r"__[^/]*__($|/)")  # ignored by default by the webdataset library
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -185,6 +184,12 @@ class _SampleReader:
         if not isinstance(values, dict):
             self._note(Finding("dropped", "JSON of a sample is not an object", shorten(values)))
             return {}
+        if "\\u" in text:
+            return self._with_origin(in_unicode(values, self.location, self.report))
+        return self._with_origin(values)
+
+    def _with_origin(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The columns with those about the picture's origin among its attributes."""
         origin = {name: values.pop(name) for name in DOWNLOAD_COLUMNS if name in values}
         if origin and isinstance(values.get("attributes", {}), dict):
             values["attributes"] = {**origin, **values.get("attributes", {})}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, reading_table
+from fairhuman.data.sources.rows import STAGE, Row, read_limited
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
@@ -78,9 +78,7 @@ def _files(path: Path, pattern: str) -> list[Path]:
 def _load(file: Path, *names: str) -> list[list[Any]]:
     """The lists of these names in a COCO file."""
     try:
-        with reading_table(file):
-            content = file.read_bytes()
-        values = parse_json(content, object_hook=_without_key_points)
+        values = parse_json(read_limited(file), object_hook=_without_key_points)
     except ValueError as error:
         raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error
     lists: list[list[Any]] = []
