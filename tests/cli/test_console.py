@@ -159,3 +159,15 @@ def test_an_error_tells_the_terminal_nothing(
     with pytest.raises(SystemExit, match="1"):
         command_line.run()
     assert capsys.readouterr().err == said
+
+
+def test_control_characters_of_names_reach_no_terminal() -> None:
+    file = io.StringIO()
+    display = ConsoleDisplay(Console(width=80, file=file))
+    display.say("a\x1b]0;x\x07b\nnext\N{NO-BREAK SPACE}line")
+    display.progress("reading", 1, 1, "c\x1b[2J")
+    assert file.getvalue().splitlines() == [
+        r"a\x1b]0;x\x07b",
+        "next\N{NO-BREAK SPACE}line",
+        r"reading 1/1  0:00:00  c\x1b[2J",
+    ]

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fairhuman.errors import DataError
 from fairhuman.report import plots
@@ -104,3 +106,11 @@ def test_metrics_of_a_killed_and_resumed_run(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.steps_n, [1, 2])
     np.testing.assert_array_equal(read.columns["loss/hand"], [1.0, np.nan])
     np.testing.assert_array_equal(read.columns["lr"], [np.nan, 1.0])
+
+
+def test_control_characters_are_drawn_without_a_warning_and_in_sound_xml() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "a\x1b[2J")
+    image = to_svg(figure)
+    assert b"\x1b" not in image
+    ElementTree.fromstring(image)

@@ -66,7 +66,7 @@ def _root(
 
 def _say_error(text: str) -> None:
     """Print an error; names of files and values in it may hold sequences that a terminal obeys."""
-    echo("\n".join(map(escape_control, f"error: {text}".split("\n"))), err=True)
+    echo(escape_control(f"error: {text}", keep="\n"), err=True)
 
 
 def run() -> None:

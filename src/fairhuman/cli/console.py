@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from fairhuman.utils.display import Display
+from fairhuman.utils.parse import escape_control
 
 if TYPE_CHECKING:  # `--help` needs none of them
     from pydantic import BaseModel
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # `--help` needs none of them
 
     from fairhuman.train.preflight import StartFinding
 
+_SPACES = "\n\t\N{NO-BREAK SPACE}"  # that lines may hold
 SECONDS = 30.0  # between two lines of a stage, or of the status, where the output isn't a terminal
 
 
@@ -76,9 +78,9 @@ class ConsoleDisplay(Display):
         return self._console.width
 
     def say(self, text: str) -> None:
-        """Print a line without markup."""
+        """Print a line without markup; control characters of names and values in it are escaped."""
         self._said = time.monotonic()
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(escape_control(text, _SPACES), highlight=False, markup=False, soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:
@@ -124,7 +126,7 @@ class ConsoleDisplay(Display):
         if known is None or done < known.done:
             known = self._stages[stage] = Stage(stage, done, done, total)
         ended = done == total and known.done != done
-        known.done, known.total, known.text, known.left = done, total, text, left
+        known.done, known.total, known.text, known.left = done, total, escape_control(text), left
         if self._console.is_terminal:
             self._show_stages()
         elif ended or time.monotonic() - known.told >= SECONDS:
@@ -133,6 +135,7 @@ class ConsoleDisplay(Display):
 
     def status(self, text: str) -> None:
         """Update the status line, or print it now and then."""
+        text = escape_control(text)
         if self._console.is_terminal:
             if self._status is None:
                 self.close()  # one live display at a time

@@ -46,6 +46,7 @@ def evaluate(
     from fairhuman.data.sources.prompts import prompts_at
     from fairhuman.evaluate.settings import EvaluateSettings
     from fairhuman.utils.files import cache_folder, writing
+    from fairhuman.utils.parse import escape_control
 
     for text in overrides or ():
         name, _, place = text.partition("=")
@@ -89,7 +90,8 @@ def evaluate(
         display.say(warning)
     table = Table("method", "metric", "value [95 % interval]")
     for result in done.found.results:
-        table.add_row(result.method, result.metric.name, escape(number_text(result.metric, result.measured)))
+        cells = (result.method, result.metric.name, number_text(result.metric, result.measured))
+        table.add_row(*(escape(escape_control(cell)) for cell in cells))
     display.table(table)
     found = verdicts(done.found)
     for verdict in found:
@@ -116,12 +118,14 @@ def losses(
     """
     import math
 
+    from rich.markup import escape
     from rich.table import Table
 
     from fairhuman.evaluate.settings import LossSettings
     from fairhuman.models.locations import check_base
     from fairhuman.models.spec import ModelSpec
     from fairhuman.utils.files import writing
+    from fairhuman.utils.parse import escape_control
 
     settings = settings_of(LossSettings, "losses", overrides)
     models = {name: ModelSpec.parse(text) for name, text in named_places(model).items()}
@@ -144,7 +148,8 @@ def losses(
     for line in lines:
         change = estimate_text(line.change, "{:.2f}", signed=True, percent=True) if line.change else ""
         tests = ("" if math.isnan(p) else f"{p:.2g}" for p in (line.p, line.p_holm))
-        table.add_row(line.model, line.objective, estimate_text(line.loss), change, *tests, str(line.loss.n))
+        names = (escape(escape_control(name)) for name in (line.model, line.objective))
+        table.add_row(*names, estimate_text(line.loss), change, *tests, str(line.loss.n))
     display.table(table)
     if len(models) > 1:
         display.say(

@@ -4,7 +4,10 @@ Each objective has the same colour in all figures, that of `fairhuman.report.col
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from fairhuman.report.run_folder import Metrics, read_metrics
 from fairhuman.stats.bootstrap import Array
 from fairhuman.stats.estimate import Estimate
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that no XML may hold
 STRATEGIES = {
     "ls": "Linear\nscalarization",
     "dwa": "Dynamic weight\naverage",
@@ -225,15 +229,26 @@ def draw_series(
         _legend(axes)
 
 
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Save a figure without a warning for each character that the font lacks, which is drawn as a box.
+
+    matplotlib's warning holds the character itself, and that may be one that a terminal obeys.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s)Glyph .* missing from font")
+        yield
+
+
 def to_svg(figure: Figure) -> bytes:
     """The figure as SVG without a ground, reproducible byte for byte; the faint raw lines are rasterised.
 
     Its ink and grid follow the reader's light or dark scheme; all other colours serve both.
     """
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
+    with without_glyph_warnings(), mpl.rc_context({"svg.hashsalt": "fairhuman", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=110, transparent=True)
-    head, mark, body = buffer.getvalue().partition(b"<defs>")
+    head, mark, body = _CONTROL.sub(b"?", buffer.getvalue()).partition(b"<defs>")
     return head + DARK.encode() + mark + body
 
 

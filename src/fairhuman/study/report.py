@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render
-from fairhuman.report.plots import GRID, INK
+from fairhuman.report.plots import GRID, INK, without_glyph_warnings
 from fairhuman.report.text import percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
@@ -56,7 +56,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     figure = scores_figure(analysis)
     write_votes(votes.votes, out / ANSWERS)
     write_json(out / RESULTS, document(analysis, votes, settings, facts.notes))
-    write_atomically(out / CHART, partial(figure.savefig, format="png", metadata={"Software": None}))
+    with without_glyph_warnings():
+        write_atomically(out / CHART, partial(figure.savefig, format="png", metadata={"Software": None}))
     page = render(
         "study.html",
         title=settings.title,

@@ -166,6 +166,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def escape_control(text: str) -> str:
-    """Escape control characters, because a file's name or content may hold terminal escape sequences."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+def escape_control(text: str, keep: str = "") -> str:
+    """Escape control characters but those in `keep`: a file's name or content may hold terminal escape sequences."""
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -1,7 +1,6 @@
 """The grid as a figure in PNG and PDF, with one figure pixel per picture pixel."""
 
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageFont
 
 from fairhuman.errors import RecipeError
-from fairhuman.report.plots import INK
+from fairhuman.report.plots import INK, without_glyph_warnings
 from fairhuman.utils.files import write_atomically
 
 HEIGHT = 320  # height of all pictures in pixels
@@ -131,7 +130,6 @@ def _write(axes: Axes, lines: Sequence[str], left: int, top: int, colour: str = 
 
 def save_figure(figure: Figure, out: Path) -> None:
     """Save as PNG and PDF. Text stays text in the PDF, and the same grid gives the same bytes."""
-    with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with without_glyph_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
         for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             write_atomically(out / f"grid.{kind}", partial(figure.savefig, format=kind, metadata=metadata))
