@@ -13,6 +13,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.rows import NO_UNICODE
 from fairhuman.data.sources.webdataset import webdataset_rows
 from fairhuman.errors import DataError
 from fairhuman.record import Box, FileSpan
@@ -92,6 +93,7 @@ def test_keys_of_several_shards_stay_apart(tmp_path):
         ({"b.png": png(2), "b.txt": b"x" * (2**24 + 1)}, "dropped", "text of a sample is too long"),
         ({"b.png": png(2), "b.json": b'{"attributes": "{]"}'}, "dropped", "attributes are not JSON"),
         ({"b.png": png(2), "b.json": b'{"attributes": [1]}'}, "dropped", "attributes are not a table of names"),
+        ({"b.png": png(2), "b.json": rb'{"split": "\ud800"}'}, "converted", NO_UNICODE),
         ({"b.png": b""}, "skipped", "file is empty (0 bytes)"),
     ],
 )  # fmt: skip
