@@ -73,6 +73,15 @@ def test_a_command_may_know_better_what_is_left_and_a_stage_may_begin_again(cloc
     assert clock(36_061) == "10:01:01"
 
 
+def test_the_clock_of_a_stage_stops_when_all_is_done(clocked: Clock) -> None:
+    display = ConsoleDisplay(Console(file=io.StringIO()))
+    display.progress("previews", 0, 9)
+    clocked.now = 5.0
+    display.progress("previews", 9, 9)
+    clocked.now = 65.0
+    assert display._stages["previews"].line() == "previews 9/9  0:00:05"
+
+
 def test_the_times_of_a_long_run_survive_80_columns(clocked: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     out = io.StringIO()

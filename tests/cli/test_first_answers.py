@@ -29,7 +29,7 @@ WRONG: list[tuple[int, str, str]] = [
     (2, "Missing argument", "train"),
     (
         2,
-        "recipes/photos-small.yaml: isn't here; reading the one that ships with fairhuman, ",
+        "recipes/photos-small.yaml: the one that ships with fairhuman error: ",
         "train recipes/photos-small.yaml strategy=mdp",
     ),
     (1, "nowhere: there is no such file or folder", f"train {RECIPE} data=nowhere"),
@@ -64,6 +64,9 @@ WRONG: list[tuple[int, str, str]] = [
     (2, "count", "synth out --count -1"),
     (1, "nowhere: there is no such file or folder", "data build nowhere out"),
     (2, "did you mean 'min_side'?", "data build photos out min_sid=3"),
+    (2, "OUT, is missing: 'min_side=256' in its place is a setting", "data build photos min_side=256"),
+    (2, "people.html: the name of the page goes with --out: --out people.html", "data show people people.html"),
+    (1, "nowhere.txt: there is no such file or folder", "sample out --prompts nowhere.txt"),
     (1, "nowhere: there is no such file or folder", "data check nowhere"),
     (1, "nowhere: there is no such file or folder", f"data cache {RECIPE} data=nowhere"),
     (2, "settings: train has no setting 'lorra'; did you mean 'lora'?", "settings train lorra"),

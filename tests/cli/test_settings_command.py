@@ -32,6 +32,9 @@ def test_a_section_and_a_setting(typed: Typed) -> None:
     assert "steps, required  (whole number, ≥ 1)\n" in typed("settings")[1]
     code, _, error = typed("settings", "train", "rank")
     assert (code, "did you mean 'lora.rank' or 'mole.rank'?" in error) == (2, True)
+    assert typed("settings", "data", "build", "min_side") == typed("settings", "data", "min_side")
+    assert typed("settings", "data", "build")[1] == typed("settings", "data")[1]
+    assert "found 'x' too" in typed("settings", "train", "lora", "x")[2]
     assert "did you mean 'train'?" in typed("settings", "trian")[2]
 
 

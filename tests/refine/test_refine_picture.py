@@ -9,8 +9,10 @@ from fairhuman.detect.detection import Picture
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.inpaint import Painter
+from fairhuman.refine.page import summary
 from fairhuman.refine.parts import BodyPart, PartsDetector, PictureParts, rejection_reason, score_parts, with_unmeasured
 from fairhuman.refine.picture import PartRow, RefineTools, part_crop, picture_outcome, refine_picture
+from fairhuman.refine.run import RefineOutcome
 from fairhuman.refine.settings import RefineSettings
 from helpers.tiny_parts import BoardLook, ContrastPainter, NoisePainter, boards
 
@@ -100,6 +102,22 @@ def test_a_part_that_no_strict_measure_finds_is_redrawn_too() -> None:
     _, rows = refine(canvas, ContrastPainter(8.0), BoardLook(BOXES))
     assert rows[0].before == 0
     assert rows[0].outcome == "refined"
+
+
+def test_a_doubtful_face_is_neither_redrawn_nor_counted() -> None:
+    painter, canvas = NoisePainter(), weak_canvas()
+    seen = PictureParts((BodyPart("face", Box(*FACE), 0.03, "face"), BodyPart("hand", Box(*HAND), 0.9, "hand")))
+    result, rows = refine(canvas, painter, lambda _: seen)
+    assert (result is canvas, painter.calls) == (True, 0)
+    assert [row.outcome for row in rows] == ["doubtful", "good"]
+    assert [picture_outcome(rows), picture_outcome(rows[:1])] == ["good", "no parts"]
+    picture = {"name": "a.png", "outcome": "good", "parts": [row.plain() for row in rows]}
+    assert summary(RefineOutcome([picture], {}))[:2] == [
+        "0 faces, 0 poor, 0 of them improved; 1 doubtful, probably no face, left as it is",
+        "1 hand, 0 poor, 0 of them improved; mean quality 0.900 before, 0.900 after",
+    ]
+    refine(canvas, painter, lambda _: seen, RefineSettings(attempts=3, doubtful_face=0.02))
+    assert painter.calls == 3
 
 
 class Spoiling:

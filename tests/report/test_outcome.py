@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairhuman.report.outcome import ENOUGH, Moves, Outcome, joined, verdict
+from fairhuman.report.outcome import ENOUGH, Moves, Outcome, hold_out_more, joined, verdict
 from fairhuman.report.previews import Closeness, read_previews
 from fairhuman.report.training import write_training_report
 from fairhuman.stats.estimate import Estimate
@@ -63,6 +63,11 @@ def test_few_pictures_get_no_verdict_and_hear_how_many_it_takes() -> None:
     assert few.verdict == ("", f"too few pictures: needs {ENOUGH}")
     assert few.sentence() == ("", f"face: no verdict from {ENOUGH - 1} held-out pictures; it needs at least {ENOUGH}.")
     enough = outcome(Estimate(-0.3, -0.4, -0.2, ENOUGH), NEAR)
+    assert hold_out_more([enough], 20, 80) == []
+    eight = outcome(Estimate(-0.3, -0.4, -0.2, 8), NEAR)
+    (advice,) = hold_out_more([enough, eight], 8, 32)
+    assert "hold out 20 pictures in a new run: validation.share=0.5, or validation.data=FOLDER" in advice
+    assert "validation.share" not in hold_out_more([eight], 8, 20)[0]
     assert enough.verdict == ("down", "lower")
     assert "1 held-out picture;" in outcome(Estimate(-0.3, -0.3, -0.3, 1)).sentence()[1]
 

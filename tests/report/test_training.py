@@ -84,6 +84,24 @@ def test_missing_file_is_said_and_the_rest_goes_on(tmp_path: Path, gone: str, sa
     assert "What the model sees" in page.text
 
 
+def test_a_stopped_run_and_one_without_previews_say_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=20)
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    whole = re.sub(r"(?m)^steps: \d+", "steps: 20", recipe)
+    (run / "recipe.yaml").write_text(whole, encoding="utf-8")
+    (run / "summary.json").write_text('{"date": "2026-11-29T02:00:00+00:00"}', encoding="utf-8")
+    text = Page(write_training_report(run).read_text(encoding="utf-8")).text
+    assert "stopped" not in text
+    assert "finished (UTC)" in text
+    changed = whole.replace("steps: 20", "steps: 40", 1) + "preview: {count: 0}\n"
+    (run / "recipe.yaml").write_text(changed, encoding="utf-8")
+    (run / "previews" / "index.json").unlink()
+    text = Page(write_training_report(run).read_text(encoding="utf-8")).text
+    assert "Run run, stopped at step 20 of 40" in text
+    assert "last started (UTC)" in text
+    assert "the run was told to draw none, by preview.count=0" in text
+
+
 def test_empty_folder_and_single_evaluation_give_a_page(tmp_path: Path) -> None:
     page = Page(write_training_report(tmp_path).read_text(encoding="utf-8"))
     assert page.text.count("is missing") == 6

@@ -8,7 +8,7 @@ import pytest
 from fairhuman.errors import RecipeError
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.bias import answer_times, place_balance, place_shares
-from fairhuman.study.exclusion import judge_participants, keep_votes
+from fairhuman.study.exclusion import excluded_line, judge_participants, keep_votes
 from fairhuman.study.power import PowerSettings, find_participants, power, power_summary
 from fairhuman.study.study import ExclusionSettings
 from helpers.simulated_votes import vote
@@ -47,6 +47,14 @@ def test_each_rule_leaves_out_whom_it_names() -> None:
     assert found["lefty"].reasons == ("100 % of answers for one position, at most 95 % allowed",)
     assert found["brief"].reasons[1] == "33 % of the questions answered, at least 50 % required"
     assert {one.participant for one in keep_votes(votes, list(found.values()))} == {"good"}
+    line = excluded_line(list(found.values())) or ""
+    assert line.startswith("4 of 5 participants are excluded by the study's rules (")
+    assert "1 answered too little" in line
+    assert "1 answered too fast" in line
+    assert excluded_line([found["careless"], found["lefty"]]) == (
+        "all 2 participants are excluded by the study's rules (1 failed checks, 1 chose one position)"
+    )
+    assert excluded_line([found["good"]]) is None
 
 
 def test_a_tie_fails_a_check_and_two_questions_about_one_check_fail_it_once() -> None:

@@ -40,7 +40,7 @@ def test_create_report_and_export(tmp_path: Path, typed: Typed, create: tuple[ob
     page = tmp_path / "study" / "report" / "report.html"
     assert f"18 answers and 3 attention checks of 3 participants; report: {page}" in said
     # the right picture of a check is on each side, so whoever always takes the left one fails it, or doesn't
-    out = r"^(1 of 3 participants is|2 of 3 participants are) excluded by the study's rules$"
+    out = r"^(1 of 3 participants is|2 of 3 participants are) excluded by the study's rules \([12] failed checks\)$"
     assert re.search(out, said, flags=re.MULTILINE), said
     found = json.loads((tmp_path / "study" / "report" / "results.json").read_text())
     assert found["everybody"]["overall"]["scores"]["ours"]["value"] == 1

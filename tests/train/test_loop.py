@@ -329,8 +329,10 @@ def copy_of(people: Path, folder: Path, count: int) -> Path:
 def test_other_records_are_noticed_on_resume(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     recipe = make_recipe(data=str(copy_of(people, tmp_path / "all", 12)))
     train(recipe, [Stop(2)])
-    with pytest.raises(FairHumanError, match="records, or their mixture, differ from those of the run"):
+    with pytest.raises(FairHumanError, match="records, or their mixture, differ from those of the run") as told:
         train(make_recipe(data=str(copy_of(people, tmp_path / "fewer", 11))))
+    assert "(12 + 0 there, 11 + 0 now, trained on + held out)" in str(told.value)
+    assert "10_name" not in str(told.value)
     assert train(make_recipe(data=str(people))).finished  # the same records at another place
 
 

@@ -32,6 +32,7 @@ class Stage:
         first: what was done when it began here.
         left: seconds until it ends, as its command says; None: from the speed so far.
         told: when its last line was printed.
+        ended: when all was done; its clock stops there.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     left: float | None = None
     started: float = field(default_factory=lambda: time.monotonic())
     told: float = float("-inf")
+    ended: float | None = None
 
     def line(self) -> str:
         """`NAME DONE/TOTAL  ELAPSED, LEFT left  TEXT`, times as H:MM:SS."""
@@ -49,7 +51,7 @@ class Stage:
         return "  ".join(filter(None, (f"{self.name} {self.done}{of}", self._times(), self.text)))
 
     def _times(self) -> str:
-        spent = time.monotonic() - self.started
+        spent = (time.monotonic() if self.ended is None else self.ended) - self.started
         left = self.left
         if left is None and self.total is not None and self.done > self.first:
             left = spent * (self.total - self.done) / (self.done - self.first)
@@ -127,6 +129,10 @@ class ConsoleDisplay(Display):
             known = self._stages[stage] = Stage(stage, done, done, total)
         ended = done == total and known.done != done
         known.done, known.total, known.text, known.left = done, total, escape_control(text), left
+        if done != total:
+            known.ended = None
+        elif known.ended is None:
+            known.ended = time.monotonic()
         if self._console.is_terminal:
             self._show_stages()
         elif ended or time.monotonic() - known.told >= SECONDS:

@@ -14,12 +14,14 @@ from fairhuman.cli.options import (
     NewFolder,
     Numbers,
     Overrides,
+    PageOverrides,
     Port,
     ProxyHeaders,
     Recipe,
     Workers,
     check_existing,
     find_recipe,
+    new_folder,
     settings_of,
 )
 from fairhuman.errors import RecipeError
@@ -35,7 +37,7 @@ Page = Annotated[Path, Option(help="HTML page to write.")]
 @data_app.command()
 def build(
     source: Source,
-    out: Annotated[Path, Argument(help="Folder of the data set.")],
+    out: Annotated[Path, Argument(callback=new_folder, help="Folder of the data set.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
     workers: Annotated[
@@ -77,10 +79,14 @@ def build(
     found = dataset_statistics(out)
     write_statistics(found, out / "report.html")
     listing, report = built.listing, built.report
+    if built.before not in (None, report["kept"]):
+        display.say(f"{out}: {plural(built.before, 'picture')} were there before, {report['kept']:,} now")
     display.say(f"{listing.rows} rows: {listing.new} new, {listing.changed} changed, {listing.gone} gone")
     display.counts({f"left out by {stage}": reasons for stage, reasons in report["rejected"].items()}, "  ")
     display.counts(report["notes"], "  ")
     display.say(found.regions_line())
+    for line in found.caption_lines():
+        display.say(line)
     display.say(f"{report['kept']} kept; done: {out}; report: {out / 'report.html'}")
     display.say(f"train on it with data={out}, look at it with fairhuman data show {out}")
 
@@ -235,7 +241,7 @@ def check(
 @data_app.command()
 def show(
     path: DataSet,
-    overrides: Overrides = None,
+    overrides: PageOverrides = None,
     out: Page = Path("data.html"),
     count: Annotated[int, Option(min=1, help="Number of pictures, in pages of 60.")] = 240,
     seed: Annotated[int, Option(min=0, help="Seed of the draw.")] = 0,
@@ -267,7 +273,7 @@ def show(
 @data_app.command()
 def stats(
     path: DataSet,
-    overrides: Overrides = None,
+    overrides: PageOverrides = None,
     out: Page = Path("stats.html"),
     json: Numbers = None,
     tokenizer: Annotated[str | None, Option(help="Model whose tokenizer measures captions.")] = None,
@@ -300,7 +306,7 @@ def stats(
 @data_app.command()
 def export(
     path: DataSet,
-    out: Annotated[Path, Argument(help="New or empty folder.")],
+    out: Annotated[Path, Argument(callback=new_folder, help="New or empty folder.")],
     overrides: Overrides = None,
     format: Annotated[str, Option(help="webdataset, imagefolder or parquet.")] = "webdataset",
     shard_rows: Annotated[int, Option(min=1, help="Records per tar or table.")] = 1000,

@@ -1,5 +1,6 @@
 """Options that several commands share, and functions that parse them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,21 +15,50 @@ if TYPE_CHECKING:  # `--help` doesn't need it
     from fairhuman.models.settings import BaseSettings
 
 
+_SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
+
+
 def find_recipe(path: Path | None) -> Path | None:
     """The recipe of a command, or the one that ships with the package; which of them is told on standard error."""
     from fairhuman.config import shipped
 
     found = None if path is None else shipped(path)
     if found is not None:
-        echo(f"{path}: isn't here; reading the one that ships with fairhuman, {found}", err=True)
+        echo(f"{path}: the one that ships with fairhuman", err=True)
     return found or path
+
+
+def new_folder(path: Path) -> Path:
+    """A command's output folder.
+
+    Raises:
+        RecipeError: it is a setting, so that the folder was left out.
+    """
+    if _SETTING.match(str(path)) and not path.exists():
+        raise RecipeError(f"the folder to write, OUT, is missing: {str(path)!r} in its place is a setting")
+    return path
+
+
+def page_settings(overrides: list[str] | None) -> list[str] | None:
+    """Settings of a command that writes a page.
+
+    Raises:
+        RecipeError: one of them is the page's name.
+    """
+    for text in overrides or ():
+        if "=" not in text and Path(text).suffix.lower() in (".html", ".htm"):
+            raise RecipeError(f"{text}: the name of the page goes with --out: --out {text}")
+    return overrides
 
 
 DryRun = Annotated[bool, Option("--dry-run", help="Check, show what would be done, and write nothing.")]
 Full = Annotated[bool, Option("--full", help="With --dry-run on a terminal: print settings at their default too.")]
+PageOverrides = Annotated[
+    list[str] | None, Argument(callback=page_settings, help="Settings as key=value or section.key=value.")
+]
 Overrides = Annotated[list[str] | None, Argument(help="Settings as key=value or section.key=value.")]
 Recipe = Annotated[Path | None, Option(callback=find_recipe, help="YAML file of settings.")]
-NewFolder = Annotated[Path, Argument(help="New folder, or one that this command started.")]
+NewFolder = Annotated[Path, Argument(callback=new_folder, help="New folder, or one that this command started.")]
 Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line, or a data set with captions.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
 Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]

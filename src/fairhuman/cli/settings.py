@@ -34,12 +34,24 @@ CLASSES: Mapping[str, str] = {
     "study": "study.study:StudySettings",
     "power": "study.power:PowerSettings",
 }
+# Commands of a group, which may be named with it.
+GROUPED: Mapping[tuple[str, str], str] = {
+    ("data", "build"): "data",
+    ("data", "validation"): "validation",
+    ("data", "check"): "show",
+    ("data", "show"): "show",
+    ("data", "stats"): "show",
+    ("data", "benchmark-detectors"): "detectors",
+    ("study", "create"): "study",
+    ("study", "power"): "power",
+}
 INDENT = "    "
 
 
 def settings(
     of: Annotated[str, Argument(metavar="[COMMAND]", help=f"{', '.join(CLASSES)}.")] = "train",
     section: Annotated[str | None, Argument(help="A section, such as lora, or one setting, such as lora.rank.")] = None,
+    more: Annotated[str | None, Argument(hidden=True)] = None,
 ) -> None:
     """Explain every setting of a command: name, default, type, range and meaning.
 
@@ -47,6 +59,10 @@ def settings(
     """
     from fairhuman.utils.settings_reference import settings_of
 
+    if (of, section) in GROUPED:  # `data build`
+        of, section, more = GROUPED[of, section or ""], more, None
+    if more is not None:
+        raise RecipeError(f"settings: expected a command and a section, found {more!r} too")
     if of not in CLASSES:
         near = difflib.get_close_matches(of, CLASSES, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CLASSES)}"

@@ -95,7 +95,7 @@ def report(
     Example: fairhuman study report faces
     """
     from fairhuman.study.answers import load_votes
-    from fairhuman.study.exclusion import judge_participants
+    from fairhuman.study.exclusion import excluded_line, judge_participants
     from fairhuman.study.report import StudyFacts, write_report
     from fairhuman.study.study import StudySettings, load_study
     from fairhuman.utils.files import writing
@@ -117,10 +117,8 @@ def report(
     settings = stored.settings if stored is not None else StudySettings()
     with writing(out, "; give another folder with --out"):
         page = write_report(votes, settings, StudyFacts.of(stored), out)
-    conduct = judge_participants(votes, settings.exclude)
-    if excluded := sum(bool(one.reasons) for one in conduct):
-        people, are = plural(len(conduct), "participant"), "is" if excluded == 1 else "are"
-        display.say(f"{excluded} of {people} {are} excluded by the study's rules")
+    if excluded := excluded_line(judge_participants(votes, settings.exclude)):
+        display.say(excluded)
     display.say(f"{votes.counted()}; report: {page}")
 
 

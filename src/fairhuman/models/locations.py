@@ -107,7 +107,9 @@ def find_weights_file(kind: str, place: Path, name: str) -> Path:
     """
     file = place / name if place.is_dir() else place
     if not file.is_file():
-        raise ModelError(f"{kind} {str(place)!r}: expected a file or a folder with {name}, found none")
+        product = place / kind.lower()
+        hint = f"; did you mean {product}?" if (product / name).is_file() else ""
+        raise ModelError(f"{kind} {str(place)!r}: expected a file or a folder with {name}, found none{hint}")
     return file
 
 

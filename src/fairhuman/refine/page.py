@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman.errors import DataError
 from fairhuman.refine.attempts import SIDE, Shots, read_attempts
 from fairhuman.refine.canvas import Canvas
-from fairhuman.refine.picture import GOOD, KEPT, REFINED
+from fairhuman.refine.picture import DOUBTFUL, GOOD, KEPT, REFINED
 from fairhuman.refine.run import ANIMATED, RefineManifest, RefineOutcome, RefineSource
 from fairhuman.refine.settings import KINDS
 from fairhuman.report.html import picture_uri, render
@@ -35,6 +35,7 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
     parts = [(row, part) for row in done.rows for part in row["parts"]]
     refined = _first(parts, REFINED, lambda part: part["before"] - part["after"])
     kept = _first(parts, KEPT, lambda part: part["before"])
+    doubtful = _first(parts, DOUBTFUL, lambda part: part["before"])
     shots = read_attempts(out)
     page = render(
         "refine.html",
@@ -45,7 +46,11 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
         failed=done.failed,
         refined=[_shown(row, part, paths[row["name"]], out / row["output"], shots) for row, part in refined],
         kept=[_shown(row, part, paths[row["name"]], None, shots) for row, part in kept],
-        more=[max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0) for outcome in (REFINED, KEPT)],
+        doubtful=[_doubtful(row, part, paths[row["name"]]) for row, part in doubtful],
+        more=[
+            max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0)
+            for outcome in (REFINED, KEPT, DOUBTFUL)
+        ],
         settings_text=yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False),
     )
     path = out / "report.html"
@@ -57,11 +62,13 @@ def summary(done: RefineOutcome) -> list[str]:
     """Summary of a refinement for the terminal, as lines."""
     lines = []
     for kind in KINDS:
-        parts, poor, better, before, after = _numbers(
-            [part for row in done.rows for part in row["parts"] if part["kind"] == kind]
-        )
+        found = [part for row in done.rows for part in row["parts"] if part["kind"] == kind]
+        parts, poor, better, before, after = _numbers(found)
         quality = f"; mean quality {before} before, {after} after" if parts else ""
-        lines.append(f"{plural(parts, kind)}, {poor} poor, {better} of them improved{quality}")
+        quality += ", as detectors see what was redrawn beside them too" if not better and before != after else ""
+        doubtful = sum(part["outcome"] == DOUBTFUL for part in found)
+        more = f"; {doubtful} doubtful, probably no {kind}, left as it is" if doubtful else ""
+        lines.append(f"{plural(parts, kind)}, {poor} poor, {better} of them improved{quality}{more}")
     copied = Counter(str(row["outcome"]) for row in done.rows)
     changed = copied.pop(REFINED, 0)
     rest = ", ".join(f"{number} {COPIED[outcome]}" for outcome, number in sorted(copied.items()))
@@ -72,7 +79,8 @@ def summary(done: RefineOutcome) -> list[str]:
 
 
 def _numbers(parts: Sequence[Mapping[str, Any]]) -> tuple[int, int, int, str, str]:
-    """Number of parts, poor parts and improved parts; mean quality before and after."""
+    """Number of parts, poor parts and improved parts; mean quality before and after; all without doubtful parts."""
+    parts = [part for part in parts if part["outcome"] != DOUBTFUL]
     poor = sum(part["outcome"] != GOOD for part in parts)
     better = sum(part["outcome"] == REFINED for part in parts)
     before, after = (f"{np.mean([part[when] for part in parts]):.3f}" if parts else "-" for when in ("before", "after"))
@@ -90,7 +98,10 @@ def _shown(
     """A part from left to right: before, every attempt with the reason for or against it, and what was kept."""
     of_picture, taken = shots.get(row["name"], {}), part["taken"]
     original = _cut(before, part["square"])
-    steps = [_step("before", f"quality {part['before']:.2f}", original, UNREADABLE)]
+    words, tried = f"quality {part['before']:.2f}", part.get("tried")  # which older rows don't have
+    if tried is not None and f"{tried:.2f}" != f"{part['before']:.2f}":
+        words += f" in the original, {tried:.2f} beside the parts redrawn before it"
+    steps = [_step("before", words, original, UNREADABLE)]
     for number, (quality, why) in enumerate(part["attempts"]):
         shot = of_picture.get((part["number"], number))
         steps.append(_step(f"attempt {number + 1}", _reason(number, quality, why, taken), shot, NOT_STORED))
@@ -100,6 +111,16 @@ def _shown(
         words = f"attempt {taken + 1}, quality {part['after']:.2f}"
         steps.append(_step("kept", words, _cut(after, part["square"]), UNREADABLE))
     return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": steps}
+
+
+def _doubtful(row: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A doubtful detection, with as much around it as its longer side."""
+    x0, y0, x1, y1 = part["box"]
+    side = 2 * max(x1 - x0, y1 - y0)
+    square = [round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), round(side)]
+    words = f"quality {part['before']:.2f}, left as it is"
+    step = _step("doubtful", words, _cut(path, square), UNREADABLE)
+    return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": [step]}
 
 
 def _reason(number: int, quality: float, why: str, taken: int | None) -> str:

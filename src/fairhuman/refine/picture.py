@@ -20,7 +20,7 @@ from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 KeepAttempt = Callable[[int, int, Image.Image], None]  # part, attempt, and the crop as it would become
-GOOD, SMALL, KEPT, REFINED = "good", "small", "kept", "refined"  # outcomes of a part
+GOOD, SMALL, DOUBTFUL, KEPT, REFINED = "good", "small", "doubtful", "kept", "refined"  # outcomes of a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,14 @@ class PartRow:
         number: index among the parts of the picture, from 0.
         kind, label, box: kind, label and box of the part, in pixels of the upright picture.
         before, after: its strict quality in the original and in the final picture.
-        outcome: `good` (not poor), `small` (too small to redraw), `kept` (no attempt was accepted) or `refined`.
+        outcome: `good` (not poor), `small` (too small to redraw), `doubtful` (probably no face), `kept` (no attempt was
+            accepted) or `refined`.
         square: left, top and side of the crop; None if nothing was redrawn.
         worked: side in pixels at which it was redrawn.
         attempts: for each attempt, the part's quality and the reason for rejection ("" if acceptable).
         taken: number of the attempt that was kept.
         without: conditions that a control network follows but that were unknown for this part.
+        tried: its quality right before its attempts, in the picture with the parts that were redrawn earlier.
     """
 
     number: int
@@ -51,6 +53,7 @@ class PartRow:
     attempts: tuple[tuple[float, str], ...] = ()
     taken: int | None = None
     without: tuple[str, ...] = ()
+    tried: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
@@ -95,6 +98,8 @@ def refine_picture(
         details: dict[str, Any] = {}
         if now.quality_n[number] >= settings.poor(part.kind):
             outcome = GOOD
+        elif part.kind == "face" and part.measured and part.quality < settings.doubtful_face:
+            outcome = DOUBTFUL
         elif part.side < settings.least_part:
             outcome = SMALL
         else:
@@ -142,6 +147,7 @@ def _redraw(
         "worked": crop.worked,
         "attempts": tuple(attempts),
         "taken": None if best is None else best.number,
+        "tried": float(now.quality_n[number]),
         "without": tuple(condition for condition in painter.follows if condition not in conditions),
     }
 
@@ -178,8 +184,8 @@ def _number(name: str) -> int:
 
 
 def picture_outcome(rows: Sequence[PartRow]) -> str:
-    """Outcome of a picture: `refined`, `kept` (poor parts, none improved), `good` or `no parts`."""
-    outcomes = {row.outcome for row in rows}
+    """Outcome of a picture: `refined`, `kept` (poor parts, none improved), `good` or `no parts` but doubtful ones."""
+    outcomes = {row.outcome for row in rows} - {DOUBTFUL}
     if REFINED in outcomes:
         return REFINED
-    return KEPT if outcomes & {KEPT, SMALL} else GOOD if rows else "no parts"
+    return KEPT if outcomes & {KEPT, SMALL} else GOOD if outcomes else "no parts"

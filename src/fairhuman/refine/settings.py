@@ -34,6 +34,12 @@ class RefineSettings(Settings):
 
     parts: tuple[PartKind, ...] = Field(default=KINDS, min_length=1, description="parts to refine")
     poor_face: float = Field(default=0.7, ge=0, le=1, description="a face below this quality is poor")
+    doubtful_face: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="a detected face below this quality is probably none: it is left as it is and not counted",
+    )
     poor_hand: float = Field(default=0.6, ge=0, le=1, description="a hand below this quality is poor")
     gain: float = Field(default=0.05, gt=0, le=1, description="minimum gain in quality to accept a redrawn part")
     least_part: float = Field(default=12, ge=1, description="minimum longer side in pixels; smaller parts are skipped")

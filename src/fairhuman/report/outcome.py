@@ -16,6 +16,7 @@ from fairhuman.stats.estimate import Estimate
 # deviation: for n values it holds the mean with probability P(|t| < 1.96 √((n - 1) / n)), t of n - 1 degrees of
 # freedom. For 20 that is 92.9 % instead of 95 %, for 10 90.4 %, for 5 84.6 %.
 ENOUGH = 20
+MOST_HELD_OUT = 0.5  # share of the pictures above which others are better
 LITTLE = 2.0  # levels of 0..255; previews that move by less look the same
 AWAY = 1.2  # previews that differ this many times as much from their photos are another picture, or ruined
 
@@ -103,6 +104,22 @@ class Outcome:
         if self.moves and not self.moves.followed:
             return "bad", f"{fell}, but the pictures didn't follow{previews}."
         return "good", f"{fell}{previews}."
+
+
+def hold_out_more(found: Sequence[Outcome], held_out: int, pictures: int | None) -> list[str]:
+    """What to set for a verdict where too few of `held_out` pictures show an objective; nothing if all get one.
+
+    `pictures` is the number of training pictures; None: not known.
+    """
+    few = [one.change.n for one in found if one.change is not None and 0 < one.change.n < ENOUGH]
+    if not few:
+        return []
+    needed = ceil(ENOUGH * held_out / min(few))
+    share = ceil(100 * needed / (pictures + held_out)) / 100 if pictures else 1.0
+    setting = f"validation.share={share:g}, or " if share <= MOST_HELD_OUT else ""
+    return [
+        f"For a verdict, hold out {needed} pictures in a new run: {setting}validation.data=FOLDER with other pictures."
+    ]
 
 
 def moves_of(previews: Sequence[PreviewPictures]) -> dict[str, Moves]:

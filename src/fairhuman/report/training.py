@@ -11,7 +11,7 @@ from fairhuman.record import region_column
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render
-from fairhuman.report.outcome import Outcome, joined, moves_of, outcomes, paired_change
+from fairhuman.report.outcome import Outcome, hold_out_more, joined, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
 from fairhuman.report.text import duration, estimate_text, percent, whole_percent
@@ -22,12 +22,7 @@ SHEET = 2200  # longest side of the overlay sheet in pixels
 HEAD = ("model", "data", "strategy", "resolution", "learning_rate", "seed")
 OPEN = 3  # preview rows that are shown at once; the others are folded
 FEW_WHOLE = 0.8  # share of whole regions below which the page warns
-LABELS = {
-    "pictures": "training pictures",
-    "cropped_share": "area cropped away",
-    "peak_memory_mib": "peak memory",
-    "date": "written (UTC)",
-}
+LABELS = {"pictures": "training pictures", "cropped_share": "area cropped away", "peak_memory_mib": "peak memory"}
 
 
 def write_training_report(run: Path) -> Path:
@@ -47,12 +42,13 @@ def write_training_report(run: Path) -> Path:
     page = render(
         "training.html",
         title=f"Training report: {recipe.get('strategy', '?')} on {recipe.get('model', 'an unknown model')}",
-        subtitle=f"Run {run.resolve().name}",
+        subtitle=f"Run {run.resolve().name}" + _stopped(recipe, metrics),
         facts=_facts(recipe, metrics, evaluations, summary),
-        notes=notes + _cut_off(_whole(metrics, summary)),
+        notes=notes + _too_few(found, evaluations, summary) + _cut_off(_whole(metrics, summary)),
         sentences=sentences,
         sign=next((sign for sign in ("bad", "good") if sign in dict(sentences)), ""),
         previews=previews,
+        no_previews=_no_previews(recipe),
         open=OPEN,
         moves={name: one.row() for name, one in moves.items()},
         before=before,
@@ -87,7 +83,31 @@ def _facts(
         facts.append(("held-out pictures", f"{len(evaluations[0].keys):,}"))
     # Scalar values of the summary, such as the device; the full summary is further down the page.
     alone = {name: value for name, value in summary.items() if not isinstance(value, dict | list)}
-    return facts + [(LABELS.get(name, name.replace("_", " ")), _with_unit(name, v)) for name, v in alone.items()]
+    # The summary is written at each start and once more at the end.
+    labels = LABELS | {"date": "last started (UTC)" if _stopped(recipe, metrics) else "finished (UTC)"}
+    return facts + [(labels.get(name, name.replace("_", " ")), _with_unit(name, v)) for name, v in alone.items()]
+
+
+def _too_few(
+    found: Sequence[Outcome], evaluations: Sequence[HeldOutEvaluation], summary: Mapping[str, Any]
+) -> list[str]:
+    pictures = summary.get("pictures")
+    held_out = len(evaluations[0].keys) if evaluations else 0
+    return hold_out_more(found, held_out, pictures if isinstance(pictures, int) else None)
+
+
+def _stopped(recipe: Mapping[str, Any], metrics: Metrics) -> str:
+    """Where the run stopped; empty if it took all its steps, or if that isn't known."""
+    done, wanted = int(metrics.steps_n[-1]) if len(metrics.steps_n) else 0, recipe.get("steps")
+    return f", stopped at step {done:,} of {wanted:,}" if isinstance(wanted, int) and done < wanted else ""
+
+
+def _no_previews(recipe: Mapping[str, Any]) -> str:
+    """Why the page has no previews."""
+    preview = recipe.get("preview")
+    if isinstance(preview, dict) and preview.get("count") == 0 and not preview.get("prompts"):
+        return "No previews: the run was told to draw none, by preview.count=0."
+    return "No previews: previews/index.json is missing or lists no picture."
 
 
 def _fixed_weights(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:

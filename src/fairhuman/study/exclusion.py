@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairhuman.report.text import percent
+from fairhuman.report.text import percent, plural
 from fairhuman.study.answers import Vote, Votes
 from fairhuman.study.study import ExclusionSettings
 
@@ -28,6 +28,7 @@ class ParticipantConduct:
         same_side: largest share of votes on items for one position; NaN without such votes.
         reasons: violated rules; empty if the participant is kept.
         overclaimed: number of answers whose time is longer than the server's clock allows.
+        broken: violated rules in short, in the order of `reasons`.
     """
 
     participant: str
@@ -39,6 +40,7 @@ class ParticipantConduct:
     same_side: float
     reasons: tuple[str, ...]
     overclaimed: int = 0
+    broken: tuple[str, ...] = ()
 
 
 def judge_participants(votes: Votes, rules: ExclusionSettings) -> list[ParticipantConduct]:
@@ -64,25 +66,40 @@ def _judge(participant: str, votes: Sequence[Vote], expected: int, rules: Exclus
     share = len(votes) / expected
     # NaN, an unknown time, isn't longer than anything
     overclaimed = sum(vote.seconds > vote.possible + TOLERANCE for vote in votes)
-    reasons = []
+    reasons: dict[str, str] = {}
     if failed > rules.max_failed_checks:
-        reasons.append(f"{failed} of {len(checks)} attention checks failed, at most {rules.max_failed_checks} allowed")
+        allowed = f"at most {rules.max_failed_checks} allowed"
+        reasons["failed checks"] = f"{failed} of {len(checks)} attention checks failed, {allowed}"
     if seconds < rules.min_seconds:
-        reasons.append(f"median answer time {seconds:.2g} s, at least {rules.min_seconds:g} s required")
+        reasons["answered too fast"] = f"median answer time {seconds:.2g} s, at least {rules.min_seconds:g} s required"
     if same_side > rules.max_same_side:
-        reasons.append(
+        reasons["chose one position"] = (
             f"{percent(same_side)} of answers for one position, at most {percent(rules.max_same_side)} allowed"
         )
     if share < rules.min_answers:
-        reasons.append(f"{percent(share)} of the questions answered, at least {percent(rules.min_answers)} required")
+        required = f"at least {percent(rules.min_answers)} required"
+        reasons["answered too little"] = f"{percent(share)} of the questions answered, {required}"
     if rules.max_overclaimed is not None and overclaimed / len(votes) > rules.max_overclaimed:
-        reasons.append(
+        reasons["claimed too long times"] = (
             f"{percent(overclaimed / len(votes))} of answer times longer than the server's clock allows, at most "
             f"{percent(rules.max_overclaimed)} allowed"
         )
+    long, short = tuple(reasons.values()), tuple(reasons)
     return ParticipantConduct(
-        participant, len(votes), share, len(checks), failed, seconds, same_side, tuple(reasons), overclaimed
+        participant, len(votes), share, len(checks), failed, seconds, same_side, long, overclaimed, short
     )
+
+
+def excluded_line(conduct: Sequence[ParticipantConduct]) -> str | None:
+    """How many participants the rules exclude and, for each rule, how many broke it; None if nobody is excluded."""
+    excluded = sum(bool(one.reasons) for one in conduct)
+    if not excluded:
+        return None
+    broken = Counter(rule for one in conduct for rule in one.broken)
+    why = ", ".join(f"{number} {rule}" for rule, number in broken.most_common())
+    people = plural(len(conduct), "participant")
+    who = f"{excluded} of {people}" if excluded < len(conduct) else people if excluded == 1 else f"all {people}"
+    return f"{who} {'is' if excluded == 1 else 'are'} excluded by the study's rules ({why})"
 
 
 def keep_votes(votes: Sequence[Vote], conduct: Sequence[ParticipantConduct]) -> list[Vote]:

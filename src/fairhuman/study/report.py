@@ -19,7 +19,7 @@ from fairhuman.report.text import percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
 from fairhuman.study.answers import Votes, write_votes
-from fairhuman.study.exclusion import ParticipantConduct
+from fairhuman.study.exclusion import ParticipantConduct, excluded_line
 from fairhuman.study.study import StoredStudy, StudySettings
 from fairhuman.study.verdict import share_text, verdict_text
 from fairhuman.utils.files import write_atomically, write_json, write_text
@@ -62,7 +62,7 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
         "study.html",
         title=settings.title,
         counted=votes.counted(),
-        verdicts=[verdict_text(name, analysis.kept[name], analysis.methods) for name in analysis.questions],
+        verdicts=_verdicts(analysis),
         facts=_facts(analysis, facts),
         charts=[figure_uri(figure), figure_uri(scores_figure(analysis, stacked=True))],
         methods=analysis.methods,
@@ -83,6 +83,14 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     )
     write_text(out / PAGE, page)
     return out / PAGE
+
+
+def _verdicts(analysis: Analysis) -> list[str]:
+    """A sentence for each question; one alone where everybody is excluded."""
+    if analysis.conduct and len(analysis.out) == len(analysis.conduct):
+        line = excluded_line(analysis.conduct) or ""
+        return [f"{line[0].upper()}{line[1:]}: no verdict."]
+    return [verdict_text(name, analysis.kept[name], analysis.methods) for name in analysis.questions]
 
 
 def scores_figure(analysis: Analysis, stacked: bool = False) -> Figure:

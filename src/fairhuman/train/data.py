@@ -27,7 +27,7 @@ from fairhuman.data.samples.order import SourceShare
 from fairhuman.data.samples.sampler import SampleOrder, SizedOrder, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import check_records
-from fairhuman.data.sources.counts import PhotoCount
+from fairhuman.data.sources.counts import PhotoCount, alike_captions
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.ignore import IgnoredCount, move_ignored
@@ -67,7 +67,8 @@ class RunData:
     def lines(self) -> list[str]:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
-        lines = [*PhotoCount.of(records).lines(), *self.report.unused_lines()]
+        lines = [*PhotoCount.of(records).lines(), *alike_captions([record.caption for record in records])]
+        lines += self.report.unused_lines()
         lines += [*self.ignored.lines(), *filter(None, [self.unmeasured])]
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:

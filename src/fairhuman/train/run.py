@@ -12,6 +12,7 @@ from torch import nn
 
 from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport, Note
+from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, ModelError
 from fairhuman.fairness import FairBackward
 from fairhuman.models.fingerprint import base_fingerprint
@@ -156,12 +157,7 @@ def _resume(run: Run) -> None:
             f"{run.recipe.out} began with. Restore them, or choose another out"
         )
     if state["data"] != run.data.fingerprint:
-        raise DataError(
-            f"{run.recipe.data_name}: the training or held-out records, or their mixture, differ from those of the run "
-            f"in {run.recipe.out} (now {len(run.data.train)} and {len(run.data.held_out or ())} records). Restore "
-            "them, or choose another out; folders such as 10_name, and masks beside photos, were read as plain photos "
-            "before: source.format=folder does so"
-        )
+        raise DataError(_other_data(run, state.get("records")))
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))
     restore_schedule(run.schedule, state["schedule"])
@@ -174,6 +170,24 @@ def _resume(run: Run) -> None:
     run.step = state["step"]
 
 
+def _other_data(run: Run, before: Sequence[int] | None) -> str:
+    """That the data differs from the run's, with numbers of records trained on and held out."""
+    then = "" if before is None else f"{' + '.join(map(str, before))} there, "
+    now = " + ".join(map(str, _records(run)))
+    trainers = {"kohya", "onetrainer", "ai_toolkit", "diffusion_pipe"}
+    foreign = run.recipe.source.format is None and any(source_kind(s.path) in trainers for s in run.recipe.sources)
+    hint = "; folders such as 10_name, and masks beside photos, were read as plain photos before: source.format=folder "
+    return (
+        f"{run.recipe.data_name}: the training or held-out records, or their mixture, differ from those of the run in "
+        f"{run.recipe.out} ({then}{now} now, trained on + held out). Restore them, or choose another out"
+        + (f"{hint}does so" if foreign else "")
+    )
+
+
+def _records(run: Run) -> list[int]:
+    return [len(run.data.train), len(run.data.held_out or ())]
+
+
 def save_checkpoint(run: Run) -> None:
     """Write a checkpoint: everything that resuming needs."""
     if run.sharded or run.main:
@@ -183,6 +197,7 @@ def save_checkpoint(run: Run) -> None:
     if run.main:
         state = {
             "data": run.data.fingerprint,
+            "records": _records(run),
             "base": base_fingerprint(run.recipe.model, run.recipe.base),
             "samples": run.recipe.samples(run.process.num_processes),
             "optimizer": optimizer,

@@ -78,6 +78,8 @@ def read_prompts(path: Path) -> list[str]:
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file or folder") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a UTF-8 text file with one prompt per line; {error}") from error
     if not any(lines):

@@ -62,7 +62,7 @@ def test_kept_rows_hold_the_source_s_annotations(photos, tmp_path):
         assert row["face_by"] == ("source" if i % 2 else None)
         assert (row["hands"], row["hand_by"], row["pose"], row["depth"]) == (None, None, None, None)
     assert [len(pyarrow.parquet.read_table(p)) for p in sorted((tmp_path / "out/data").iterdir())] == [6, 6]
-    assert built.report["kept"] == 12
+    assert (built.report["kept"], built.before) == (12, None)
     assert json.loads((tmp_path / "out/report.json").read_text()) == json.loads(json.dumps(built.report))
 
 
@@ -111,7 +111,8 @@ def test_a_second_build_does_nothing(photos, tmp_path):
 def test_another_threshold_reads_no_picture_again(photos, tmp_path):
     build(photos, tmp_path / "out")
     tiers = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/tiers").rglob("*.parquet")}
-    assert build(photos, tmp_path / "out", "min_aspect=0.68").report["kept"] == 9
+    fewer = build(photos, tmp_path / "out", "min_aspect=0.68")
+    assert (fewer.report["kept"], fewer.before) == (9, 12)
     assert build(photos, tmp_path / "out").report["kept"] == 12
     checks = [path for path in tiers if path.parent.name.startswith("check")]
     assert checks

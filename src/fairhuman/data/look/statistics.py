@@ -14,6 +14,7 @@ from fairhuman.data.look.reading import DEFAULT_SETTINGS, open_dataset, read_rep
 from fairhuman.data.look.tally import Numbers, RegionStatistics, Tally
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.counts import alike_captions
 from fairhuman.record import region_column
 from fairhuman.report.text import plural
 from fairhuman.utils.files import write_json, writing
@@ -36,6 +37,7 @@ class Statistics:
         sources, splits: number of records by name.
         regions: statistics by region.
         report: report of the build, if the data set is one.
+        captions: up to 1,000 of them, evenly spaced.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Statistics:
     splits: Counter[str]
     regions: Mapping[str, RegionStatistics]
     report: Mapping[str, Any] | None
+    captions: Sequence[str] = ()
 
     def summary(self) -> dict[str, Any]:
         """Counts, means and quantiles, JSON-serializable."""
@@ -82,6 +85,11 @@ class Statistics:
         of = f" of {plural(self.records, 'picture')}"
         found = [f"{region_column(name)} in {region.has}" for name, region in self.regions.items()]
         return ", ".join([f"{text}{'' if number else of}" for number, text in enumerate(found)])
+
+    def caption_lines(self) -> list[str]:
+        """A line if few of the captions differ."""
+        written = self.report is not None and self.report["recipe"].get("caption", {}).get("kind") == "template"
+        return alike_captions(self.captions, " by the template" if written else "")
 
     def save(self, path: Path) -> None:
         """Write the summary as JSON, atomically.
@@ -131,6 +139,7 @@ def dataset_statistics(
         splits=tally.splits,
         regions=tally.region_statistics(),
         report=read_report(path),
+        captions=tally.captions,
     )
 
 

@@ -6,6 +6,7 @@ assigned round-robin, and a process idles while its next task waits behind a lon
 time with two processes).
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,10 @@ from typing import Any, TypeVar
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.orphans import end_with_parent
 
-# Switch off Daft's and Ray's telemetry and Daft's progress bars, which would appear beside ours.
-QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
+# Switch off Daft's and Ray's telemetry, Daft's progress bars, which would appear beside ours, and ids of its queries.
+QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "DAFT_SHOW_QUERY_ID": "0"}
+# Logs an error for each worker that takes over 5 seconds to end after its last task; errors of tasks are raised anyway.
+NOISY = "daft_local_execution"
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -81,6 +84,7 @@ def _import_daft(ray: str | None) -> Any:
         import daft
     except ImportError as error:
         raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
+    logging.getLogger(NOISY).setLevel(logging.CRITICAL)
     if ray is not None:
         daft.set_runner_ray(None if ray == "local" else ray, noop_if_initialized=True)
     return daft

@@ -12,6 +12,7 @@ from fairhuman.data.pictures.filters import Filter
 from fairhuman.data.pipeline.select import RejectedRow, Selection
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.utils.files import write_json
+from fairhuman.utils.parse import parse_json
 from fairhuman.utils.tables import write_table
 
 REPORT, REJECTED = "report.json", "rejected/00000.parquet"
@@ -80,3 +81,12 @@ def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     for (outer, inner), number in sorted(counts.items()):
         nested.setdefault(outer, {})[inner] = number
     return nested
+
+
+def kept_before(out: Path) -> int | None:
+    """Number of pictures in the data set of an earlier build in `out`; None if there is none."""
+    try:
+        kept = parse_json((out / REPORT).read_text(encoding="utf-8"))["kept"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if isinstance(kept, int) else None

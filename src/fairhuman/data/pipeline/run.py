@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
-from fairhuman.data.pipeline.report import rejections, write_report
+from fairhuman.data.pipeline.report import kept_before, rejections, write_report
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import RejectedRow, Selection, select
 from fairhuman.data.pipeline.settings import BuildRecipe
@@ -67,10 +67,17 @@ class Workers:
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """Result of a build: the listing of the source and the content of `report.json`."""
+    """Result of a build.
+
+    Attributes:
+        listing: listing of the source.
+        report: content of `report.json`.
+        before: number of pictures that an earlier build left in the folder; None: there was none.
+    """
 
     listing: Listing
     report: Mapping[str, Any]
+    before: int | None = None
 
 
 def build_dataset(
@@ -160,10 +167,11 @@ class _Build:
     def run(self, retry_failed: bool) -> BuildOutcome:
         """See `build_dataset`. Pictures that change during the build are processed again from the start."""
         self._claim()
+        before = kept_before(self.out)
         for _ in range(ROUNDS):
             built = self._round(retry_failed)
             if not self.changed:
-                return built
+                return replace(built, before=before)
             for table in self.tables.values():
                 table.forget(self.changed)
         raise DataError(f"{self.source}: {len(self.changed)} pictures changed during the build{RESUME}")

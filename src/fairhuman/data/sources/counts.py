@@ -1,11 +1,27 @@
 """How many photos a data set has, with how many masks of whole photos, and how often an epoch contains them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fairhuman.data.sources.columns import ONE_MASK
 from fairhuman.record import IGNORE, SUBJECT, HumanRecord
+from fairhuman.report.text import plural
+
+ALIKE = 4  # pictures that share a caption, on average, from which on it is told
+
+
+def alike_captions(captions: Sequence[str], whose: str = "") -> list[str]:
+    """A line if few of the captions differ, such as `40 captions: 1 different text, 'a person'`; else nothing.
+
+    Empty captions don't count. `whose` says who wrote them.
+    """
+    texts = [text for caption in captions if (text := caption.strip())]
+    different = set(texts)
+    if not texts or len(texts) < ALIKE * len(different):
+        return []
+    only = f", {texts[0]!r}" if len(different) == 1 else ""
+    return [f"{plural(len(texts), 'caption')}{whose}: {plural(len(different), 'different text')}{only}"]
 
 
 @dataclass
