@@ -251,6 +251,8 @@ def test_answers_become_clean_captions(budget: TokenBudget, item: Items) -> None
 def test_settings_that_can_not_work_are_refused() -> None:
     with pytest.raises(ValidationError, match="must be http"):
         EndpointSettings(base_url="localhost:8000")
+    with pytest.raises(ValidationError, match="must have no user and password"):
+        EndpointSettings(base_url="https://me:pass1@host/v1")
 
 
 def test_it_works_inside_a_running_event_loop(budget: TokenBudget, item: Items) -> None:

@@ -1,5 +1,6 @@
 """The pages and the API of a review: what is shown, what is rejected, and that a rejected request changes nothing."""
 
+import html
 import io
 import json
 import re
@@ -14,8 +15,10 @@ from fairhuman.data.review import app as review_app
 from fairhuman.data.review.app import serve_review
 from fairhuman.data.review.events import open_review
 from fairhuman.errors import DataError, FairHumanError
+from fairhuman.record import region_column
 from fairhuman.utils.files import cache_folder
 from fairhuman.web import database
+from fairhuman.web.app import page
 from helpers.tiny_pictures import encoded, picture
 
 HERE = "http://127.0.0.1:8000"
@@ -327,3 +330,13 @@ def test_texts_with_surrogates_become_valid_unicode(opened, review_folder):
     assert shown["prompt"] == "a person, number 0"
     assert page.keep(shown["key"]).status_code == 200
     assert page.ask("decisions", {"key": shown["key"], "action": "keep", "prompt": None}).status_code == 200
+
+
+def test_the_page_finds_regions_whose_names_html_would_change():
+    """HTML turns CR into LF and drops NUL, so names in `id` would not be those of a picture's boxes."""
+    names = ["face", "a\rb", "a\0b", "<i>"]
+    shown = page("review.html", title="", reviewer="", root="", reasons={}, regions=dict.fromkeys(names, "#000"),
+                 region_column=region_column, max_prompt=9)  # fmt: skip
+    text = shown.body.decode()
+    assert re.findall(r'id="count-([^"]*)"', text) == ["0", "1", "2", "3"]
+    assert json.loads(html.unescape(re.search(r'data-regions="([^"]*)"', text)[1])) == names

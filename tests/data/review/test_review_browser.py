@@ -249,7 +249,7 @@ def test_boxes_and_zoom(reviewing):
     assert (box["x"] - image["x"], box["y"] - image["y"]) == pytest.approx((4 * scale, 5 * scale), abs=3)
     assert (box["width"], box["height"]) == pytest.approx((16 * scale, 20 * scale), abs=6)
     assert page.locator("rect.hand").count() == 0
-    assert page.locator("#count-hand").text_content() == "unknown"
+    assert page.locator("#count-1").text_content() == "unknown"
     page.keyboard.press("b")
     assert not page.locator("rect.face").is_visible()
     page.reload()
@@ -262,7 +262,7 @@ def test_boxes_and_zoom(reviewing):
     assert page.locator("#canvas img").bounding_box() == pytest.approx(image)
     page.keyboard.press("k")
     showing(page, "p1")
-    assert page.locator("#count-hand").text_content() == "1"
+    assert page.locator("#count-1").text_content() == "1"
 
 
 @pytest.mark.slow

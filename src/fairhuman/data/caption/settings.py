@@ -97,6 +97,11 @@ class EndpointSettings(VisionSettings):
     def _http(cls, url: str) -> str:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ValueError("must be http://HOST... or https://HOST...")
+        if "@" in urlsplit(url).netloc:
+            raise ValueError(
+                "must have no user and password, because recipe.yaml would hold them; put a key into an environment "
+                "variable, and name that as api_key_env"
+            )
         return url
 
 

@@ -8,6 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const find = (id) => document.getElementById(id);
 const { reviewer, root } = document.body.dataset;
+const regions = JSON.parse(document.body.dataset.regions); // their order numbers their elements
 const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
 const images = new Map(); // preloaded images of the assigned pictures, by key
 let current = null;
@@ -103,7 +104,7 @@ function drawBoxes(picture) {
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   for (const [region, boxes] of Object.entries(picture.boxes)) {
-    const count = find(`count-${region}`);
+    const count = find(`count-${regions.indexOf(region)}`);
     count.textContent = boxes ? boxes.length : "unknown";
     for (const [x0, y0, x1, y1] of boxes ?? []) {
       const rect = document.createElementNS(SVG, "rect");
