@@ -159,3 +159,49 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "chosen.json").write_text("{}")
     with pytest.raises(DataError, match=r"chosen.json: can't be read as a choice of points"):
         keep_choice(tmp_path / "chosen.json", front(), results(), tested=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found["margins"].update(face=1.0),
+        lambda found: found.update(rival=found["points"][0]),
+        lambda found: found["points"].pop(),
+        lambda found: found["tuned"]["bad, 0.001"].update(face=0.5),
+    ],
+)
+def test_a_changed_choice_is_noticed_and_one_of_an_earlier_version_is_said_to_be_unchecked(tmp_path, change):
+    file = tmp_path / "chosen.json"
+    first = keep_choice(file, front(), results(), tested=False)
+    written = file.read_text()
+    change(found := json.loads(written))
+    file.write_text(json.dumps(found))
+    with pytest.raises(DataError, match=r"chosen.json: can't be read as a choice of points: .*it was changed: sha256"):
+        keep_choice(file, front(), results(), tested=True)
+    older = json.loads(written)
+    del older["sha256"]
+    file.write_text(json.dumps(older))
+    said = []
+    assert keep_choice(file, front(), results(), tested=True, say=said.append) == first
+    assert said == [f"{file}: has no digest, as an earlier version wrote it; it is used unchecked"]
+    assert file.read_text() == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compared": {STEPS: {}}},
+        {"compared": {STEPS: {"bad": [{"cell": "bad", "rate": 9.0}]}, COMPUTE: {}}},
+        {"margins": {"face": float("nan")}},
+        {"tuned": {"bad, 0.001": {"face": "x"}}},
+        {"settings": 5},
+        {"points": [{"cell": "MPD", "rate": None, "why": ""}]},
+    ],
+)
+def test_a_choice_with_values_of_another_kind_is_named(tmp_path, change):
+    file = tmp_path / "chosen.json"
+    keep_choice(file, front(), results(), tested=False)
+    older = {name: value for name, value in json.loads(file.read_text()).items() if name != "sha256"}
+    file.write_text(json.dumps({**older, **change}))
+    with pytest.raises(DataError, match=r"chosen.json: can't be read as a choice of points"):
+        keep_choice(file, front(), results(), tested=True)

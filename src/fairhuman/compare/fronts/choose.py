@@ -1,6 +1,11 @@
-"""Choice of the points to test, from tuning results alone, and the file that keeps it."""
+"""Choice of the points to test, from tuning results alone, and the file that keeps it.
 
-from collections.abc import Iterator, Mapping, Sequence
+The file is JSON. Its `sha256` is the digest of the other values (`_seal`), by which a changed file is noticed.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -12,12 +17,14 @@ from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSett
 from fairhuman.errors import DataError
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.stats.fronts import Array, contributions, hypervolume, non_dominated
+from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 
 VOLUME = "hypervolume"
 NEARLY = 1.02  # a cost up to this share of a budget counts as within it: single audits may differ
 SAME = 1e-6  # tolerance of a stored change
+SEAL = "sha256"
 Compared = Mapping[str, Mapping[str, Sequence["Point"]]]  # by budget and family
 
 
@@ -140,6 +147,7 @@ def keep_choice(
     tested: bool,
     rest: Mapping[str, Any] | None = None,
     failed: Sequence[Point] = (),
+    say: Callable[[str], object] = lambda _: None,
 ) -> Choice:
     """The choice in `file`, with points of cells that were added since; chosen and written if there is none.
 
@@ -152,16 +160,17 @@ def keep_choice(
         tested: whether results on test data exist; then the choice in the file stands.
         rest: further settings that must stay as they are once results on test data exist, as JSON.
         failed: points whose tuning run failed.
+        say: is called with a note if an earlier version wrote the file, without a digest.
 
     Raises:
-        DataError: results on test data exist, and the file is missing, can't be read, or was made from other tuning
-            results or settings.
+        DataError: results on test data exist, and the file is missing, can't be read, was changed, or was made from
+            other tuning results or settings.
     """
     settings = {**_decisive(front), **(rest or {})}
     before: Mapping[str, Any] = {"families": {}, "tuned": {}}
     if tested:
-        choice, before = _read(file)
-        _check_same(file, settings, front, tuned, before)
+        choice, before = _read(file, say)
+        _check_same(file, settings, front, choice.rival, tuned, before)
         choice = _with_added(choice, front, tuned, before)
     else:
         choice = choose(front, tuned, failed)
@@ -295,6 +304,7 @@ def _check_same(
     file: Path,
     settings: Mapping[str, Any],
     front: FrontSettings,
+    rival: Point,
     tuned: Mapping[Point, Tuned],
     stored: Mapping[str, Any],
 ) -> None:
@@ -303,6 +313,8 @@ def _check_same(
     if other:
         values = f"{other[0]} was {stored['settings'].get(other[0])}, is {settings[other[0]]}"
         raise DataError(f"{file}: chosen with other settings than now: {values}; {advice}")
+    if rival not in tuned:
+        raise DataError(f"{file}: the rival, {rival.name}, has no tuning result any more; {advice}")
     cells, known = {point.cell for point in tuned}, stored["families"]
     for cell in sorted(cells):
         family = front.family(cell)
@@ -315,7 +327,8 @@ def _check_same(
             )
     now = {point.name: one.changes for point, one in tuned.items()}
     for name, changes in stored["tuned"].items():
-        same = name in now and all(abs(now[name][loss] - value) <= SAME for loss, value in changes.items())
+        here = now.get(name, {})
+        same = all(loss in here and abs(here[loss] - value) <= SAME for loss, value in changes.items())
         if not same and name.rpartition(", ")[0] in cells:
             raise DataError(f"{file}: the tuning result of {name} isn't what it was when points were chosen; {advice}")
 
@@ -332,7 +345,7 @@ def _plain(
     tuned: Mapping[Point, Tuned],
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    return {
+    content = {
         "settings": dict(settings),
         "points": [{**point._asdict(), "why": why} for point, why in choice.why.items()],
         "rival": choice.rival._asdict(),
@@ -346,31 +359,54 @@ def _plain(
         "families": {**{p.cell: front.family(p.cell) for p in (*tuned, *choice.failed)}, **before["families"]},
         "tuned": {**before["tuned"], **{point.name: dict(one.changes) for point, one in tuned.items()}},
     }
+    return {**content, SEAL: _seal(content)}
 
 
-def _read(file: Path) -> tuple[Choice, Mapping[str, Any]]:
+def _seal(content: Mapping[str, Any]) -> str:
+    """Digest of a choice's values, in whatever order and layout the file has them."""
+    return content_digest(json.dumps(content, sort_keys=True).encode())
+
+
+def _read(file: Path, say: Callable[[str], object]) -> tuple[Choice, Mapping[str, Any]]:
     if not file.is_file():
         raise DataError(
             f"{file}: is missing, and results on test data exist, so points can't be chosen again; restore the file, "
             "or use new seeds and a new `out` and `results`"
         )
     try:
-        found = parse_json(file.read_text(encoding="utf-8"))
+        found = dict(parse_json(file.read_text(encoding="utf-8")))
+        seal = found.pop(SEAL, None)  # an earlier version wrote none
+        if seal not in (None, _seal(found)):
+            raise ValueError(f"it was changed: {SEAL} isn't that of the other values; restore it as it was written")
         compared = {
-            budget: {family: [_point(one) for one in points] for family, points in families.items()}
-            for budget, families in found["compared"].items()
+            budget: {family: [_point(one) for one in points] for family, points in found["compared"][budget].items()}
+            for budget in (STEPS, COMPUTE)
         }
         choice = Choice(
             {_point(one): str(one["why"]) for one in found["points"]},
             _point(found["rival"]),
-            {str(name): float(value) for name, value in found["margins"].items()},
+            _numbers(found["margins"]),
             {_point(one): str(one["of"]) for one in found["edges"]},
             compared,
             tuple(_point(one) for one in found["failed"]),
         )
-        return choice, {"settings": found["settings"], "families": found["families"], "tuned": found["tuned"]}
+        points = (point for families in compared.values() for own in families.values() for point in own)
+        if strange := [point.name for point in (choice.rival, *points) if point not in choice.why]:
+            raise ValueError(f"{strange[0]} is compared, but isn't one of the points")
+        changes = {str(name): _numbers(one) for name, one in found["tuned"].items()}
+        before = {"settings": dict(found["settings"]), "families": dict(found["families"]), "tuned": changes}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: can't be read as a choice of points: {error!r}") from error
+    if seal is None:
+        say(f"{file}: has no digest, as an earlier version wrote it; it is used unchecked")
+    return choice, before
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {str(name): float(value) for name, value in found.items()}
+    if wrong := [name for name, value in numbers.items() if not math.isfinite(value)]:
+        raise ValueError(f"{wrong[0]} must be finite")
+    return numbers
 
 
 def _point(found: Mapping[str, Any]) -> Point:

@@ -134,7 +134,7 @@ def _choose(
     file = recipe.results_folder / CHOSEN
     tested = any((recipe.results_folder / "losses" / "test").glob("*.npz"))
     rest = recipe.model_dump(mode="json", include={"seeds", "tuning", "test", "people"})
-    choice = keep_choice(file, front, tuned, tested, rest, failed)
+    choice = keep_choice(file, front, tuned, tested, rest, failed, display.say)
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
     for point, of in choice.edges.items():
         display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
