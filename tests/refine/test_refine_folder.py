@@ -17,7 +17,7 @@ from fairhuman.errors import DataError, ModelError
 from fairhuman.refine.attempts import ATTEMPTS
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.page import summary, write_page
-from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, finished_rows, list_sources, refine_folder
+from fairhuman.refine.run import RECIPE, ROWS, RefineManifest, RefineOutcome, finished_rows, list_sources, refine_folder
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.journal import Journal
 from helpers import warm
@@ -230,6 +230,20 @@ def test_the_page_shows_attempts_that_were_rejected_and_why(images: Path, tmp_pa
     (out / ATTEMPTS).unlink()
     page = write_page(out, sources, started, done).read_text(encoding="utf-8")
     assert page.count("no picture of it was stored") == 3
+
+
+def test_the_page_shows_doubtful_faces_and_parts_that_were_measured_again(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = refine(images, out)
+    (part,) = done.rows[0]["parts"]
+    doubtful = {**part, "outcome": "doubtful", "before": 0.01, "attempts": (), "taken": None, "square": None}
+    again = {**part, "before": 0.39, "tried": 0.45}
+    rows = [{**done.rows[0], "parts": [again, doubtful]}]
+    started = RefineManifest(images=str(images), prompts=None, settings=RefineSettings())
+    page = write_page(out, list_sources(images, None), started, RefineOutcome(rows, {})).read_text(encoding="utf-8")
+    assert "quality 0.39 in the original, 0.45 beside the parts redrawn before it" in page
+    assert "quality 0.01, left as it is" in page
+    assert page.count('src="data:image') == 3 + 1, "before, the attempt, what was kept; and the doubtful face"
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -151,7 +151,11 @@ def test_a_setting_that_a_build_alone_follows_is_refused(make_recipe: MakeRecipe
     """Unless it is the build's own, or the run has begun."""
     built = tmp_path / "built set"
     shutil.copytree(people, built)
-    facts = {"funnel": [], "filters": [], "recipe": {"source": {"mask": None}, "regions": []}}
+    facts = {
+        "funnel": [{"stage": "source", "rows": 12}],
+        "filters": [],
+        "recipe": {"source": {"mask": None}, "regions": []},
+    }
     (built / "report.json").write_text(json.dumps(facts), encoding="utf-8")
     (built / "source.json").write_text(json.dumps({"source": "/my photos"}), encoding="utf-8")
     asking = make_recipe(data=str(built), source={"mask": "subject"})
