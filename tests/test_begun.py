@@ -240,10 +240,14 @@ def test_a_study_still_has_its_answers_and_takes_more(begun: Callable[[str], Pat
             person["reasons"] = len(person["reasons"])  # sentences
     # What this version adds: nothing that changes a number of an older study, whose rules don't have the last one.
     assert [person.pop("overclaimed") for person in found["participants"]] == [0, 0]
+    assert [len(person.pop("broken")) for person in found["participants"]] == [0, 1]
     assert found["settings"]["exclude"].pop("max_overclaimed") is None
     assert (found["settings"].pop("equalize"), found["settings"].pop("place_minutes")) == (False, 60.0)
     assert found["settings"].pop("ranks") is False
     assert [found[who][name].pop("ranks") for who in ("everybody", "kept") for name in found[who]] == [{}] * 4
+    questions = [question for who in ("everybody", "kept") for question in found[who].values()]
+    meetings = [meeting for question in questions for meeting in question["meetings"]]
+    assert [meeting.pop("joint") for meeting in meetings] == [meeting["share"] for meeting in meetings]  # two methods
     assert close(found, expected, tolerance=1e-6)
     assert (folder / "report" / "report.html").stat().st_size > 1000
     run(*LINKS, "--out", folder / "links.csv")
