@@ -5,6 +5,7 @@ the same folder. The command line overrides any setting with `key=value` or `sec
 """
 
 import difflib
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -278,7 +279,23 @@ def _explain(kind: type[BaseModel], origin: str, places: Mapping[str, str], prob
         return f"{origin}: the setting {name!r} is missing"
     own = problem["type"] == "value_error"  # raised by our validators; pydantic prefixes its own text
     message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
+    if own and name not in places:
+        origin = _place_named(message, places) or origin
     return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
+
+
+def _place_named(message: str, places: Mapping[str, str]) -> str | None:
+    """The command line, if a rule between settings names one that was given there; else None."""
+    typed = [name for name, place in places.items() if place == COMMAND_LINE]
+    return COMMAND_LINE if any(_names(message, name) for name in typed) else None
+
+
+def _names(message: str, name: str) -> bool:
+    """Whether a message names a setting, or the table that it is in; a name without a dot is first or before a `=`."""
+    if "." not in name:
+        return re.search(rf"(?<![\w.]){re.escape(name)}=|^{re.escape(name)}\b", message) is not None
+    tables = [name.rsplit(".", cut)[0] for cut in range(name.count("."))]
+    return any(re.search(rf"(?<![\w.]){re.escape(one)}(?!\w)", message) for one in tables)
 
 
 # What other trainers call a setting of a training run.

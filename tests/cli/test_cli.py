@@ -262,6 +262,16 @@ def test_sample_checks_before_it_draws(
     assert not out.exists()
 
 
+def test_a_dry_run_says_what_would_be_drawn(tmp_path: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
+    asked = ("sample", tmp_path / "out", "--prompt", "a", "--count", 2, "--suffix", ", 8k", "--dry-run")
+    code, said, errors = typed(*asked, "--height", 64)
+    assert code == 0, errors
+    assert said.splitlines() == [
+        "1 prompt x 2 pictures, 128 x 64 pixels (width x height), 30 steps, guidance 7.5, seed 0, suffix ', 8k'",
+        "0 of 2 pictures are there and would be kept",
+    ]
+
+
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of 110 prompts by two methods, as `fairhuman sample` writes them."""

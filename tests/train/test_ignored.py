@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import collate
@@ -152,3 +153,14 @@ def test_repeats_may_differ(make_recipe: MakeRecipe, with_column: Callable[..., 
     drawn = Counter(data.train.order.index(position) for position in range(18))
     assert sorted(drawn.items()) == [(number, 1 + number % 2) for number in range(12)]
     assert data.lines() == ["12 photos; repeats 1 to 2: 18 with repeats"]
+
+
+def test_a_run_says_which_mask_is_empty(make_recipe: MakeRecipe, with_column: Callable[..., str]) -> None:
+    data = Path(with_column("split", lambda _number: None))
+    row = json.loads((data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    Image.open(data / row["file_name"]).convert("L").point(lambda _level: 0).save(data / "black.png")
+    rows = (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    first = json.dumps({**row, "masks": {"subject": "black.png"}})
+    (data / "metadata.jsonl").write_text("\n".join([first, *rows[1:]]), encoding="utf-8")
+    recipe = make_recipe(data=str(data), regions={"names": ["face", "hand", "subject"]})
+    assert load_data(recipe, LoadReport()).lines() == ["1 mask is empty: metadata.jsonl:1"]

@@ -76,10 +76,10 @@ def test_the_table_names_settings() -> None:
 )
 def test_a_setting_without_effect_is_refused(tmp_path: Path, given: str, message: str) -> None:
     path = written(tmp_path, "")
-    with pytest.raises(RecipeError, match=f"recipe.yaml: .*{message}"):
+    with pytest.raises(RecipeError, match=f"^the command line: .*{message}"):
         told(path, *given.split())
     lines = yaml.safe_dump(config.overridden({}, given.split()))
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(RecipeError, match=f"recipe.yaml: .*{message}"):
         told(written(tmp_path, lines))
 
 
@@ -127,6 +127,13 @@ def test_an_extended_file_is_a_lower_level(tmp_path: Path) -> None:
         ("kind=ful lora.rank=8", "kind: input should be"),
         ("kind=full lora.rnk=8", "unknown setting 'lora.rnk'; did you mean 'lora.rank'"),
         ("strategy=mdp fairness.alpha=7", "strategy: .*did you mean 'mpd'"),
+        ("strategy=torchjd:FAMO", "strategy: FAMO is left out on purpose, as it needs the losses once more"),
+        ("strategy=ls fairness.weights.faces=1", "^the command line: fairness.weights names 'faces', the objectives"),
+        (
+            "strategy=ls fairness.weights=[1,2,3]",
+            r"fairness.weights: expected a weight .*, such as {global: 1, face: 0",
+        ),
+        ("strategy=torchjd:PCGrad", "^the command line: strategy torchjd:PCGrad draws at random"),
         ("strategy=[ls] fairness.ridge=1", "strategy: input should be a valid string"),
     ],
 )

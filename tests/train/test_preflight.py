@@ -165,6 +165,7 @@ def test_a_setting_that_a_build_alone_follows_is_refused(make_recipe: MakeRecipe
     assert again in str(told.value)
     states = [(one.state, one.text) for one in findings(asking) if one.what == "data"]
     assert [state for state, text in states if again in text] == ["missing"]
+    assert "ok" not in [state for state, _ in states]
     assert check_at_once(make_recipe(data=str(built), source={"mask": "ignore"})) == 0, "which is what null means"
     (asking.out / "checkpoints" / "step-0000002").mkdir(parents=True)
     assert check_at_once(asking) == 2

@@ -11,7 +11,7 @@ from fairhuman import config
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable_early, load_recipe, note_start
+from fairhuman.train.resume import check_resumable, check_resumable_early, load_recipe, note_start
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -40,6 +40,19 @@ def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeReci
     with pytest.raises(RecipeError) as early:
         check_resumable_early(other)
     assert str(early.value) == str(told.value)
+
+
+def test_a_run_that_measures_at_its_end_has_other_steps(make_recipe: MakeRecipe) -> None:
+    """As a comparison has it: nobody gave `validation.every`."""
+    first = make_recipe(steps=2, validation={"every": 2})
+    config.save(first, first.out / "recipe.yaml")
+    with pytest.raises(RecipeError) as told:
+        check_resumable(make_recipe(steps=3, validation={"every": 3}), 2, None, 1)
+    own = f"fairhuman train {first.out / 'recipe.yaml'}"
+    assert str(told.value).splitlines()[1:] == [
+        "  steps: 2 there, 3 now",
+        f"Choose another out, or steps=2 to resume; `{own}` goes on with the run's own settings.",
+    ]
 
 
 def test_a_finished_run_goes_on_at_a_constant_rate(make_recipe: MakeRecipe) -> None:

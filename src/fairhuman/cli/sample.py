@@ -86,8 +86,11 @@ def sample(
     asked = job.check()
     display = ConsoleDisplay()
     if dry_run:
+        from fairhuman.generate.sample import picture_size
+        from fairhuman.train.memory import shape_of
+
         records = job.records(asked)
-        display.say(f"{len(job.prompts)} prompts x {count}, {job.settings!r}")
+        display.say(job.planned(picture_size(shape_of(model), settings)))
         display.say(f"{len(job.kept(records))} of {len(records)} pictures are there and would be kept")
         return
     with display, announced("Stopping; run the same command again to resume"):

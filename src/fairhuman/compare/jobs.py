@@ -98,17 +98,19 @@ def run_jobs(
     display: Display,
     at_once: int = 2,
     ended: Callable[[Command, FairHumanError | None], object] | None = None,
+    stage: str = "total",
 ) -> int | None:
     """Run all unfinished commands as they become ready; return the signal that interrupted them, or None.
 
     Ctrl-C or SIGTERM is forwarded once to the running commands, which are then awaited. `ended` is called with every
-    command that finishes and its error or None; a failure doesn't stop the other commands.
+    command that finishes and its error or None; a failure doesn't stop the other commands. `stage` is what the commands
+    are all of, for the line of progress.
 
     Raises:
         FairHumanError: a command failed and `ended` is None; the other commands are terminated.
     """
     caught: list[int] = []
-    clock = _Clock(jobs, display)
+    clock = _Clock(jobs, display, stage)
     waiting = [job for job in jobs if clock.shares[job.name] < 1.0]
     running: dict[str, tuple[Command, subprocess.Popen[bytes]]] = {}
     with signals(lambda: bool(caught), caught.append, "Ending after the steps that are running"), display:
@@ -144,8 +146,8 @@ def run_jobs(
 class _Clock:
     """Progress of all jobs, and the remaining time at the speed so far."""
 
-    def __init__(self, jobs: Sequence[Command], display: Display) -> None:
-        self._costs, self._display = {job.name: job.cost for job in jobs}, display
+    def __init__(self, jobs: Sequence[Command], display: Display, stage: str) -> None:
+        self._costs, self._display, self._stage = {job.name: job.cost for job in jobs}, display, stage
         self.shares = {job.name: job.done() for job in jobs}
         self._started = time.monotonic()
         self._first = self._spent()
@@ -170,7 +172,7 @@ class _Clock:
         if not spent > self._first:
             return "remaining time unknown"
         left = (whole - spent) * (time.monotonic() - self._started) / (spent - self._first)
-        return f"{percent(spent / whole)} of total, about {duration(left)} left"
+        return f"{percent(spent / whole)} of {self._stage}, about {duration(left)} left"
 
     def _spent(self) -> float:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())

@@ -43,6 +43,7 @@ def write_comparison(
         names=[(name, palette[name]) for name in names],
         base=[estimate_text(base_loss(first, name)) for name in names],
         pictures=len(first.keys),
+        one_seed=all(len(ended) == 1 for ended in outcome.seeds.values()),
         changes=[
             (
                 cell,

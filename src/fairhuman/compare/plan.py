@@ -80,7 +80,7 @@ def findings(recipe: CompareRecipe) -> Iterator[StartFinding]:
     yield from start_findings(recipe, planned_runs(recipe))
     try:
         count = prompts_of(recipe)
-        if count:
+        if count and not _not_made_yet(recipe):  # a data set that is missing is among the findings
             yield StartFinding("prompts", "ok", f"{count:,}")
     except DataError as error:
         yield StartFinding("prompts", "missing", str(error))
@@ -112,6 +112,12 @@ def prompts_of(recipe: CompareRecipe) -> int | None:
     if wanted is not None and len(records) < wanted:
         raise DataError(f"{data}: sampling.count is {wanted}, found {len(records)} records")
     return len(captions_of(records[:wanted], data))
+
+
+def _not_made_yet(recipe: CompareRecipe) -> bool:
+    """Whether the prompts' data set doesn't exist, and isn't one that is rendered."""
+    asked = recipe.sampling if isinstance(recipe, ReproduceRecipe) else recipe.grid
+    return asked is not None and asked.data not in recipe.people and not recipe.data(asked.data).exists()
 
 
 def plan_of(recipe: CompareRecipe, prompts: int | None) -> Plan:

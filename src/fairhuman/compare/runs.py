@@ -107,7 +107,8 @@ def _tune(recipe: CompareRecipe, tuning: TuningSettings, outcome: ComparisonRuns
         for cell in recipe.cells
         if cell not in tuning.rate_sources
     }
-    signal = train(list(chain.from_iterable(rates.values() for rates in runs.values())), recipe, outcome, display)
+    all_runs = list(chain.from_iterable(rates.values() for rates in runs.values()))
+    signal = train(all_runs, recipe, outcome, display, "tuning")
     if signal is not None:
         return signal
     for cell, rates in runs.items():
@@ -137,8 +138,8 @@ def choose_learning_rate(tuned: Mapping[float, Mapping[str, float]], max_global:
 
 
 def edge_note(tuned: Mapping[float, object], rate: float | None) -> str:
-    """A remark if a rate is the smallest or largest one tried; else empty."""
-    return " (at the edge of the grid)" if len(tuned) > 1 and rate in (min(tuned), max(tuned)) else ""
+    """A remark if a rate is the smallest or largest one of at least three; else empty."""
+    return " (at the edge of the grid)" if len(tuned) > 2 and rate in (min(tuned), max(tuned)) else ""
 
 
 def loss_changes(series: Series) -> dict[str, float]:
@@ -146,7 +147,9 @@ def loss_changes(series: Series) -> dict[str, float]:
     return {name: change(series, name).value for name in series.first}
 
 
-def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display) -> int | None:
+def train(
+    runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: ComparisonRuns, display: Display, stage: str = "total"
+) -> int | None:
     """Train the runs without stored losses, and store their losses; failures are recorded.
 
     One seed of all cells comes before the next, so that cells can be compared early; of a seed the longest run first.
@@ -174,9 +177,8 @@ def train(runs: Sequence[TrainRecipe], recipe: CompareRecipe, outcome: Compariso
     for job in jobs:
         if job.done() == 1.0:  # finished by an earlier command that was killed before it stored the losses
             ended(job, None)
-    return run_jobs(
-        [job for job in jobs if load_losses(recipe, left[job.name]) is None], display, recipe.processes, ended
-    )
+    unstored = [job for job in jobs if load_losses(recipe, left[job.name]) is None]
+    return run_jobs(unstored, display, recipe.processes, ended, stage)
 
 
 def passes(run: TrainRecipe, exact: bool) -> float:

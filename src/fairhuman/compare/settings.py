@@ -368,6 +368,8 @@ def _check_kind(path: Path, overrides: Sequence[str], kind: str) -> None:
     given = config.overridden(config.read(path), overrides)
     if "cells" not in given and given.keys() & (TrainRecipe.model_fields.keys() - CompareRecipe.model_fields.keys()):
         raise RecipeError(f"{path}: this is a recipe of `fairhuman train`; a {kind} has `cells`")
+    if "sampling" in given and kind == CompareRecipe.KIND:
+        raise RecipeError(f"{path}: this is a recipe of `fairhuman reproduce`, as it has `sampling`")
 
 
 def _paths(data: Any) -> list[str]:

@@ -88,6 +88,22 @@ class SampleJob:
         }
         return records_of(common, self.prompts, self.settings.images_per_prompt, asked.hashes(len(self.prompts)))
 
+    def planned(self, size: tuple[int, int]) -> str:
+        """What would be drawn at (height, width), in a line."""
+        one = self.settings
+        texts = (f"suffix {one.prompt_suffix!r}", f"negative prompt {one.negative_prompt!r}")
+        said = [text for text, given in zip(texts, (one.prompt_suffix, one.negative_prompt), strict=True) if given]
+        return ", ".join(
+            [
+                f"{plural(len(self.prompts), 'prompt')} x {plural(one.images_per_prompt, 'picture')}",
+                f"{size[1]} x {size[0]} pixels (width x height)",
+                f"{one.steps} steps",
+                f"guidance {one.guidance:g}",
+                f"seed {one.seed}",
+                *said,
+            ]
+        )
+
     def kept(self, records: Mapping[PictureKey, Mapping[str, Any]]) -> set[PictureKey]:
         """The pictures in `out` that the job doesn't draw again.
 

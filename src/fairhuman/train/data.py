@@ -23,21 +23,22 @@ from fairhuman.data.samples.buckets import cropped_share
 from fairhuman.data.samples.coverage import ViewCoverage, view_coverage
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
+from fairhuman.data.samples.ignored import IgnoredArea
 from fairhuman.data.samples.order import SourceShare
 from fairhuman.data.samples.sampler import SampleOrder, SizedOrder, StepBatches
 from fairhuman.data.sources import read_source
-from fairhuman.data.sources.check import check_records
+from fairhuman.data.sources.check import EMPTY_MASK, check_records
 from fairhuman.data.sources.counts import PhotoCount, alike_captions
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.ignore import IgnoredCount, move_ignored
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
-from fairhuman.report.text import plural
+from fairhuman.report.text import listed, plural
 from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
-from fairhuman.train.views import held_out_resolutions, note_enlarged, training_order, training_transform
+from fairhuman.train.views import NAMED, held_out_resolutions, note_enlarged, training_order, training_transform
 from fairhuman.utils.memory import available_bytes
 
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
@@ -56,6 +57,7 @@ class RunData:
     report: LoadReport
     sources: Sequence[DataSource]
     ignored: IgnoredCount = field(default_factory=IgnoredCount)
+    ignored_area: IgnoredArea = field(default_factory=IgnoredArea)
     unmeasured: str | None = None
 
     def reading(self, latents: Encodings | None) -> "RunData":
@@ -68,8 +70,8 @@ class RunData:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
         lines = [*PhotoCount.of(records).lines(), *alike_captions([record.caption for record in records])]
-        lines += self.report.unused_lines()
-        lines += [*self.ignored.lines(), *filter(None, [self.unmeasured])]
+        lines += [*self.report.unused_lines(), *filter(None, [self._empty()])]
+        lines += [*self.ignored_area.lines(), *self.ignored.lines(), *filter(None, [self.unmeasured])]
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
             lines.append(f"{transparent} x {TRANSPARENT}; source.alpha=mask keeps the opacity as a mask")
@@ -79,6 +81,14 @@ class RunData:
             if (number := self.report.counts().get(action, {}).get(reason))
         ]
         return lines
+
+    def _empty(self) -> str | None:
+        """A line that names the pictures whose mask is empty, the first of them if they are many."""
+        places = [note.place for note in self.report.notes if note.reason == EMPTY_MASK]
+        if not places:
+            return None
+        named = [*places[:NAMED], *([f"{len(places) - NAMED} more"] if len(places) > NAMED else [])]
+        return f"{plural(len(places), 'mask')} {'is' if len(places) == 1 else 'are'} empty: {listed(named)}"
 
     @cached_property
     def largest_bytes(self) -> int:
@@ -122,6 +132,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     rules = recipe.regions.ignore
     ignored = IgnoredCount(rules, train)
     train, held_out = ([move_ignored(record, rules) for record in part] for part in (train, held_out))
+    area = IgnoredArea.of(train, recipe.regions.ignored, recipe.regions.names, recipe.source.limits)
     shares = _shares(recipe, [source_of[record.key] for record in train], train)
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
@@ -142,14 +153,14 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     )
     note_enlarged(dataset, report)
     if not held_out or not recipe.validation.every:
-        return RunData(dataset, None, report, recipe.sources, ignored, none_held_out(recipe, len(train)))
+        return RunData(dataset, None, report, recipe.sources, ignored, area, none_held_out(recipe, len(train)))
     measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     limits = recipe.source.limits
     shown = held_out_resolutions(recipe, dataset, held_out)
     fixed = fixed_dataset(
         _cached(held_out, recipe, report), recipe.size, measured, recipe.seed, limits, conditions, shown
     )
-    return RunData(dataset, fixed, report, recipe.sources, ignored)
+    return RunData(dataset, fixed, report, recipe.sources, ignored, area)
 
 
 def fixed_dataset(

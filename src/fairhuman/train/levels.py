@@ -91,14 +91,17 @@ def recipe_of(values: dict[str, Any], levels: Sequence[Level], origin: str) -> t
         clashing = [need for need in needs if level.rank >= _rank_of(need, name, sources)]
         reason = _reason(name, (clashing or needs)[0], known)
         if clashing:
-            refused.append(f"{name}={as_typed(given[name])} has no effect with {reason}; it needs {clashing[0]}")
+            place = level.place if level.place == config.COMMAND_LINE else origin
+            refused.append(
+                f"{place}: {name}={as_typed(given[name])} has no effect with {reason}; it needs {clashing[0]}"
+            )
         else:
             dropped.append(Dropped(level.place, name, given[name], reason))
     left = _without(values, {one.setting for one in dropped})
     places = config.places_of((level.place or origin, level.values) for level in levels)
     recipe = config.build(TrainRecipe, left, (), origin, places)  # other mistakes are told first
     if refused:
-        raise RecipeError("\n".join(f"{origin}: {line}" for line in refused))
+        raise RecipeError("\n".join(refused))
     return recipe, dropped
 
 

@@ -231,10 +231,9 @@ def run_data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[S
     bare = list(_bare_folders(recipe))
     yield from (StartFinding("data", "missing", f"{path}: doesn't exist yet") for path in missing)
     yield from bare
-    for path in () if missing else data_paths(recipe):
-        for text in ignored_by_build(path, recipe.source):
-            yield StartFinding("data", "note" if begun else "missing", text)
-    if missing or bare:
+    built = [] if missing else [text for path in data_paths(recipe) for text in ignored_by_build(path, recipe.source)]
+    yield from (StartFinding("data", "note" if begun else "missing", text) for text in built)
+    if missing or bare or (built and not begun):
         return
     notes = LoadReport()
     try:

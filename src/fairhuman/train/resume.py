@@ -172,8 +172,12 @@ def _mismatch(
 ) -> list[str]:
     """Return the lines of the error: what can't change, what may, and what to type."""
     changed = changes(earlier, recipe)
+    ends = "steps" in changed and all(one.validation.every == one.steps for one in (earlier, recipe))
+    if ends and "validation.every" in fixed:  # a comparison measures at the end, so that it follows from the steps
+        del changed["validation.every"]
+        fixed = ["steps", *(name for name in fixed if name not in ("steps", "validation.every"))]
     own = shlex.join(["fairhuman", "train", str(recipe.out / "recipe.yaml")])
-    longer = "steps" in fixed and recipe.steps > earlier.steps
+    longer = "steps" in fixed and recipe.steps > earlier.steps and not ends
     if longer and (at_step == earlier.steps or "schedule.name" not in fixed):
         fixed = [name for name in fixed if name != "steps"]
     free = [name for name in changed if name not in (*fixed, "steps")]

@@ -138,6 +138,13 @@ class FairnessSettings(Settings):
         default={}, description="of a strategy that another package adds: arguments of its class, by name"
     )
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _by_name(cls, weights: object) -> object:
+        if isinstance(weights, Mapping):
+            return weights
+        raise ValueError("expected a weight for each objective by its name, such as {global: 1, face: 0.5, hand: 2}")
+
 
 class ObjectiveSettings(Settings):
     """The objectives of a step, besides the `regions`."""

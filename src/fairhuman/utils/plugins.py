@@ -12,6 +12,7 @@ STRATEGIES = "fairhuman.strategies"
 SOURCES = "fairhuman.sources"
 METRICS = "fairhuman.metrics"
 DETECTORS = "fairhuman.detectors"
+LEFT_OUT = {"torchjd:FAMO": "FAMO is left out on purpose, as it needs the losses once more after each step"}
 _NOUNS = {STRATEGIES: "strategy", SOURCES: "source", METRICS: "metric", DETECTORS: "detector"}
 
 
@@ -29,6 +30,8 @@ def check_name(name: str, known: Iterable[str], group: str) -> str:
     names = [*known, *plugin_names(group)]
     if name in names:
         return name
+    if name in LEFT_OUT:
+        raise ValueError(LEFT_OUT[name])
     near = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean {near[0]!r}? It " if near else ""
     others = f"a {_NOUNS[group]} of an installed package (see fairhuman doctor)"

@@ -431,6 +431,14 @@ def test_a_dry_run_names_weights_prompts_and_data_that_are_missing(tmp_path: Pat
     assert "as evaluate.inception.weights=PATH. Or leave 'fid' out of evaluate.metrics" in missing[2]
 
 
+def test_prompts_of_a_data_set_that_does_not_exist_are_not_ok(tmp_path: Path) -> None:
+    values = {**VALUES, "out": str(tmp_path / "out")}
+    values["sampling"] = {**VALUES["sampling"], "data": str(tmp_path / "none"), "count": 5}
+    recipe = config.build(ReproduceRecipe, values, origin="recipe")
+    found = [finding.line() for finding in findings(recipe) if "prompts" in finding.line() or "none" in finding.line()]
+    assert found == [f"missing data: {tmp_path / 'none'}: doesn't exist yet"]
+
+
 def test_a_recipe_of_another_command_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as told:
         ReproduceRecipe.load(RECIPES / "lora-small.yaml")
@@ -439,6 +447,8 @@ def test_a_recipe_of_another_command_is_refused_in_a_sentence(tmp_path: Path) ->
     )
     with pytest.raises(RecipeError, match=r"this is a recipe of `fairhuman reproduce`, as it has `cells`$"):
         load_recipe(recipe_file(tmp_path))
+    with pytest.raises(RecipeError, match=r"this is a recipe of `fairhuman reproduce`, as it has `sampling`$"):
+        CompareRecipe.load(recipe_file(tmp_path))
 
 
 def test_the_full_size_tables_are_the_papers_runs() -> None:

@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fairhuman.data.pictures.decode import DEFAULT_LIMITS
 from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.dataset import PeopleDataset
-from fairhuman.record import IGNORE, Box, DerivedMask, HumanRecord
+from fairhuman.data.samples.ignored import IgnoredArea
+from fairhuman.data.sources.check import decode_record
+from fairhuman.record import IGNORE, SUBJECT, Box, DerivedMask, HumanRecord
 from fairhuman.regions.transforms import JointTransform
 from helpers.tiny_pictures import encoded, picture
 
@@ -102,3 +105,43 @@ def test_almost_all_is_all() -> None:
     assert float(dataset([record(masks={IGNORE: grey})])[0].ignored_hw.min()) == 1.0
     half = encoded(Image.new("L", (32, 32), 128))
     assert float(dataset([record(masks={IGNORE: half})])[0].ignored_hw.max()) == pytest.approx(128 / 255)
+
+
+def test_a_region_that_lies_mostly_in_what_is_ignored_is_a_warning() -> None:
+    """Masks of faces alone: a quarter of the picture counts, and no hand is in it."""
+    outside = DerivedMask(painted(slice(0, 8)), inverted=True)
+    boxes = {"face": (Box(0, 4, 8, 20),), "hand": (Box(20, 4, 30, 20), Box(12, 4, 18, 20))}
+    records = [record(boxes=boxes, masks={IGNORE: outside}), record(boxes=boxes)]
+    assert IgnoredArea.of(records[:1], (IGNORE,), ("face", "hand"), DEFAULT_LIMITS).lines() == [
+        "ignore: 75 % of the area counts for no objective",
+        "warning: 100 % of hands lie mostly in what is ignored; source.mask=subject counts the whole picture and makes "
+        "the masks an objective beside it",
+    ]
+    half = IgnoredArea.of(records, (IGNORE,), ("face", "hand"), DEFAULT_LIMITS).lines()
+    assert half == ["ignore: 38 % of the area counts for no objective"]  # of both pictures, and half of the hands
+    assert IgnoredArea.of(records[1:], (IGNORE,), ("face", "hand"), DEFAULT_LIMITS).lines() == []
+
+
+def test_boxes_that_are_ignored_do_not_count_as_whole_in_view() -> None:
+    boxes = {"hand": (Box(20, 4, 30, 20),)}
+    seen = dataset([record(boxes=boxes)])[0]
+    hidden = dataset([record(boxes=boxes, masks={IGNORE: painted(slice(18, 32))})])[0]
+    assert seen.whole_r2.tolist() == [[1, 1], [1, 1]]
+    assert hidden.whole_r2.tolist() == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("masks", "kept", "found"),
+    [
+        ({SUBJECT: painted()}, [], ["mask of subject"]),
+        ({SUBJECT: painted(slice(0, 1))}, [SUBJECT], []),
+        ({IGNORE: DerivedMask(painted(), inverted=True)}, [IGNORE], ["mask of ignore"]),
+        ({IGNORE: painted()}, [IGNORE], []),  # ignores nothing
+    ],
+)
+def test_an_empty_mask_is_named(masks, kept, found) -> None:
+    checked, _, findings = decode_record(record(masks=masks), DEFAULT_LIMITS)
+    assert list(checked.masks) == kept
+    assert [finding.value for finding in findings if finding.reason == "mask is empty"] == found
+    if SUBJECT in masks:
+        assert (checked.annotated(SUBJECT), checked.has(SUBJECT)) == (True, bool(kept))

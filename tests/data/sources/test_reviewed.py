@@ -80,6 +80,13 @@ def test_decisions_after_it_was_applied_are_named(folder: Path, decide: Callable
     assert captions(folder) == (["person 0"], ["review is newer than what was applied"])
 
 
+def test_a_database_that_was_only_touched_is_not_newer(folder: Path, decide: Callable[..., None]) -> None:
+    decide("0.png", "keep", None, None)
+    apply_review(folder)
+    os.utime(folder / "reviewed.jsonl", (1e9, 1e9))
+    assert captions(folder) == (["person 0"], [])
+
+
 def test_prompts_of_files_and_sets(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a hat\n\n a coat \n")
     assert prompts_at(tmp_path / "prompts.txt") == ["a hat", "a coat"]

@@ -354,7 +354,8 @@ def test_unused_columns_are_named(tmp_path):
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row), encoding="utf-8")
     lines = check_dataset(tmp_path).lines()
     ignored = "ignore: part of 1 of 1 picture by boxes; these parts count for no objective, the rest does"
-    assert lines[1:] == [ignored, "columns 'shoes' and 'licence' are not used"]
+    share = "ignore: 3 % of the area counts for no objective"
+    assert lines[1:] == [share, ignored, "columns 'shoes' and 'licence' are not used"]
     assert check_dataset(tmp_path).good
     assert "column 'shoes' is not used" not in check_dataset(tmp_path, regions=("shoes",)).lines()
     report = LoadReport()

@@ -49,6 +49,20 @@ def test_what_the_hub_does_not_give_is_named(source: WeightsSource, given: str |
         source.check(given, "evaluate.")
 
 
+def test_a_hub_that_cannot_be_reached_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of the connection have no base class of Python's own."""
+
+    class ConnectError(Exception):
+        pass
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    with pytest.raises(WeightsError, match=r"isn't in the hub's local cache and .*; give a local path"):
+        FILE.check(None)
+
+
 @pytest.mark.parametrize(
     ("source", "given", "message"),
     [

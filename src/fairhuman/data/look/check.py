@@ -8,6 +8,7 @@ from typing import Any, get_args
 from fairhuman.data.look.reading import DEFAULT_SETTINGS, REGIONS, ignored_by_build, open_dataset
 from fairhuman.data.pictures.decode import TRANSPARENT
 from fairhuman.data.pictures.notes import LoadReport, Note
+from fairhuman.data.samples.ignored import IgnoredArea
 from fairhuman.data.sources import SourceSettings, source_format
 from fairhuman.data.sources.columns import unused_columns
 from fairhuman.data.sources.counts import PhotoCount
@@ -39,7 +40,7 @@ class CheckSummary:
         usable: number of records that training can use.
         report: all notes, in the order of their files and lines.
         photos: the usable records, with masks and repeats.
-        ignored: in how many of them a part is ignored.
+        ignored, ignored_area: in how many of them a part is ignored, and how much.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class CheckSummary:
     report: LoadReport
     photos: PhotoCount = field(default_factory=PhotoCount)
     ignored: IgnoredCount = field(default_factory=IgnoredCount)
+    ignored_area: IgnoredArea = field(default_factory=IgnoredArea)
 
     @property
     def good(self) -> bool:
@@ -59,7 +61,7 @@ class CheckSummary:
         """The summary as text: counts by action and reason, with the locations of the first examples."""
         counts, first = self.report.counts(), self._first(examples)
         lines = [f"{self.path}: {self.usable} of {self.found} records are usable, read as {self.kind}"]
-        lines += [*self.photos.lines(), *self.ignored.lines(), *self.report.unused_lines()]
+        lines += [*self.photos.lines(), *self.ignored_area.lines(), *self.ignored.lines(), *self.report.unused_lines()]
         for action in get_args(Action):
             if action in counts:
                 lines.append(f"{action} ({MEANING[action]}): {sum(counts[action].values())}")
@@ -118,12 +120,14 @@ def check_dataset(
     report = LoadReport()
     first_seen: dict[bytes, str] = {}
     usable, photos, ignored = 0, PhotoCount(), IgnoredCount()
+    area = IgnoredArea(regions=(*REGIONS, *regions), limits=settings.limits)
     columns: set[str] = set()
     held: dict[str, Any] = {}  # columns that hold something
     for decoded in dataset.decoded_records(report):
         usable += 1
         photos.add_record(decoded.record)
         ignored.add(decoded.record)
+        area.add(decoded.record)
         columns |= decoded.row.values.keys()
         held |= {name: value for name, value in decoded.row.values.items() if value is not None and name != "masks"}
         first = first_seen.setdefault(decoded.sha256[:16], decoded.row.location)
@@ -138,7 +142,7 @@ def check_dataset(
     report.unused += unused_columns([held], source_format(dataset.kind).picture, (*REGIONS, *regions))
     report.notes.sort(key=lambda note: (note.file, note.line or 0))
     progress("check", usable, usable)
-    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos, ignored)
+    return CheckSummary(path, dataset.kind, usable + len(report.skipped()), usable, report, photos, ignored, area)
 
 
 def note_text(note: Note) -> str:

@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
+
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.review.events import DROP, FILE, KEEP, Decision, open_review, standing_decisions
+from fairhuman.data.review.events import DROP, EVENTS, FILE, KEEP, Decision, open_review, standing_decisions
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
-from fairhuman.data.sources.review import REVIEWED
+from fairhuman.data.sources.review import LAST_EVENT, REPORT, REVIEWED
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import transaction
-
-REPORT = "review.json"
 
 
 def apply_review(folder: Path, settings: ReviewSettings | None = None) -> ReviewSummary:
@@ -40,6 +40,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     try:
         with transaction(engine) as connection:
             decisions = standing_decisions(connection)
+            last = connection.execute(select(func.max(EVENTS.c.id))).scalar()
     finally:
         engine.dispose()
     if not decisions:
@@ -52,7 +53,8 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     disputed = [key for key, each in found.items() if each.verdict is None]
     with writing(folder):
         write_text(folder / REVIEWED, "".join(f"{json.dumps(row, default=str)}\n" for row in kept))
-        write_json(folder / REPORT, {"counts": asdict(summary), "dropped": dropped, "disputed": disputed})
+        report = {"counts": asdict(summary), "dropped": dropped, "disputed": disputed, LAST_EVENT: last}
+        write_json(folder / REPORT, report)
     return summary
 
 

@@ -210,11 +210,13 @@ class PeopleDataset(Dataset[Sample]):
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
         regions = self._regions_in_view(record, annotations, moved, draw, frame)
         ignored_hw = self._ignored(moved, frame) if self.ignores else None
+        masks_rhw = regions.masks_rhw if ignored_hw is None else without(regions.masks_rhw, ignored_hw)
+        ignored_r = regions.masks_rhw.flatten(1).any(1) & ~masks_rhw.flatten(1).any(1)  # nothing of the region is left
         hidden = self._hidden_conditions(position)
         shown = {name: item for name, item in conditions.items() if name not in hidden}
         return Sample(
             picture_chw=_to_input(moved["picture"]) if "picture" in moved else None,
-            masks_rhw=regions.masks_rhw if ignored_hw is None else without(regions.masks_rhw, ignored_hw),
+            masks_rhw=masks_rhw,
             known_r=regions.known_r,
             boxes=regions.boxes,
             caption="" if dropped else record.caption,
@@ -237,7 +239,7 @@ class PeopleDataset(Dataset[Sample]):
             view=view,
             moments_2chw=moments,
             ignored_hw=ignored_hw,
-            whole_r2=regions.whole_r2,
+            whole_r2=regions.whole_r2 * ~ignored_r[:, None],
             caption_dropped=dropped and record.caption != "",
         )
 

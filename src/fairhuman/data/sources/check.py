@@ -11,11 +11,13 @@ from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.data.sources.rows import STAGE as READ
-from fairhuman.record import Box, Finding, HumanRecord
+from fairhuman.record import IGNORE, SUBJECT, Box, Finding, HumanRecord
 from fairhuman.regions.boxes import clip_boxes
 
 STAGE = "check"
 MASK_SIZE = "mask has not the size of its picture"
+EMPTY_MASK = "mask is empty"
+_BLACK = 8  # of 255: compression leaves remainders
 
 
 def check_records(
@@ -71,12 +73,14 @@ def _check(full: bool, limits: PictureLimits, record: HumanRecord) -> tuple[Huma
 def decode_record(record: HumanRecord, limits: PictureLimits) -> tuple[HumanRecord, Image.Image, list[Finding]]:
     """Decode a record's picture and painted masks: the corrected record, the upright picture, and the findings.
 
+    An empty mask of `subject` says that the picture has none.
+
     Raises:
         PictureError: the picture can't be used.
     """
     picture = decode(record.image, limits).picture
     checked, findings = correct_size(record, *picture.size)
-    masks = dict(checked.masks)
+    masks, boxes = dict(checked.masks), dict(checked.boxes)
     for region, mask in checked.masks.items():
         try:
             painted = decode_mask(mask, limits)
@@ -85,7 +89,20 @@ def decode_record(record: HumanRecord, limits: PictureLimits) -> tuple[HumanReco
         except PictureError as error:
             del masks[region]
             findings.append(error.finding._replace(action="dropped", value=f"mask of {region}: {error.finding.value}"))
-    return replace(checked, masks=masks), picture, findings
+            continue
+        if not _is_empty(region, painted):
+            continue
+        findings.append(Finding("warned", EMPTY_MASK, f"mask of {region}"))
+        if region == SUBJECT:
+            del masks[region]
+            boxes[region] = ()
+    return replace(checked, masks=masks, boxes=boxes), picture, findings
+
+
+def _is_empty(region: str, painted: Image.Image) -> bool:
+    """Whether the one mask that other trainers know has nothing in it, so that as `ignore` it covers all."""
+    levels = painted.histogram()
+    return (region == SUBJECT and not any(levels[_BLACK:])) or (region == IGNORE and not any(levels[: 256 - _BLACK]))
 
 
 def correct_size(record: HumanRecord, width: int, height: int) -> tuple[HumanRecord, list[Finding]]:

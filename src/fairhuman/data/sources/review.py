@@ -2,13 +2,17 @@
 
 import os
 import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import STAGE
 from fairhuman.record import Finding
+from fairhuman.utils.parse import parse_json
 
 DECISIONS, REVIEWED = "review.sqlite", "reviewed.jsonl"
+REPORT, LAST_EVENT = "review.json", "last_event"  # what was applied, and up to which decision
 LOG = f"{DECISIONS}-wal"  # decisions that SQLite has not yet moved into the database
 
 
@@ -21,10 +25,22 @@ def note_review(folder: Path, report: LoadReport) -> None:
     """Warn of decisions that have not been applied, so that they aren't in the rows that are read."""
     decided = [_time(folder / name) for name in (DECISIONS, LOG)]
     applied = _time(folder / REVIEWED)
-    if max(decided) > applied:
+    if max(decided) > applied and not (applied and _same_events(folder)):
         reason = "review is newer than what was applied" if applied else "review is not applied"
         advice = f"fairhuman data review {shlex.quote(str(folder))} --apply"
         report.add(DECISIONS, STAGE, Finding("warned", reason, advice))
+
+
+def _same_events(folder: Path) -> bool:
+    """Whether what was applied holds every decision; a file's time also changes where a server ends."""
+    try:
+        report = parse_json((folder / REPORT).read_text(encoding="utf-8"))
+        address = f"{(folder / DECISIONS).absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            last = connection.execute("SELECT max(id) FROM event").fetchone()[0]
+        return last is not None and bool(last == report[LAST_EVENT])
+    except (OSError, ValueError, KeyError, TypeError, sqlite3.Error):  # not known: the times decide
+        return False
 
 
 def _time(path: Path) -> float:

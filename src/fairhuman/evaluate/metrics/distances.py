@@ -102,7 +102,8 @@ def size_warning(n: int, width: int) -> str | None:
     if n <= width:
         return (
             f"{n} pictures can't fill the covariance of {width} features (at least {width + 1} can): the Fréchet "
-            "distance is far too large; compare it only with sets of the same size, and prefer the kernel distance"
+            "distance is far too large; compare it only with sets of the same size, and prefer the kernel distance "
+            "(KID of metrics=[fid], whose weights are a download)"
         )
     if n < ENOUGH:
         return (

@@ -68,7 +68,7 @@ class WeightsSource:
         except (OSError, ValueError):
             try:
                 HfApi().model_info(found[0], timeout=5.0)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # of the network, of the hub, or its offline mode
                 raise self._unavailable(error, given, found[0], section) from error
 
     def _local(self, given: str | None, section: str) -> Path | tuple[str, str | None]:
