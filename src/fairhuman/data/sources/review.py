@@ -13,6 +13,7 @@ from fairhuman.utils.parse import parse_json
 
 DECISIONS, REVIEWED = "review.sqlite", "reviewed.jsonl"
 REPORT, LAST_EVENT = "review.json", "last_event"  # what was applied, and up to which decision
+_STEPS = 10_000  # of SQLite's machine; the last decision takes a dozen
 LOG = f"{DECISIONS}-wal"  # decisions that SQLite has not yet moved into the database
 
 
@@ -33,10 +34,13 @@ def note_review(folder: Path, report: LoadReport) -> None:
 
 def _same_events(folder: Path) -> bool:
     """Whether what was applied holds every decision; a file's time also changes where a server ends."""
+    if not all(path.is_file() and not path.is_symlink() for path in (folder / REPORT, folder / DECISIONS)):
+        return False
     try:
         report = parse_json((folder / REPORT).read_text(encoding="utf-8"))
         address = f"{(folder / DECISIONS).absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as connection:
+            connection.set_progress_handler(lambda: 1, _STEPS)  # a stranger's view may have no end
             last = connection.execute("SELECT max(id) FROM event").fetchone()[0]
         return last is not None and bool(last == report[LAST_EVENT])
     except (OSError, ValueError, KeyError, TypeError, sqlite3.Error):  # not known: the times decide
