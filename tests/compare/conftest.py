@@ -18,7 +18,7 @@ def train(monkeypatch):
     effects = {"ls": (0.02, -0.01, -0.03), "mpd": (0.0, -0.03, -0.03), "si": (0.01, -0.02, -0.03)}
     trained, broken = [], set()
 
-    def run_jobs(jobs, display, at_once, ended):
+    def run_jobs(jobs, display, at_once, ended, stage):
         for job in jobs:
             recipe = config.load(ablation.TrainRecipe, job.log.with_suffix(".yaml"))
             trained.append(recipe)
