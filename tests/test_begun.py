@@ -244,6 +244,9 @@ def test_a_study_still_has_its_answers_and_takes_more(begun: Callable[[str], Pat
     assert (found["settings"].pop("equalize"), found["settings"].pop("place_minutes")) == (False, 60.0)
     assert found["settings"].pop("ranks") is False
     assert [found[who][name].pop("ranks") for who in ("everybody", "kept") for name in found[who]] == [{}] * 4
+    questions = [question for who in ("everybody", "kept") for question in found[who].values()]
+    meetings = [meeting for question in questions for meeting in question["meetings"]]
+    assert [meeting.pop("joint") for meeting in meetings] == [meeting["share"] for meeting in meetings]  # two methods
     assert close(found, expected, tolerance=1e-6)
     assert (folder / "report" / "report.html").stat().st_size > 1000
     run(*LINKS, "--out", folder / "links.csv")
