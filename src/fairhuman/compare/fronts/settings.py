@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from fairhuman.config import Settings
+from fairhuman.regions.settings import GLOBAL
 
 STEPS, COMPUTE = "equal steps", "equal compute"
 REGIONS = "regions"  # mean change of all but the global loss
@@ -56,7 +57,7 @@ class PredictionSettings(Settings):
             )
         if self.family is None and "budget" in self.model_fields_set:
             raise ValueError("budget is for the hypervolume of a family: name one, or remove budget")
-        if self.family is None and self.loss == "global":
+        if self.family is None and self.loss == GLOBAL:
             raise ValueError("loss must be a region or regions: the global loss is what a point costs")
         return self
 
