@@ -10,6 +10,7 @@ from fairhuman import config
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SheetSettings
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.errors import RecipeError
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.recipe import TrainRecipe
@@ -267,3 +268,8 @@ def test_a_mistake_is_blamed_on_the_place_where_it_is(tmp_path: Path) -> None:
 def test_spaces_around_the_sign_are_named(typed: list[str]) -> None:
     with pytest.raises(RecipeError, match="expected key=value without spaces around ="):
         config.overridden({}, typed)
+
+
+def test_a_refused_address_is_shown_without_its_password() -> None:
+    with pytest.raises(RecipeError, match=r"no user and password.*found 'https://\.\.\.@host/v1'"):
+        config.build(BuildRecipe, {}, ["data=a", "out=b", "caption.endpoint.base_url=https://me:pass1@host/v1"])

@@ -112,6 +112,7 @@ COMMANDS = (
             ("detect.person=whole-body",),
             ("caption.kind=endpoint",),
             ("caption.endpoint.base_url=localhost",),
+            ("caption.endpoint.base_url=https://me:secret@example.org/v1",),
             ("caption.template.phrases={hat: ''}",),
             ("condition.pose=whole-body",),
         ),

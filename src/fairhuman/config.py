@@ -281,7 +281,12 @@ def _explain(kind: type[BaseModel], origin: str, places: Mapping[str, str], prob
     message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
     if own and name not in places:
         origin = _place_named(message, places) or origin
-    return f"{origin}: {name}: {message}, found {problem['input']!r}" if name else f"{origin}: {message}"
+    return f"{origin}: {name}: {message}, found {_shown(problem['input'])}" if name else f"{origin}: {message}"
+
+
+def _shown(found: Any) -> str:
+    """A value for a message, without the user and password of an address."""
+    return re.sub(r"://[^/\s'\"]*@", "://...@", repr(found))
 
 
 def _place_named(message: str, places: Mapping[str, str]) -> str | None:

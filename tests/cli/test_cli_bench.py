@@ -72,7 +72,7 @@ def test_settings_without_effect_are_refused_or_named(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(noise, "write_noise", lambda *_: None)  # a dry run reads none of it
-    said = "bench: fairness.alpha=7 has no effect with strategy=mpd; it needs strategy=alpha"
+    said = "the command line: fairness.alpha=7 has no effect with strategy=mpd; it needs strategy=alpha"
     assert said in typed("bench", "--dry-run", "strategy=mpd", "fairness.alpha=7")[2]
     assert typed("bench", "--dry-run", "kind=full")[0] == 0, "the noise's own rank is no setting of the user's"
     recipe = tmp_path / "recipe.yaml"

@@ -370,6 +370,10 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> No
     path.write_bytes(b"\x80\x02" + bytes(64))
     with pytest.raises(ModelError, match=r"^x: expected a \.safetensors file, found a pickle file"):
         read_header(path, "x")
+    text = b"{" + b" " * 16_000_000
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(ModelError, match=r"^x: its header must have at most 16,000,000 bytes, found 16,000,001"):
+        read_header(path, "x")
 
 
 def test_tensors_that_fit_no_layer_or_are_missing_are_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_a_run_trains_on_what_viewers_show_and_counts_it(make_recipe: MakeRecipe
     names[2].write_bytes(encoded(red, icc_profile=rgb_profile()))
     data = load_data(make_recipe("run", "validation.every=0", data=str(photos)), LoadReport())
     assert data.lines() == [
+        "6 captions: 1 different text, 'x'",
         "1 x colours converted to sRGB by their profile",
         "1 x colour profile can't be used, colours taken as sRGB",
     ]

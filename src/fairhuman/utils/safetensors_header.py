@@ -9,7 +9,7 @@ from typing import Any
 from fairhuman.errors import FairHumanError, ModelError
 from fairhuman.utils.parse import parse_json
 
-_LARGEST = 100_000_000  # bytes of a header, as in the format's own library
+_LARGEST = 16_000_000  # bytes of a header; SDXL in one file has 0.3 MB, a LoRA's list of tags may have some more
 _STARTS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -59,6 +59,8 @@ def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError)
             for begin, kind in _STARTS.items():
                 if start.startswith(begin) and start[8:9] != b"{":
                     raise error(f"{name}: expected a .safetensors file, found {kind}")
+            if 8 + length <= size and length > _LARGEST and start[8:9] == b"{":
+                raise error(f"{name}: its header must have at most {_LARGEST:,} bytes, found {length:,}")
             if len(start) < 8 or length > _LARGEST or start[8:9] != b"{":
                 raise error(f"{name}: expected a .safetensors file, found another format ({size:,} bytes)")
             file.seek(8)

@@ -85,7 +85,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Tabl
     except FileNotFoundError:
         raise
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: is damaged ({error}); delete it and run the same command again") from error
+        said = " ".join(str(error).split())  # Arrow's messages may have several lines
+        raise DataError(f"{path}: is damaged ({said}); delete it and run the same command again") from error
 
 
 def write_table(table: pyarrow.Table, path: Path, **options: Any) -> None:
