@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import typer
 from packaging.requirements import Requirement
-from PIL import Image
 
 from fairhuman.cli.app import app
 from fairhuman.cli.extras import COMMANDS, EXTRAS, missing_extra
@@ -23,6 +22,7 @@ from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from helpers.figures import write_figures
 from helpers.hidden import canonical, run_seeing, with_requirements
 from helpers.places import RECIPES
+from helpers.tiny_pictures import noise
 
 ROOT = Path(__file__).parents[1]
 TORCH = with_requirements(["torch"])
@@ -167,7 +167,7 @@ def test_an_extra_is_enough_for_its_commands(extra: str, tmp_path: Path) -> None
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(2):
-            Image.effect_noise((64, 64), 40).convert("RGB").save(tmp_path / name / f"{number}.png")
+            noise(64, 64, 40, seed=10 * len(methods) + number).convert("RGB").save(tmp_path / name / f"{number}.png")
         methods += ["--method", f"{name}={tmp_path / name}"]
     arguments = {
         "train": ("train", recipe, f"data={people}", f"out={out}", "--dry-run"),

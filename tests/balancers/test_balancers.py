@@ -1,5 +1,6 @@
 """Balancers of other papers: each gives the direction that torchjd gives from the gradients themselves."""
 
+import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from fairhuman.fairness import GradientBalancing, LossWeighting, strategy_named
 from fairhuman.train.fairness import build_strategy
 from fairhuman.train.recipe import TrainRecipe
 
-for needed in ("torchjd", "quadprog", "qpsolvers", "cvxpy"):
+for needed in ("torchjd", "quadprog", "qpsolvers", "cvxpy", "clarabel"):
     pytest.importorskip(needed, reason=f"{needed} isn't installed; it comes with the extra 'balancers'")
 
 from torchjd import aggregation as theirs  # noqa: E402 - skipped without them
@@ -60,6 +61,49 @@ def test_the_direction_is_that_of_torchjd(name: str) -> None:
     for seed, direction in enumerate(expected):
         found = torch.tensor(ours.weights(gram(seed)), dtype=torch.float64) @ jacobian(seed)
         torch.testing.assert_close(found, direction, rtol=1e-5, atol=1e-6)
+
+
+def two_objectives(name: str, gram_22: Tensor) -> tuple[float, float]:
+    """The weights of two conflicting gradients with M = [[a, c], [c, b]], c < 0, by the papers' formulas."""
+    (a, c), (_, b) = gram_22.tolist()
+    if name in ("PCGrad", "GradVac", "UPGrad"):  # g_1 - c / b g_2 and g_2 - c / a g_1; GradVac begins at cosine 0
+        share = 0.5 if name == "UPGrad" else 1.0
+        return share * (1 - c / a), share * (1 - c / b)
+    if name == "MGDA":  # the point of the line between them that is nearest to 0, or an end
+        first = min(max((b - c) / (a + b - 2 * c), 0.0), 1.0)
+        return first, 1 - first
+    if name == "DualProj":  # at most one of the two has a negative product with their mean
+        return 0.5 - min(a + c, 0) / (2 * a), 0.5 - min(b + c, 0) / (2 * b)
+    if name == "IMTLG":
+        first, second = math.sqrt(b) - c / math.sqrt(a), math.sqrt(a) - c / math.sqrt(b)
+        return first / (first + second), second / (first + second)
+    if name == "AlignedMTL":  # sqrt(smallest eigenvalue) M^(-1/2) / 2
+        root = math.sqrt(a * b - c * c)
+        trace = math.sqrt(a + b + 2 * root)  # of M^(1/2) = (M + root I) / trace
+        smallest = (a + b - math.sqrt((a - b) ** 2 + 4 * c * c)) / 2
+        factor = math.sqrt(smallest) / (2 * trace * root)
+        return factor * (b + root - c), factor * (a + root - c)
+    assert name == "CAGrad"  # its dual problem in one variable, by search
+    x = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    squared = a * x**2 + 2 * c * x * (1 - x) + b * (1 - x) ** 2
+    to_mean = (x * (a + c) + (1 - x) * (b + c)) / 2
+    radius = 0.4 * math.sqrt(a + 2 * c + b) / 2
+    best = int((to_mean + radius * squared.sqrt()).argmin())
+    step = radius / math.sqrt(float(squared[best]))
+    return 0.5 + step * float(x[best]), 0.5 + step * (1 - float(x[best]))
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if " " not in name and name != "ConFIG"])
+@pytest.mark.parametrize(
+    "gram_22", [[[1.0, -0.4], [-0.4, 0.5]], [[4.0, -0.5], [-0.5, 0.3]], [[2.0, -0.1], [-0.1, 2.0]]]
+)
+def test_weights_of_two_conflicting_objectives_are_those_of_the_papers(name: str, gram_22: list[list[float]]) -> None:
+    m = torch.tensor(gram_22, dtype=torch.float64)
+    mean = m.diagonal().mean()  # which the weights are independent of
+    for scaled in (m, 7 * m):
+        found = torch.tensor(PAIRS[name][0]().weights(scaled), dtype=torch.float64)
+        expected = torch.tensor(two_objectives(name, m / mean), dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_gradients_of_these_problems_conflict() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from fairhuman.cli.options import named_places
 from fairhuman.errors import RecipeError
@@ -16,6 +15,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import MoleSettings
 from helpers.figures import write_figures
 from helpers.places import RECIPES
+from helpers.tiny_pictures import noise
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -26,7 +26,7 @@ def pictures(tmp_path: Path) -> Path:
     for name, spread in (("a", 40), ("b", 80)):
         (tmp_path / name).mkdir()
         for number in range(3):
-            Image.effect_noise((64, 48), spread).convert("RGB").save(tmp_path / name / f"{number}.png")
+            noise(64, 48, spread, seed=spread + number).convert("RGB").save(tmp_path / name / f"{number}.png")
     (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
     return tmp_path
 

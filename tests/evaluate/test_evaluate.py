@@ -24,15 +24,16 @@ from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings, Group
+from helpers.tiny_pictures import noise
 
 
 @pytest.fixture
 def folders(tmp_path):
     """Six pictures of a method, the same ones blurred, and a reference of eight."""
-    for name, count in (("sharp", 6), ("blurred", 6), ("reference", 8)):
+    for name, count, first in (("sharp", 6, 0), ("blurred", 6, 0), ("reference", 8, 100)):
         (tmp_path / name).mkdir()
         for number in range(count):
-            image = Image.effect_noise((64, 48), 40 + 10 * number).convert("RGB")
+            image = noise(64, 48, 40 + 10 * number, first + number).convert("RGB")
             if name == "blurred":
                 image = image.filter(ImageFilter.GaussianBlur(3))
             info = PngInfo()

@@ -10,6 +10,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import read_pictures
+from helpers.tiny_pictures import noise
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_captions_and_boxes_of_a_data_set_count(tmp_path, read):
 
 def test_bad_pictures_are_noted_and_looked_at_once(tmp_path, read, monkeypatch):
     draw(tmp_path / "x", "0.png", 0)
-    Image.effect_noise((64, 64), 50).save(tmp_path / "x" / "2.png")
+    noise(64, 64, 50).save(tmp_path / "x" / "2.png")
     whole = (tmp_path / "x" / "2.png").read_bytes()
     (tmp_path / "x" / "2.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "x" / "3.png").write_bytes(b"no picture")

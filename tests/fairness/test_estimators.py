@@ -28,7 +28,10 @@ from helpers.small_unet import (
 )
 from peak_memory import peak_allocated_bytes
 
-amortised = pytest.mark.parametrize("mode", ESTIMATORS)
+OFTEN = ("output", "split")  # the default, and the one that refuses most; the others in `make test-slow`
+MODES = [mode if mode in OFTEN else pytest.param(mode, marks=pytest.mark.slow) for mode in ESTIMATORS]
+amortised = pytest.mark.parametrize("mode", MODES)
+every_mode = pytest.mark.parametrize("mode", ESTIMATORS)
 takes_all = pytest.mark.parametrize("mode", [mode for mode in ESTIMATORS if mode != "split"])  # LoRA on attention alone
 
 
@@ -55,7 +58,7 @@ def test_the_direction_is_the_weighted_sum_of_gradients(mode: str, targets: str)
         torch.testing.assert_close(flat_grad(unet), direction / direction.norm(), rtol=0.0, atol=1e-5)
 
 
-@amortised
+@every_mode
 def test_weights_have_the_scale_of_exact_ones(mode: str) -> None:
     """‖d‖² = Σ √w for MPD, for the true ‖d‖, whatever the estimate of M was."""
     unet = small_unet()
@@ -117,7 +120,7 @@ def test_audits_are_exact_steps_that_report_the_cosine(mode: str) -> None:
     assert cosine(flat_grad(again), exact @ rows) == pytest.approx(audit.cosine, abs=1e-5)
 
 
-@amortised
+@every_mode
 def test_an_absent_objective_takes_no_part(mode: str) -> None:
     unet = small_unet()
     fair = fair_backward(unet, mode)

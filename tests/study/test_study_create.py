@@ -35,6 +35,7 @@ from fairhuman.study.study import (
 from fairhuman.utils.digest import DamageError
 from helpers.damage import flip
 from helpers.study_pictures import PROMPTS, draw, write_method
+from helpers.tiny_pictures import noise
 
 
 def boxed(picture: Picture) -> dict[str, list[Box]]:
@@ -94,10 +95,10 @@ def test_nothing_but_pixels_tells_methods_apart(tmp_path: Path) -> None:
     noisy = tmp_path / "MPD"
     noisy.mkdir()
     for number in range(8):
-        noise = Image.effect_noise((128, 96), 90).convert("RGB")
+        rough = noise(128, 96, 90, number).convert("RGB")
         exif = Image.Exif()
         exif[0x010E] = "secret"
-        noise.save(noisy / f"{number}.jpg", exif=exif, comment="secret", quality=40)
+        rough.save(noisy / f"{number}.jpg", exif=exif, comment="secret", quality=40)
     folder = tmp_path / "study"
     design, said = make(folder, {"base": base, "MPD": noisy}, study())
     assert "MPD: 5 of 5 pictures were downscaled or centre-cropped to the smallest size of their item." in said

@@ -8,12 +8,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fairhuman.data.look import built as look_built
 from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.look.show import SCRIPT, show_dataset
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.report.colours import colours
 from helpers.tiny_pictures import encoded, picture
@@ -42,6 +46,21 @@ def test_a_build_shows_its_rejected_rows(built, tmp_path):
     assert "0.png (metadata.jsonl:1): 40" in left_out
     assert "metadata.jsonl:9: " in left_out
     assert 'id="left-out"' not in shown(built, tmp_path, rejected=False)[1]
+
+
+def test_rejected_rows_beyond_the_examples_are_named(built, tmp_path, monkeypatch):
+    copied = tmp_path / "set"
+    shutil.copytree(built, copied)
+    table = copied / REJECTED
+    texts = {"stage": "filter", "reason": "many", "value": "3"}
+    rows = [{"key": f"{i}.png", "location": f"metadata.jsonl:{i}", **texts} for i in range(10)]
+    pq.write_table(pyarrow.Table.from_pylist(rows), table)
+    monkeypatch.setattr(look_built, "NAMED", 3)
+    left_out = shown(copied, tmp_path)[1].partition('id="left-out"')[2]
+    assert "filter: many " in left_out
+    assert "<summary>4 more</summary>" in left_out
+    assert [f"{i}.png (metadata.jsonl:{i}): 3" in left_out for i in range(10)] == [True] * 9 + [False]
+    assert f"1 more are in the table <code>{REJECTED}</code>" in left_out
 
 
 def test_a_build_without_its_source(built, tmp_path):

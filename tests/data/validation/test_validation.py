@@ -17,6 +17,7 @@ from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from helpers.figures import write_figures
+from helpers.tiny_pictures import noise
 
 SMALL = {"min_side": 64, "min_clarity_percentile": None, "unknown": "keep"}
 
@@ -167,7 +168,7 @@ def test_own_regions_and_painted_masks_come_along(source: Path, tmp_path: Path) 
         if number == 1:
             Image.new("L", size, 200).save(source / "ignore.png")
         if number == 2:
-            Image.effect_noise(size, 90).save(source / "bad.png")
+            noise(*size, 90).save(source / "bad.png")
             (source / "bad.png").write_bytes((source / "bad.png").read_bytes()[:-900])
 
     edit(source, add)

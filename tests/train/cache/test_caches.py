@@ -159,7 +159,7 @@ def test_with_variants_a_stopped_run_resumes_with_the_same_bits(make_recipe: Mak
 
 
 def test_a_changed_picture_is_re_encoded_and_reported(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
-    values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 12}
+    values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 3, "batch_size": 8}
     recipe = make_recipe(**values)
     filled(recipe)
     path = tmp_path / "data" / "images" / "00003.png"
@@ -224,7 +224,7 @@ def test_a_moved_data_set_is_recognised_by_its_pictures(make_recipe: MakeRecipe,
 
 
 def test_a_changed_caption_is_re_encoded(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
-    values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 12}
+    values = {"data": copied(people, tmp_path / "data"), "view": CENTER, "cache": BOTH, "steps": 3, "batch_size": 8}
     recipe = make_recipe(**values)
     filled(recipe)
     file = tmp_path / "data" / "metadata.jsonl"

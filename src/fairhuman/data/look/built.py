@@ -17,6 +17,7 @@ from fairhuman.utils.parse import parse_json
 from fairhuman.utils.tables import open_table, read_table
 
 MANIFEST = "manifest"
+NAMED = 1000  # rows of a reason that are named without a picture
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,27 @@ class RejectedExample:
     value: str
     record: HumanRecord | None = None
 
+    @property
+    def text(self) -> str:
+        """The row as a person finds it: its key, its place in the source, and the value that was found."""
+        label = f"{self.key} ({self.location})" if self.key not in ("", self.location) else self.location
+        return f"{label}: {self.value}" if self.value else label
+
 
 @dataclass
 class RejectedGroup:
-    """Rows rejected for one reason: their number, and the first ones as examples."""
+    """Rows rejected for one reason: their number, the first ones as examples, and up to `NAMED` more as text."""
 
     stage: str
     reason: str
     number: int = 0
     examples: list[RejectedExample] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def unnamed(self) -> int:
+        """Number of rows that are neither an example nor named."""
+        return self.number - len(self.examples) - len(self.others)
 
 
 def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
@@ -55,8 +68,11 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
                 for row in batch.to_pylist():
                     group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
                     group.number += 1
+                    example = RejectedExample(row["key"], row["location"], row["value"] or "")
                     if len(group.examples) < examples:
-                        group.examples.append(RejectedExample(row["key"], row["location"], row["value"] or ""))
+                        group.examples.append(example)
+                    elif len(group.others) < NAMED:
+                        group.others.append(example.text)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{file}: not a readable table of rejected rows ({error})") from error
     return list(groups.values())

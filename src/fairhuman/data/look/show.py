@@ -21,6 +21,7 @@ from fairhuman.data.look.reading import (
     require_usable,
 )
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.record import HumanRecord
@@ -174,6 +175,7 @@ def _page(
         number=number,
         groups=_rejected_cards(path, groups, source, palette),
         source_missing=bool(groups) and source is None,
+        table=REJECTED,
         notes=notes[:NOTES],
         script=SCRIPT,
     )
@@ -267,8 +269,7 @@ def _rejected_card(example: RejectedExample, source: DataSet | None, palette: di
     if source is not None and example.record is not None:
         bare = replace(example.record, masks={}, pose=None, depth=None)
         layers = draw_layers(source, Row(example.location, {}), bare, palette, LoadReport())
-    label = f"{example.key} ({example.location})" if example.key not in ("", example.location) else example.location
-    return RejectedCard(f"{label}: {example.value}" if example.value else label, layers)
+    return RejectedCard(example.text, layers)
 
 
 def _facts(
