@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fairhuman.demo.run import TITLES
@@ -62,6 +63,7 @@ def test_the_demo_s_pictures_are_where_the_page_says():
     assert int(shlex.split(command)[-1]) <= DemoSettings.model_fields["samples"].default
 
 
+@pytest.mark.slow
 def test_the_documented_way_from_pictures_to_a_report(tmp_path, servers, open_page):
     commands = documented()
     assert list(commands) == ["power", "create", "serve", "report"]

@@ -193,6 +193,7 @@ def test_all_parts_are_joined_and_nothing_is_done_twice(tmp_path: Path, faked: F
     assert (len(faked.drawn), len(faked.measured)) == asked
 
 
+@pytest.mark.slow
 def test_pictures_that_fail_cost_their_seed_alone(tmp_path: Path, faked: Faked) -> None:
     faked.broken = "one-learning-rate/weight-1/mpd/seed-2"
     recipe = recipe_of(tmp_path, tuning=None, tables={})
@@ -223,6 +224,7 @@ def test_pictures_that_fail_cost_their_seed_alone(tmp_path: Path, faked: Faked) 
     assert len(faked.measured) == measured + 1, "the other weight's pictures were measured"
 
 
+@pytest.mark.slow
 def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
     sampling = {**VALUES["sampling"], "data": str(tmp_path / "shown"), "lora_weights": [1.0]}
     recipe = recipe_of(tmp_path, sampling=sampling)
