@@ -125,6 +125,7 @@ def inner(kind: type) -> set[type]:
     return direct.union(*(inner(one) for one in direct), *(one.__mro__ for one in direct))
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Offline too: nothing is fetched by the build, and no page asks another host for a script, a style or a font."""
     done = subprocess.run(

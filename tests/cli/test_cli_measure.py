@@ -202,7 +202,13 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     assert "disk: about" in said
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("compare*.yaml")), ids=lambda path: path.name)
+COMPARISONS = [
+    pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name == "compare-sdxl.yaml" else [])
+    for path in sorted(RECIPES.glob("compare*.yaml"))  # that of SDXL's size computes its memory first
+]
+
+
+@pytest.mark.parametrize("recipe", COMPARISONS)
 def test_dry_runs_of_the_comparisons_of_the_repository(
     recipe: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
