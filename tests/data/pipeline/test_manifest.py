@@ -7,8 +7,11 @@ import pytest
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.manifest import list_source, numbered_files, read_block, read_blocks
+from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SOURCES
+from fairhuman.data.sources.rows import SourceSettings, records_from_rows
 from fairhuman.errors import DataError
+from fairhuman.record import FileSpan, TableCell
 from helpers.tiny_pictures import encoded, picture
 
 
@@ -136,3 +139,26 @@ def test_odd_values_come_back(source, tmp_path):
     listed(root, tmp_path / "m")
     (row,) = read_block(numbered_files(tmp_path / "m")[0])
     assert json.dumps(row.row(root).values) == json.dumps(odd)
+
+
+def test_a_row_can_state_no_file_of_its_own_outside_its_folder(source, tmp_path):
+    """What the JSON of a manifest names a path, span or cell comes from sources alone, never from a row's own text."""
+    (tmp_path / "private.png").write_bytes(encoded(picture(20, 20, 5)))
+    files = [{"!path": "../private.png"}, {"!span": ["../private.png", 0, 90]}, {"!cell": ["../t.parquet", 0, ["a"]]}]
+    root = source(
+        [{"file_name": file, "pose": file, "key": str(n), "masks": {"face": file}} for n, file in enumerate(files)]
+        + [{"file_name": "a.png", "attributes": {"!span": 5, "!!x": [{"!path": {}}]}}]
+    )
+    listed(root, tmp_path / "m", block_rows=9)
+    rows = [row.row(root) for row in read_block(numbered_files(tmp_path / "m")[0])]
+    assert [row.values["file_name"] for row in rows] == [*files, "a.png"]
+    assert rows[3].values["attributes"] == {"!span": 5, "!!x": [{"!path": {}}]}
+    (kept,) = records_from_rows(rows, root, "file_name", (), SourceSettings(), LoadReport())
+    assert kept.key == "a.png"
+
+
+def test_files_that_a_source_found_come_back_also_from_earlier_manifests(tmp_path):
+    found = {"a": FileSpan(tmp_path / "x.tar", 10, 5), "b": {"bytes": TableCell(tmp_path / "t.parquet", 3, ("b",))}}
+    text = '{"a":{"!span":["x.tar",10,5]},"b":{"bytes":{"!cell":["t.parquet",3,["b"]]}}}'
+    assert to_json(found, tmp_path) == text
+    assert from_json(text, tmp_path) == found
