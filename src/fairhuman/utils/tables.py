@@ -7,6 +7,7 @@ of its file. Files without checksums, of earlier versions and of other programs,
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,48 @@ import pyarrow.parquet
 
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.table_pages import most_decoded, rows_within
 
-BATCH_BYTES = 2**28  # bytes of the values that are read at once
+BATCH_BYTES = 2**27  # bytes of the values that are read at once
 
 
 def open_table(path: Path) -> Any:
-    """Open a file as `pyarrow.parquet.ParquetFile`, whose reads raise an OSError where a page is damaged."""
-    return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+    """Open a file as `pyarrow.parquet.ParquetFile`, whose reads raise an OSError where a page is damaged.
+
+    Columns are read page by page: of a sparse file, a whole one could be larger than the memory.
+    """
+    return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=2**16)
 
 
-def batch_rows(table: Any, group: int, columns: Collection[str], most: int) -> int:
+def batch_rows(path: Path, table: Any, group: int, columns: Collection[str], most: int) -> int:
     """Number of rows, from 1 to `most`, whose values of some columns take about `BATCH_BYTES` at most in memory.
 
-    A dictionary holds a value once, however many rows repeat it. So a row of columns with dictionaries counts as much
-    as those columns of the whole row group are said to.
-
     Args:
-        table: a file of `open_table`.
+        path: the file.
+        table: the same of `open_table`.
         group: number of the row group.
         columns: names of columns, or paths of their leaves.
         most: largest number of rows.
+
+    Raises:
+        pyarrow.ArrowInvalid: as `rows_within`.
     """
-    metadata = table.metadata.row_group(group)
-    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
-    size = sum(
-        chunk.total_uncompressed_size
-        for chunk in chunks
-        if any("DICTIONARY" in encoding for encoding in chunk.encodings)
-        and any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns)
-    )
-    return max(1, min(most, BATCH_BYTES // max(int(size), 1)))
+    names = set(columns)
+    leaves = [
+        number
+        for number in range(len(table.schema))
+        if not names.isdisjoint(accumulate(table.schema.column(number).path.split("."), "{}.{}".format))
+    ]
+    return rows_within(path, table, group, leaves, most, BATCH_BYTES)
+
+
+def read_batches(
+    path: Path, table: Any, columns: Sequence[str], most: int, groups: Sequence[int] | None = None
+) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of some columns, of all or some row groups, in batches of `batch_rows`."""
+    for group in range(table.num_row_groups) if groups is None else groups:
+        rows = batch_rows(path, table, group, columns, most)
+        yield from table.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 
 def is_damage(error: Exception) -> bool:
@@ -81,7 +94,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Tabl
     """
     try:
         with open_table(path) as file:
-            return file.read(columns=None if columns is None else list(columns), use_threads=False)
+            schema, left = file.schema_arrow, most_decoded(path)
+            wanted = [field for field in schema if columns is None or field.name in columns]
+            batches = []
+            for batch in read_batches(path, file, [field.name for field in wanted], 2**16):
+                left -= batch.nbytes
+                if left < 0:
+                    raise pyarrow.ArrowInvalid(f"takes more than {most_decoded(path) >> 20} MiB in memory")
+                batches.append(batch)
+            return pyarrow.Table.from_batches(batches, pyarrow.schema(wanted, schema.metadata))
     except FileNotFoundError:
         raise
     except (OSError, pyarrow.ArrowException) as error:

@@ -432,5 +432,5 @@ def test_few_rows_of_a_large_dictionary_are_read_at_once(tmp_path, monkeypatch):
     repeating(tmp_path / "a.parquet", 10_000, 50)
     monkeypatch.setattr(tables, "BATCH_BYTES", 50_000)
     with tables.open_table(tmp_path / "a.parquet") as table:
-        assert tables.batch_rows(table, 0, ["image"], 256) in (3, 4)
-        assert tables.batch_rows(table, 0, ["other"], 256) == 256
+        assert tables.batch_rows(tmp_path / "a.parquet", table, 0, ["image"], 256) in (3, 4)
+        assert tables.batch_rows(tmp_path / "a.parquet", table, 0, ["other"], 256) == 256

@@ -14,7 +14,7 @@ from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.utils.parse import parse_json
-from fairhuman.utils.tables import open_table, read_table
+from fairhuman.utils.tables import open_table, read_batches, read_table
 
 MANIFEST = "manifest"
 NAMED = 1000  # rows of a reason that are named without a picture
@@ -64,7 +64,7 @@ def rejected_groups(path: Path, examples: int) -> list[RejectedGroup]:
     groups: dict[tuple[str, str], RejectedGroup] = {}
     try:
         with open_table(file) as table:
-            for batch in table.iter_batches(columns=["key", "location", "stage", "reason", "value"]):
+            for batch in read_batches(file, table, ["key", "location", "stage", "reason", "value"], 4096):
                 for row in batch.to_pylist():
                     group = groups.setdefault((row["stage"], row["reason"]), RejectedGroup(row["stage"], row["reason"]))
                     group.number += 1

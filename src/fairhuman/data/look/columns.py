@@ -19,7 +19,7 @@ from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import CAPTION, TEXT
 from fairhuman.errors import DataError
 from fairhuman.record import region_column
-from fairhuman.utils.tables import batch_rows, open_table
+from fairhuman.utils.tables import open_table, read_batches
 
 ROWS = 4096
 NUMBERS = ("width", "height", "clarity")
@@ -92,14 +92,13 @@ def _read_file(path: Path, regions: Sequence[str]) -> Iterator[RecordColumns]:
         names = _usable(file.schema_arrow, regions)
         own = [CAPTION if name == TEXT else name for name in names]
         read = [*names, *masks.values()]
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(batch_rows(file, group, read, ROWS), row_groups=[group], columns=read):
-                table = pyarrow.Table.from_batches([batch])
-                painted = {
-                    name: pyarrow.compute.struct_field(table.column("masks"), [name]).is_valid().to_numpy()
-                    for name in masks
-                }
-                yield RecordColumns(table.select(names).rename_columns(own), painted)
+        for batch in read_batches(path, file, read, ROWS):
+            table = pyarrow.Table.from_batches([batch])
+            painted = {
+                name: pyarrow.compute.struct_field(table.column("masks"), [name]).is_valid().to_numpy()
+                for name in masks
+            }
+            yield RecordColumns(table.select(names).rename_columns(own), painted)
 
 
 def _mask_leaves(leaves: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fairhuman.record import CopiedCell, FileSpan, Finding, Stored, TableCell
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import touch
-from fairhuman.utils.tables import batch_rows, is_damage, open_table
+from fairhuman.utils.tables import is_damage, open_table, read_batches
 
 MAX_GROUP = 2**29  # bytes of a column's row group in memory; more if its file is large
 MAX_EXPANSION = 4  # such a row group by the size of its file
@@ -187,8 +187,7 @@ def _column(path: Path, group: int, column: str) -> Any:
     most = max(MAX_GROUP, MAX_EXPANSION * path.stat().st_size)
     batches: list[pyarrow.RecordBatch] = []
     with open_table(path) as table:
-        rows = batch_rows(table, group, [column], _BATCH_ROWS)
-        for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=[column]):
+        for batch in read_batches(path, table, [column], _BATCH_ROWS, groups=[group]):
             most -= batch.nbytes
             if most < 0:
                 return None

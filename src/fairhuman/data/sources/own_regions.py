@@ -9,7 +9,9 @@ import pyarrow
 from fairhuman.data.sources.columns import DEFINED
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import Row
-from fairhuman.utils.tables import open_table
+from fairhuman.utils.tables import open_table, read_batches
+
+_BATCH_ROWS = 4096
 
 
 def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def own_regions_of_tables(path: Path) -> tuple[str, ...]:
             for field in table.schema_arrow:
                 if field.name in DEFINED | found or not _is_nested(field.type):
                     continue
-                for batch in table.iter_batches(columns=[field.name]):
+                for batch in read_batches(file, table, [field.name], _BATCH_ROWS):
                     if any(True for row in batch.to_pylist() for _ in box_columns(row)):
                         found.add(field.name)
                         break

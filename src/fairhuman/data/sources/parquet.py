@@ -11,10 +11,13 @@ from typing import Any
 import pyarrow
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import Row, reading_table, with_caption
+from fairhuman.data.sources.rows import MAX_TEXT, Row, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
-from fairhuman.utils.tables import batch_rows, naming_damage, open_table
+from fairhuman.regions.boxes import shorten
+from fairhuman.utils.parse import MAX_DEPTH
+from fairhuman.utils.table_pages import most_decoded
+from fairhuman.utils.tables import naming_damage, open_table, read_batches
 
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
@@ -34,20 +37,57 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of one table; the line in a location is the row's number from 1."""
+    """Rows of one table; the line in a location is the row's number from 1.
+
+    Raises:
+        DataError: it can't be read, or exceeds a limit.
+    """
     try:
         with reading_table(path), naming_damage(path), open_table(path) as table:
-            number = 0
+            number, left = 0, most_decoded(path)
             for group in range(table.num_row_groups):
                 filled = _filled_leaves(table, group)
-                leaves = [leaf for leaf in _leaves(table) if leaf not in filled]
-                size = batch_rows(table, group, leaves, 256)
-                for batch in table.iter_batches(batch_size=size, row_groups=[group], columns=leaves):
+                leaves = [leaf for leaf in _leaves(table, path) if leaf not in filled]
+                for batch in read_batches(path, table, leaves, 256, groups=[group]):
+                    left -= _check_size(batch, path, number, left)
                     for row in _rows_of(batch, path, number, filled.values()):
                         number += 1
                         yield Row(f"{path.name}:{number}", row)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _check_size(batch: pyarrow.RecordBatch, path: Path, start: int, most: int) -> int:
+    """Bytes of a batch besides pictures; `start` is the number of its first row, `most` what the table may still have.
+
+    Raises:
+        DataError: they are more, or those of a row are more than `MAX_TEXT`.
+    """
+    size = _text_bytes(batch)
+    if size > MAX_TEXT:
+        for number in range(batch.num_rows):
+            of_row = _text_bytes(batch.slice(number, 1))
+            if of_row > MAX_TEXT:
+                raise DataError(
+                    f"{path}: row {start + number + 1} must have at most {MAX_TEXT:,} bytes besides pictures, "
+                    f"found {of_row:,}; shorten it, or remove the column"
+                )
+    if size > most:
+        raise DataError(
+            f"{path}: must have at most {most_decoded(path):,} bytes besides pictures, found more; split it"
+        )
+    return size
+
+
+def _text_bytes(values: pyarrow.RecordBatch | pyarrow.Array) -> int:
+    """Bytes of columns, or of one, without those of binary ones that are in no list."""
+    kind = None if isinstance(values, pyarrow.RecordBatch) else values.type
+    if kind is None:
+        return sum(map(_text_bytes, values.columns))
+    if pyarrow.types.is_struct(kind):
+        return sum(map(_text_bytes, values.flatten()))
+    binary = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    return 0 if binary else int(values.nbytes)
 
 
 def _rows_of(
@@ -71,8 +111,13 @@ def _rows_of(
     return rows
 
 
-def _leaves(table: Any) -> list[str]:
-    return [table.schema.column(number).path for number in range(len(table.schema))]
+def _leaves(table: Any, path: Path) -> list[str]:
+    leaves = [table.schema.column(number).path for number in range(len(table.schema))]
+    for leaf in leaves:
+        if leaf.count(".") + 1 >= MAX_DEPTH:
+            name = shorten(leaf.partition(".")[0])
+            raise DataError(f"{path}: column {name} must be nested less than {MAX_DEPTH} levels deep; remove it")
+    return leaves
 
 
 def _filled_leaves(table: Any, group: int) -> dict[str, tuple[str, ...]]:
