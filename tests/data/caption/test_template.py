@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -164,3 +165,9 @@ def test_phrases_describe_attributes_unknown_to_the_template() -> None:
     assert describe_attributes({"held thing": None}, phrases) == ""
     with pytest.raises(ValidationError, match="aren't empty"):
         TemplateSettings(phrases={"x": " "})
+
+
+def test_a_long_colour_of_hair_takes_no_longer_than_its_length() -> None:
+    began = time.process_time()
+    assert describe_attributes({"hair color": f"{'-' * 60_000}x"}).endswith("x hair.")
+    assert time.process_time() - began < 1, "where it is quadratic, it takes ten times as long"

@@ -1,3 +1,4 @@
+import time
 import unicodedata
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from fairhuman.data.caption.item import Caption, clean_text
-from fairhuman.data.caption.tokens import SMALL_FOLDER, TokenBudget, load_tokenizers
+from fairhuman.data.caption.tokens import SMALL_FOLDER, TokenBudget, _strip_dangling, load_tokenizers
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.models.tokenizer import build_tokenizer
@@ -153,3 +154,24 @@ def load_tokenizers_once(loaded: list[tuple] = []) -> tuple:  # noqa: B006 a cac
     if not loaded:
         loaded.append(load_tokenizers(str(SMALL_FOLDER)))
     return loaded[0]
+
+
+@pytest.mark.parametrize("long", ["." * 30_000 + "x", "a " * 15_000 + "x", "-" * 30_000 + "x", ".'" * 15_000 + "x"])
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_no_text_takes_longer_than_its_length(budget: TokenBudget, long: str, unfinished: bool) -> None:
+    began = time.process_time()
+    caption = budget.caption(f"{'a woman ' * 40}{long}", "empty", unfinished)
+    assert isinstance(caption, Caption)
+    assert time.process_time() - began < 3, "where it is quadratic, it takes ten times as long"
+
+
+def test_words_that_dangle_go_whatever_lies_between_them() -> None:
+    ends = {
+        "a man, and the": "a man",
+        "x with HER -- in": "x",
+        "banana": "banana",
+        "a": "a",
+        " the": "",
+        "it-a": "it-a",
+    }
+    assert {text: _strip_dangling(text) for text in ends} == ends

@@ -134,7 +134,7 @@ def _features(about: Words) -> list[str]:
 def _hair(colour: str, style: str, length: str) -> str:
     if "bald" in (colour, style, length):
         return "a bald head"
-    colour, style = (re.sub(r"[\s-]*hair$", "", word) for word in (colour, style))
+    colour, style = (word[: -len("hair")].rstrip(" -") if word.endswith("hair") else word for word in (colour, style))
     if length in _HAIRDOS:
         style, length = length, ""
     hairdo = style if style in _HAIRDOS else ""

@@ -19,13 +19,14 @@ SMALL_MODELS = ("small", "small-untrained")
 SMALL_FOLDER = Path(__file__).parents[2] / "models" / "small"
 _MIN_VOCABULARY = 300  # a file without a vocabulary gives a tokenizer with a few special tokens, without an error
 
+# Any caption takes time proportional to its length: no match begins inside a run of marks or gives back a part of one.
 # A lower-case letter must not follow, so that "approx. two" doesn't end a sentence.
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』”）]*")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s++[^a-z]|\s*+$)|[。！？]++[」』”）]*+")
 _CLAUSE_END = re.compile(r"(?=[,;:]\s|\s[-–—]\s|—|[，、；：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
-_DANGLING = re.compile(
-    r"([\s,;:–—-]|(?<=\s)(a|an|the|and|or|but|with|of|in|on|at|to|by|for|from|her|his|their|its|who|which|is|are))+$",
-    re.IGNORECASE,
+_FUNCTION_WORDS = "a|an|the|and|or|but|with|of|in|on|at|to|by|for|from|her|his|their|its|who|which|is|are"
+_DANGLING = re.compile(  # of a text that is written backwards, so that one match from its start finds them
+    rf"(?:[\s,;:–—-]|(?:{_FUNCTION_WORDS[::-1]})(?=\s))*+", re.IGNORECASE
 )
 
 
@@ -167,4 +168,5 @@ def _no_tokenizers(model: str, error: Exception) -> ModelError:
 
 def _strip_dangling(text: str) -> str:
     """Remove punctuation and function words left dangling at the end of a cut text."""
-    return _DANGLING.sub("", text)
+    found = _DANGLING.match(text[::-1])
+    return text[: len(text) - found.end()] if found else text
