@@ -212,3 +212,24 @@ def test_a_tar_is_never_in_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_long_header_is_not_read(tmp_path, kind):
+    """A sparse tar of a few kilobytes can state headers of any size, which `tarfile` would read at once."""
+    with (tmp_path / "a.tar").open("wb") as file:
+        for name, of_kind, size in (("a.png", tarfile.REGTYPE, 20), ("b", kind, 200_000_000)):
+            member = tarfile.TarInfo(name)
+            member.type, member.size = of_kind, size
+            file.write(member.tobuf(tarfile.USTAR_FORMAT))
+            file.seek(-(-size // 512) * 512, 1)
+        file.write(bytes(1024))
+    report = LoadReport()
+    tracemalloc.start()
+    rows = list(webdataset_rows(tmp_path / "a.tar", report))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23
+    assert [row.location for row in rows] == ["a.tar/a"]
+    (note,) = report.notes
+    assert note.value == "a header must have at most 1,048,576 bytes, found 200,000,000"

@@ -6,6 +6,7 @@ caption), `.json` (the columns of imagefolder; from img2dataset also `url` and `
 `pose.png` and `depth.png` are read. Rows refer to pictures by their spans in the tar, without reading them.
 """
 
+import io
 import re
 import tarfile
 from collections import Counter
@@ -24,6 +25,7 @@ from fairhuman.utils.parse import parse_json
 
 TARS = ("*.tar", "*.tar.gz", "*.tgz")
 BLOCK = 512
+MAX_HEADER = 2**20  # bytes of a long name or of extended headers, which `tarfile` reads at once
 META = re.compile(r"__[^/]*__($|/)")  # ignored by default by the webdataset library
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 MASK = re.compile(r"mask\.([^.]+)\.png")
@@ -95,12 +97,27 @@ def _samples(tar: Path, report: LoadReport) -> Iterator[_Sample]:
         yield sample
 
 
+class _Headers(io.BufferedReader):
+    """A tar of which only headers are read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as an open file does.
+
+        Raises:
+            tarfile.ReadError: more than `MAX_HEADER` bytes are asked for.
+        """
+        size = -1 if size is None else size
+        if not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError(f"a header must have at most {MAX_HEADER:,} bytes, found {size:,}")
+        return super().read(size)
+
+
 def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, FileSpan]]:
     """Name and span of each complete file, from the headers alone; truncated members and other kinds are noted."""
     length = tar.stat().st_size
     position = -1
     try:
-        with tarfile.open(tar, "r:") as members:
+        with _Headers(io.FileIO(tar)) as file, tarfile.open(fileobj=file, mode="r:") as members:
             while (member := members.next()) is not None:
                 if members.offset <= position:  # a header can state a negative size
                     raise tarfile.ReadError("a header points back")
@@ -115,7 +132,7 @@ def _members(tar: Path, report: LoadReport) -> Iterator[tuple[str, FileSpan]]:
                 else:
                     yield member.name, FileSpan(tar, member.offset_data, member.size)
             _check_end(tar, members.offset)
-    except (tarfile.TarError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:  # the last: headers of headers
         if position < 0:
             raise DataError(f"{tar}: {_describe_file(tar)} ({error})") from error
         finding = Finding("warned", "tar is cut off or damaged: what follows is not read", shorten(str(error)))
