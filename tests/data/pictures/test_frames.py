@@ -3,12 +3,14 @@
 import io
 import struct
 import time
+import tracemalloc
+import warnings
 import zlib
 
 import pytest
 from PIL import Image
 
-from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.decode import PictureLimits, decode, inspect, silence_directories
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.utils.memory import peak_resident_bytes
 from helpers.tiny_pictures import encoded, picture
@@ -112,3 +114,48 @@ def test_a_tiff_whose_tiles_are_larger_than_its_picture_is_refused():
     with pytest.raises(PictureError, match="too many pixels") as found:
         inspect(content.ljust(208, b"\0"))
     assert "in tiles of 1600000000 pixels" in str(found.value)
+
+
+def orientations(count: int) -> bytes:
+    """EXIF whose one entry, the orientation, has many numbers."""
+    return struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 274, 3, count, 26, 0) + b"\1\0" * count
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG"])
+def test_a_directory_with_millions_of_numbers_is_not_unpacked(kind):
+    """A number of two bytes takes 8 to 32 in Python."""
+    if kind == "TIFF":
+        plain = {256: 32, 257: 24, 259: 1, 262: 1, 277: 1, 278: 24, 279: 768}
+        entries = [(tag, 3, 1, value) for tag, value in plain.items()]
+        entries = sorted([*entries, (258, 3, 3_000_000, 1000), (273, 4, 1, 200)])
+        head = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
+        content = head.ljust(1000, b"\0") + bytes(6_000_000)
+    elif kind == "JPEG":
+        content, exif = encoded(RED, "JPEG"), orientations(3_000_000)
+        parts = [exif[at : at + 65_000] for at in range(0, len(exif), 65_000)]
+        segments = [b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part for part in parts]
+        content = content[:2] + b"".join(segments) + content[2:]
+    else:
+        exif = orientations(3_000_000)
+        content = encoded(RED, "PNG")
+        content = content[:33] + struct.pack(">I", len(exif)) + b"eXIf" + exif + bytes(4) + content[33:]
+        at = 33 + 8 + len(exif)
+        content = content[:at] + struct.pack(">I", zlib.crc32(b"eXIf" + exif)) + content[at + 4 :]
+    tracemalloc.start()
+    for read in (inspect, decode):
+        with pytest.raises(PictureError, match="a directory of TIFF or EXIF has more than 1048576 numbers"):
+            read(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * len(content)
+
+
+def test_odd_entries_of_a_directory_say_nothing_on_the_terminal():
+    odd = orientations(9)[:-4]
+    content = encoded(RED, "JPEG")
+    content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(odd) + 8) + b"Exif\0\0" + odd + content[2:]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        silence_directories()
+        assert decode(content).picture.size == (32, 24)
+    assert not said

@@ -13,7 +13,8 @@ import errno
 import hashlib
 import io
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from pydantic import Field
 
 from fairhuman.config import Settings
@@ -40,8 +42,36 @@ NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 BYTES_PER_PIXEL = 20  # most that decoding holds besides the file, for any format; see docs/security.md
 STRIP = 2**20  # pixels that are converted at once
+MAX_ENTRIES = 2**20  # numbers in a directory of TIFF or EXIF; each takes up to 250 bytes in Python
 PNG = b"\x89PNG\r\n\x1a\n"
 ROOM = DecodingRoom(2**30)  # bytes that the threads of a process may hold together, or else one of them alone
+
+
+def silence_directories() -> None:
+    """Let Pillow say nothing of odd entries of TIFF or EXIF: several lines for each, on the terminal."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+
+def _limit_directories() -> None:
+    """Let Pillow read at most `MAX_ENTRIES` numbers of a directory of TIFF or EXIF."""
+    readers = ImageFileDirectory_v2._load_dispatch
+    for kind, (size, read) in readers.items():
+        if kind not in (1, 2, 7):  # bytes and texts
+            readers[kind] = size, _limited(size, read)
+
+
+def _limited(size: int, read: Callable[..., Any]) -> Callable[..., Any]:
+    def limited(directory: Any, content: bytes, legacy_api: bool = True) -> Any:
+        directory.entries_read = getattr(directory, "entries_read", 0) + len(content) // size
+        if directory.entries_read > MAX_ENTRIES:
+            raise PictureError(f"a directory of TIFF or EXIF has more than {MAX_ENTRIES} numbers")
+        return read(directory, content, legacy_api)
+
+    return limited
+
+
+silence_directories()
+_limit_directories()
 
 
 class PictureLimits(Settings):
@@ -307,6 +337,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except PictureError:
+        raise
     except Exception:  # damaged EXIF: use the stored orientation, as Pillow does
         return 1
 
