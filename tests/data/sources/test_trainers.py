@@ -478,3 +478,16 @@ def test_a_huge_json_of_simpletuner_is_not_read(tmp_path):
         file.truncate(2**40)
     with pytest.raises(DataError, match="must have at most 16,777,216 bytes, found 1,099,511,627,776"):
         read(tmp_path)
+
+
+def test_links_that_point_at_themselves_are_named(tmp_path):
+    folder = tmp_path / "lp" / "10_cat"
+    (folder / "masks").mkdir(parents=True)
+    for name in ("a.png", "b.png", "masks/a.png"):
+        (folder / name).write_bytes(encoded(picture(40, 30, 1)))
+    for name in ("loop.png", "masks/b.png"):
+        (folder / name).symlink_to(folder / name)
+    for place in (folder.parent, folder):
+        records, report = read(place)
+        assert {Path(record.key).name for record in records} == {"a.png", "b.png"}
+        assert any("loop.png" in f"{note.place} {note.value}" for note in report.skipped())

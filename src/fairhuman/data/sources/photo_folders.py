@@ -295,7 +295,10 @@ def _relative(path: Path, folder: Path) -> str | None:
 
 
 def _leaves(file: Path, folder: Path) -> bool:  # find_pictures follows no folder that is a link
-    return file.is_symlink() and not file.resolve().is_relative_to(folder.resolve())
+    try:
+        return file.is_symlink() and not file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links, a RuntimeError before Python 3.13: it is named where it is read
+        return False
 
 
 def _place(path: Path, root: Path) -> str | Path:
