@@ -76,3 +76,9 @@ def test_clipping_again_to_a_smaller_picture():
     boxes, findings = clip_boxes([Box(10, 10, 50, 50, 0.7), Box(60, 60, 90, 90)], 40, 40)
     assert boxes == (Box(10, 10, 40, 40, 0.7),)
     assert [finding.action for finding in findings] == ["converted", "dropped"]
+
+
+def test_thousands_of_boxes_get_one_note():
+    boxes, findings = parse_boxes([[]] * 10_001, 40, 30)
+    assert boxes is None
+    assert findings == [("dropped", "more than 10000 boxes, taken as not annotated", "10001 boxes")]

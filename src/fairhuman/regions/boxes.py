@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from fairhuman.record import Box, Finding
 
+MAX_BOXES = 10_000  # of one region in one picture; each bad one gets a note
 MIN_AREA = 1.0  # square pixels; a smaller box is an annotation error, not a region
 
 
@@ -30,6 +31,8 @@ def parse_boxes(
         return None, [Finding("dropped", "not a list of boxes, taken as not annotated", shorten(value))]
     if not value:
         return (() if empty_means == "none" else None), []
+    if len(value) > MAX_BOXES:
+        return None, [Finding("dropped", f"more than {MAX_BOXES} boxes, taken as not annotated", f"{len(value)} boxes")]
     boxes: list[Box] = []
     findings: list[Finding] = []
     for item in value:

@@ -215,3 +215,10 @@ def test_a_report_of_a_build_is_checked(tmp_path, key, value, said):
     (tmp_path / "report.json").write_text(json.dumps({**GOOD, key: value}), encoding="utf-8")
     with pytest.raises(DataError, match=rf"report\.json: expected the report of a build, .*{said}"):
         read_report(tmp_path)
+
+
+def test_a_report_of_any_length_is_not_read(tmp_path):
+    with (tmp_path / "report.json").open("wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(DataError, match=r"report\.json: must have at most 16,777,216 bytes"):
+        read_report(tmp_path)

@@ -1,11 +1,13 @@
 """The reader of MoLE's folders: whose caption a picture gets."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source, source_kind
+from fairhuman.data.sources.rows import read_limited
 from fairhuman.errors import DataError
 from helpers.formats import put
 from helpers.tiny_pictures import encoded, picture
@@ -76,3 +78,14 @@ def test_a_huge_file_of_captions_is_not_read(tmp_path):
         file.truncate(2**40)
     with pytest.raises(DataError, match=r"meta_cap\.json: must have at most 2,147,483,648 bytes"):
         read(tmp_path)
+
+
+def test_a_sparse_caption_file_is_not_read_whole(tmp_path):
+    with (tmp_path / "meta_cap.json").open("wb") as file:
+        file.write(b'{"a":')
+        file.truncate(2**31)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"meta_cap.json: holds 4,096 zero bytes in a row"):
+        read_limited(tmp_path / "meta_cap.json")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()

@@ -20,7 +20,7 @@ from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
-from fairhuman.data.sources.rows import Row
+from fairhuman.data.sources.rows import MAX_TEXT, Row, read_limited
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, HumanRecord, region_column
 from fairhuman.regions.boxes import shorten
@@ -168,7 +168,7 @@ def read_report(path: Path) -> Mapping[str, Any] | None:
     if not path.is_dir() or not file.is_file():
         return None
     try:
-        report: Any = parse_json(file.read_text(encoding="utf-8"))
+        report: Any = parse_json(read_limited(file, MAX_TEXT))
         if not isinstance(report, dict) or not {"funnel", "recipe"} <= set(report):
             return None
         _check_report(report)

@@ -45,6 +45,7 @@ MAX_REPEATS = 10_000  # an epoch's order is in memory, with a number for each ti
 SAME_SHAPE = 1.02  # ratio of aspects up to which a mask of another trainer, which resizes it, is one of its picture
 MAX_TEXT = 2**24  # bytes of a caption, of a line of a table, or of the JSON of one record
 MAX_TABLE = 2**31  # bytes of a JSON of all records
+_HOLE = bytes(4096)  # what a sparse file holds where nothing was written
 CAPTION, TEXT = "caption", "text"  # columns of the caption: ours, and that of many Hugging Face data sets
 
 
@@ -95,12 +96,18 @@ def read_limited(path: Path, most: int = MAX_TABLE) -> bytes:
     """All bytes of a table of records.
 
     Raises:
-        DataError: it has more than `most`, or as `reading_table`.
+        DataError: it has more than `most`, a large one has a hole, as no text has, or as `reading_table`.
     """
     with reading_table(path):
         size = path.stat().st_size
         if size > most:
             raise DataError(f"{path}: must have at most {most:,} bytes, found {size:,}")
+        if size > MAX_TEXT:
+            with path.open("rb") as file:
+                if any(_HOLE in part for part in iter(lambda: file.read(MAX_TEXT), b"")):
+                    raise DataError(
+                        f"{path}: holds {len(_HOLE):,} zero bytes in a row, so it is no text; copy it again"
+                    )
         return path.read_bytes()
 
 
