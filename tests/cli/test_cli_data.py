@@ -36,6 +36,29 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "show", "photos", "--out"),
+        ("data", "stats", "photos", "--out"),
+        ("data", "check", "photos", "--json"),
+        ("study", "links", "photos", "--out"),
+        ("study", "export", "photos"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_or_a_photo_is_never_replaced(words, photos, typed, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    before = sorted(photos.iterdir())
+    code, _, errors = typed(*words, "photos")
+    assert (code, "photos: is a folder; give the name of a file in it" in errors) == (2, True), errors
+    code, _, errors = typed(*words, "photos/0.png")
+    assert (code, "0.png: is there already, and isn't replaced" in errors) == (2, True), errors
+    assert sorted(photos.iterdir()) == before
+    with Image.open(photos / "0.png") as picture:
+        assert picture.size == (48, 64)
+
+
 OPTIONS = ("min_side=32", "detect=null", "--workers", 0)
 
 

@@ -165,6 +165,11 @@ def test_another_evaluation_is_never_written_over(tmp_path: Path) -> None:
         DataError, match=r"base-evaluation: holds another evaluation \(sources .*'a'.*give another --out"
     ):
         check_folder(wanted, second)
+    other = tmp_path / "of-a-study"
+    other.mkdir()
+    (other / "report.html").write_text("a study's")
+    with pytest.raises(DataError, match=r"of-a-study: holds another evaluation \(a report.html without numbers of one"):
+        check_folder(other, first)
     (wanted / "metrics.json").write_text("{")
     with pytest.raises(DataError, match=r"metrics.json can't be read"):
         check_folder(wanted, first)

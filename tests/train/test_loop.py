@@ -290,6 +290,9 @@ def test_every_run_shows_what_the_model_sees(make_recipe: MakeRecipe) -> None:
     train(recipe)
     with Image.open(recipe.out / "overlay.png") as sheet:
         assert min(sheet.size) > 100
+    drawn = (recipe.out / "overlay.png").read_bytes()
+    train(recipe.model_copy(update={"steps": 2}))
+    assert (recipe.out / "overlay.png").read_bytes() == drawn, "a run that goes on keeps it"
     summary = json.loads((recipe.out / "summary.json").read_text(encoding="utf-8"))
     assert summary["pictures"] == 12
     assert json.loads((recipe.out / "data_report.json").read_text(encoding="utf-8"))["counts"] == {}

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from fairhuman import config
-from fairhuman.errors import DataError, FairHumanError, TrainingError
+from fairhuman.errors import DataError, FairHumanError, RecipeError, TrainingError
 from fairhuman.train.loop import train
 from fairhuman.train.memory import Memory
 from fairhuman.train.preflight import (
@@ -83,9 +83,20 @@ def test_a_device_that_is_too_small_is_missing_with_the_cheapest_change(make_rec
     assert "; cheapest change that fits: " in text
 
 
+def test_a_folder_of_pictures_is_no_place_for_a_run(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    recipe.out.mkdir(parents=True)
+    (recipe.out / "IMG_1.JPG").touch()
+    with pytest.raises(RecipeError, match=r"holds IMG_1.JPG, which no run wrote; give a new folder"):
+        check_at_once(recipe)
+    (recipe.out / "IMG_1.JPG").unlink()
+    assert check_at_once(recipe) == 0
+
+
 def test_hours_come_from_a_measured_run_alone(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=2)
-    assert found(recipe)["hours"] == ("note", "not known: no run with these settings was measured here yet")
+    unknown = f"not known: no run with these settings was measured in {recipe.out.parent} yet"
+    assert found(recipe)["hours"] == ("note", unknown)
     train(recipe)
     assert found(recipe)["hours"] == ("ok", "step 2 of 2 is done; nothing is left to train")
     other = make_recipe("other", steps=50, learning_rate=0.5)

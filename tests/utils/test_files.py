@@ -59,6 +59,15 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
+def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "photos", "a page")
+    assert names(tmp_path / "photos") == ["a.png"]
+    assert names(tmp_path) == ["photos"]
+
+
 def test_leftovers_of_a_killed_process_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".model.partial").mkdir()
     (tmp_path / ".model.partial" / "half").write_text("", encoding="utf-8")

@@ -9,7 +9,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Numbers, find_recipe, settings_of
+from fairhuman.cli.options import DryRun, Numbers, find_recipe, settings_of, written_file
 from fairhuman.report.text import percent
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def bench(
         Path | None, Option(callback=find_recipe, help="Training recipe; by default, the small SDXL on noise.")
     ] = None,
     memory: Annotated[bool, Option("--memory", help="Compute memory from shapes: the recipe's, or SDXL's.")] = False,
-    profile: Annotated[Path | None, Option(help="Write a Chrome trace of five steps here instead.")] = None,
+    profile: Annotated[
+        Path | None, Option(callback=written_file, help="Write a Chrome trace of five steps here instead.")
+    ] = None,
     rounds: Annotated[int, Option(min=1, help="Steps of each kind.")] = 15,
     out: Numbers = None,
     dry_run: DryRun = False,

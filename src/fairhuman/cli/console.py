@@ -174,4 +174,4 @@ class ConsoleDisplay(Display):
         from rich.text import Text
 
         lines = [stage.line() for stage in list(self._stages.values())]
-        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
+        return Group(*(Text(line) for line in lines))  # wrapped, so that the last region is seen too

@@ -23,6 +23,7 @@ from fairhuman.cli.options import (
     find_recipe,
     new_folder,
     settings_of,
+    written_file,
 )
 from fairhuman.errors import RecipeError
 from fairhuman.report.text import plural
@@ -31,7 +32,7 @@ data_app = Typer(no_args_is_help=True, help="Build data sets, look at them, expo
 
 Source = Annotated[Path, Argument(help="Folder or file: photos, imagefolder, WebDataset, Parquet, ...")]
 DataSet = Annotated[Path, Argument(help="Folder of a data set.")]
-Page = Annotated[Path, Option(help="HTML page to write.")]
+Page = Annotated[Path, Option(callback=written_file, help="HTML page to write.")]
 
 
 @data_app.command()
@@ -219,7 +220,7 @@ def formats() -> None:
 def check(
     path: DataSet,
     overrides: Overrides = None,
-    json: Annotated[Path | None, Option(help="JSON file for all problems.")] = None,
+    json: Annotated[Path | None, Option(callback=written_file, help="JSON file for all problems.")] = None,
 ) -> None:
     """Decode every picture and painted mask and report problems; exit code 1 if anything had to be left out.
 

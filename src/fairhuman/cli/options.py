@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `--help` doesn't need it
     from fairhuman.models.settings import BaseSettings
 
 
+_WRITTEN = (".html", ".json", ".csv")  # pages, numbers, tables
 _SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 
 
@@ -36,6 +37,21 @@ def new_folder(path: Path) -> Path:
     """
     if _SETTING.match(str(path)) and not path.exists():
         raise RecipeError(f"the folder to write, OUT, is missing: {str(path)!r} in its place is a setting")
+    return path
+
+
+def written_file(path: Path | None) -> Path | None:
+    """A file that a command writes. It may replace a file of its own kind; any other file, and a folder, stays.
+
+    Raises:
+        RecipeError: it is a folder, or a file that ends in something else than a page, numbers or a table.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise RecipeError(f"{path}: is a folder; give the name of a file in it")
+    if path.exists() and path.suffix.lower() not in _WRITTEN:
+        raise RecipeError(f"{path}: is there already, and isn't replaced, as it doesn't end in {', '.join(_WRITTEN)}")
     return path
 
 
@@ -62,7 +78,7 @@ NewFolder = Annotated[Path, Argument(callback=new_folder, help="New folder, or o
 Prompts = Annotated[Path | None, Option(help="Text file with one prompt per line, or a data set with captions.")]
 ControlNets = Annotated[list[str] | None, Option("--controlnet", help="[CONDITIONS=]FOLDER[@STRENGTH]; repeatable.")]
 Adapters = Annotated[list[str] | None, Option("--t2i-adapter", help="The same for a T2I-adapter.")]
-Numbers = Annotated[Path | None, Option(help="JSON file for all numbers.")]
+Numbers = Annotated[Path | None, Option(callback=written_file, help="JSON file for all numbers.")]
 Workers = Annotated[int | None, Option(min=1, help="Number of processes; one per core by default.")]
 Host = Annotated[str, Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
 ProxyHeaders = Annotated[str | None, Option(help="Address or network of a proxy; its X-Forwarded headers are trusted.")]

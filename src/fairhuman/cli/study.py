@@ -9,7 +9,7 @@ from rich.console import Console
 from typer import Argument, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of
+from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of, written_file
 from fairhuman.errors import RecipeError
 from fairhuman.report.text import percent, plural
 
@@ -125,7 +125,7 @@ def report(
 @study_app.command()
 def export(
     study: Study,
-    out: Annotated[Path, Argument(help="File that ends in .csv or .json.")],
+    out: Annotated[Path, Argument(callback=written_file, help="File that ends in .csv or .json.")],
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -234,7 +234,9 @@ def serve(
 @study_app.command()
 def links(
     study: Study,
-    out: Annotated[Path | None, Option(help="CSV file; by default the links are printed.")] = None,
+    out: Annotated[
+        Path | None, Option(callback=written_file, help="CSV file; by default the links are printed.")
+    ] = None,
     url: Annotated[str, Option(help="Address before the links.")] = "http://127.0.0.1:8080",
     database: Database = None,
     dry_run: DryRun = False,

@@ -34,7 +34,7 @@ def other_evaluation(folder: Path, identity: dict[str, Any]) -> list[str]:
     """How the evaluation in a folder differs from one of this identity, as `name old, not new`; empty if it doesn't."""
     file = folder / NUMBERS
     if not file.is_file():
-        return []
+        return ["a report.html without numbers of one"] if (folder / "report.html").exists() else []
     try:
         document = parse_json(file.read_text(encoding="utf-8"))
         earlier = {name: document[name] for name in identity if name in document}

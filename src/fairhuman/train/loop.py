@@ -135,7 +135,12 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
 
 
 def _write_overlay(run: Run) -> None:
-    """Write `overlay.png`: the next samples with their masks at picture resolution and on the latent grid."""
+    """Write `overlay.png`: the first samples with their masks at picture resolution and on the latent grid.
+
+    A run that goes on keeps the one that it began with.
+    """
+    if run.step and (run.recipe.out / "overlay.png").is_file():
+        return
     samples = run.recipe.samples(run.process.num_processes)
     pictured = run.data.train.reading(None)
     drawn = [pictured[position] for position in _shown_positions(pictured.order, run.step, samples)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from fairhuman import config
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
 from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
 from fairhuman.models.settings import BaseSettings
@@ -83,12 +84,27 @@ def check_at_once(recipe: TrainRecipe) -> int:
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
+    _check_folder(recipe.out)
     step = check_resumable_early(built_recipe(recipe))
     if not step:  # a run that has begun goes on as it is
         for path in data_paths(recipe):
             for text in ignored_by_build(path, recipe.source):
                 raise DataError(text)
     return step
+
+
+def _check_folder(out: Path) -> None:
+    """Check that a run's folder isn't one of pictures.
+
+    Raises:
+        RecipeError: it holds pictures and no recipe.yaml of a run; names one.
+    """
+    if not out.is_dir() or (out / "recipe.yaml").is_file():
+        return
+    foreign = (file.name for file in out.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
+    name = next((name for name in sorted(foreign) if not name.startswith(".")), None)
+    if name is not None:
+        raise RecipeError(f"out {str(out)!r}: holds {name}, which no run wrote; give a new folder")
 
 
 def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[StartFinding]:
@@ -368,7 +384,9 @@ def _hours(recipe: TrainRecipe, step: int) -> StartFinding:
         return StartFinding("hours", "ok", f"{begun}nothing is left to train")
     measured = measured_speed(recipe)
     if measured is None:
-        return StartFinding("hours", "note", f"{begun}not known: no run with these settings was measured here yet")
+        return StartFinding(
+            "hours", "note", f"{begun}not known: no run with these settings was measured in {recipe.out.parent} yet"
+        )
     speed, run = measured
     time = duration(left * recipe.samples(1) / speed)
     return StartFinding(

@@ -34,11 +34,12 @@ def natural_order(file: Path) -> tuple[list[int | str], str]:
 def write_atomically(path: Path, write: Callable[[Path], object], private: Collection[str] = ()) -> None:
     """Call `write` with a temporary path beside `path`, then rename the result to `path`.
 
-    The contents are synced to disk before the rename. An existing folder is replaced as a whole. Files get the
+    The contents are synced to disk before the rename. A folder replaces an existing folder as a whole. Files get the
     permissions that the umask gives new files, whichever library wrote them; those named in `private` stay as `write`
     made them.
 
     Raises:
+        IsADirectoryError: `path` is a folder, and `write` made a file.
         OSError: raised by `write`, with `path` where it names no file, as on a full disk; with errno ENOSPC if `write`
             failed in another way while the disk was full.
     """
@@ -53,6 +54,8 @@ def write_atomically(path: Path, write: Callable[[Path], object], private: Colle
             if file.is_file() and (path if file == partial else file).name not in private:
                 file.chmod(0o666 & ~umask)
             _flush(file)
+        if path.is_dir() and not partial.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if path.is_dir():
             old = path.with_name(f".{path.name}.old")
             _remove(old)

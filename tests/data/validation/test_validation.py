@@ -262,6 +262,21 @@ def test_a_source_without_captions_gets_prompts_from_attributes(source: Path, tm
     assert row["source_caption"] == ""
 
 
+def test_a_source_of_bare_photos_is_refused_before_anything_is_detected(source: Path, tmp_path: Path) -> None:
+    edit(source, lambda _, row: row.update(caption="", attributes=None))
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"no picture has a caption or attributes .*fairhuman data build.*prompts.kind"):
+        build_validation(source, tmp_path / "out", settings(), lambda *found: said.append(str(found)))
+    assert said == []
+
+
+def test_prompts_that_are_all_alike_are_told(source: Path, tmp_path: Path) -> None:
+    edit(source, lambda _, row: row.update(caption="a person"))
+    said: list[str] = []
+    build_validation(source, tmp_path / "out", settings(), say=said.append)
+    assert any("prompts: 1 different text, 'A person'" in text for text in said), said
+
+
 def test_text_of_the_source_cannot_break_out_of_the_page(source: Path, tmp_path: Path) -> None:
     evil = "a man with $x_1$ <script>alert(1)</script> & \ud800"
     edit(source, lambda _, row: row.update(caption=evil, attributes={"gender": "<b>$\\frac$ \ud800"}))

@@ -10,6 +10,7 @@ from typing import Any
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.sources.counts import alike_captions
 from fairhuman.data.validation.boxes import FoundBoxes
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
 from fairhuman.data.validation.looks import PictureInspection
@@ -79,6 +80,11 @@ def build_validation(
     out = out.absolute()
     funnel = Funnel()
     records = read_candidates(source, settings, funnel)
+    if settings.prompts.kind == "rules" and not any(one.caption or one.attributes for one in records.values()):
+        raise DataError(
+            f"{source}: no picture has a caption or attributes to make a prompt of; build the data set first "
+            "(fairhuman data build), or have prompts written: prompts.kind=transformers or endpoint"
+        )
     expected = identity(settings, records.values())
     with writing(out, "; run the same command again to resume"):
         if finished_set(out, expected) is None:
@@ -86,6 +92,8 @@ def build_validation(
                 chosen = _choose(records, settings, funnel, work, progress)
                 for note in chosen.found.notes:
                     say(note)
+                for text in alike_captions([chosen.prompts[key].text for key in chosen.records], " as prompts"):
+                    say(text)
                 say(f"writing {len(chosen.records)} of {len(chosen.strata)} usable pictures")
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
         else:
