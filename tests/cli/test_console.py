@@ -92,7 +92,7 @@ def test_the_times_of_a_long_run_survive_80_columns(clocked: Clock, monkeypatch:
         display.progress("training", 12_345, 50_000, text, left=40_000.0)
     shown = out.getvalue()
     assert "training 12345/50000  0:00:00, 11:06:40 left  loss 0.0612  12.3 pictures/s" in shown
-    assert "100 %" not in shown
+    assert "w 0.22 in 100 %)" in shown, "on a second line"
 
 
 def test_on_a_terminal_stages_and_status_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
