@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.study.answers import COLUMNS, Vote, read_votes, write_votes
-from fairhuman.study.recorded import read_database
+from fairhuman.study.recorded import possible_seconds, read_database
 from fairhuman.study.study import DATABASE, Design, StudyItem, Trial
 from helpers.simulated_votes import vote
 from helpers.study_database import write_database
 
+Event = namedtuple("Event", "participant trial question seconds given")
 QUESTIONS = ("overall", "regional")
 DESIGN = Design(
     ("A", "B"),
@@ -68,6 +70,28 @@ def test_a_study_that_wasnt_served_has_no_answers_and_gets_no_database(tmp_path:
     (tmp_path / "text.sqlite").write_text("no database, but long enough to be read as one" * 20)
     with pytest.raises(FairHumanError, match=r"text.sqlite: the database can't be used"):
         read_database(tmp_path / "text.sqlite", DESIGN, QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (("first", 0, "overall", 0, 1.0, ""), "type int as participant, but has str"),
+        ((0, 0, "overall", b"0", 1.0, ""), "type int as choice, but has bytes"),
+        ((0, 0, "overall", 0, None, ""), "type float as seconds, but has NoneType"),
+    ],
+)
+def test_values_of_other_types_are_named(tmp_path: Path, row: tuple[object, ...], problem: str) -> None:
+    with pytest.raises(FairHumanError, match=rf"study\.sqlite: row 1 of answers must have a value of {problem}"):
+        read_database(write_database(tmp_path / DATABASE, [row]), DESIGN, QUESTIONS)
+
+
+def test_times_with_and_without_a_zone_are_compared() -> None:
+    events = [
+        Event(0, 0, "overall", 1.0, "2026-01-01T00:00:05+00:00"),
+        Event(0, 1, "overall", 1.0, "2026-01-01T00:00:09"),
+    ]
+    found = possible_seconds({0: "2026-01-01T00:00:00"}, events)
+    assert found == {(0, 0, "overall"): 5.0, (0, 1, "overall"): 8.0}
 
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6).filter(

@@ -1,14 +1,18 @@
 """What the database promises: on the disk at once, one after another, a clear word where it can't."""
 
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, func, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from fairhuman.errors import FairHumanError
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.utils import sqlite_file
 from fairhuman.web import database
-from fairhuman.web.database import open_database, transaction
+from fairhuman.web.database import open_database, reading, transaction
+from helpers.hot_journal import write_hot_journal
 
 TABLES = MetaData()
 NUMBERS = Table("number", TABLES, Column("value", Integer, primary_key=True))
@@ -111,3 +115,137 @@ def test_bad_urls_are_told_without_their_password(url):
     with pytest.raises(FairHumanError, match="the database can't be used") as error:
         open_database(url, TABLES)
     assert "secret" not in str(error.value)
+
+
+# Files of others
+
+OPENED = {
+    "open": lambda path: open_database(path, TABLES).dispose(),
+    "open by URL": lambda path: open_database(f"sqlite:///{path}", TABLES).dispose(),
+    "open by URI": lambda path: open_database(f"sqlite:///file:{path}?uri=true", TABLES).dispose(),
+    "read": lambda path: reading(path, TABLES).__enter__().dispose(),
+}
+
+
+@pytest.fixture
+def strangers(tmp_path, monkeypatch):
+    """A database of these tables with what `sql` adds."""
+    monkeypatch.setattr(sqlite_file, "_JOURNAL_SECONDS", 0.0)
+
+    def make(sql=""):
+        path = tmp_path / "a.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(f"CREATE TABLE number (value INTEGER NOT NULL, PRIMARY KEY (value)); {sql}")
+        return path
+
+    return make
+
+
+def test_sqlite_itself_deletes_what_a_journal_names(strangers, tmp_path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    path = strangers()
+    write_hot_journal(path, victim)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT * FROM sqlite_master")
+    assert not victim.exists(), "so the tests below test something"
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_journal_is_refused_before_sqlite_deletes_what_it_names(strangers, tmp_path, opened):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    path = strangers()
+    journal = write_hot_journal(path, victim)
+    before = path.read_bytes(), journal.read_bytes()
+    with pytest.raises(DataError, match=r"a\.sqlite-journal: must not be there, .* delete it if someone else made it"):
+        OPENED[opened](path)
+    assert victim.read_text() == "precious"
+    assert (path.read_bytes(), journal.read_bytes()) == before
+
+
+def test_the_journal_of_a_process_that_makes_the_file_is_waited_for(strangers, tmp_path, monkeypatch):
+    path, journal = strangers(), tmp_path / "a.sqlite-journal"
+    journal.touch()
+    monkeypatch.setattr(sqlite_file, "_JOURNAL_SECONDS", 60.0)
+    monkeypatch.setattr(sqlite_file.time, "sleep", lambda _: journal.unlink())
+    open_database(path, TABLES).dispose()
+
+
+@pytest.mark.parametrize("opened", OPENED)
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_a_log_that_is_a_link_is_refused_before_it_is_written(strangers, tmp_path, opened, end):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    path = strangers()
+    (tmp_path / f"a.sqlite{end}").symlink_to(victim)
+    with pytest.raises(DataError, match=rf"a\.sqlite{end}: must be a file, but is a link"):
+        OPENED[opened](path)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("opened", ["open", "read"])
+def test_a_database_that_is_a_link_is_refused(strangers, tmp_path, opened):
+    path = strangers().rename(tmp_path / "mine.sqlite")
+    before = path.read_bytes()
+    (tmp_path / "a.sqlite").symlink_to(path)
+    with pytest.raises(DataError, match=r"a\.sqlite: must be a file, but is a link"):
+        OPENED[opened](tmp_path / "a.sqlite")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("opened", ["open by URL", "read"])
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("CREATE VIEW v AS WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x FROM r) SELECT x FROM r", "view 'v'"),
+        ("CREATE TRIGGER t AFTER INSERT ON number BEGIN DELETE FROM number; END", "trigger 't'"),
+        ("CREATE TABLE t (x, y GENERATED ALWAYS AS (instr(x, x)))", "table 't'"),
+        ("CREATE TABLE t (x, y as (x))", "table 't'"),
+        ("CREATE TABLE t (x CHECK (length(x)))", "table 't'"),
+        ("CREATE TABLE t (x DEFAULT (random()))", "table 't'"),
+        ("CREATE TABLE t (x /* */)", "table 't'"),
+        ("CREATE VIRTUAL TABLE t USING rtree(a, b, c)", "table 't'"),
+        ("CREATE INDEX i ON number (instr(value, 1))", "index 'i'"),
+        ("CREATE INDEX i ON number (value) WHERE value > 1", "index 'i'"),
+    ],
+)
+def test_definitions_that_run_something_are_refused(strangers, opened, sql, what):
+    path = strangers(sql)
+    with pytest.raises(DataError, match=rf"must have only this program's tables and indexes, but its {what} isn't"):
+        OPENED[opened](path)
+
+
+def test_plain_tables_of_other_programs_are_let_alone(strangers):
+    path = strangers("CREATE TABLE more (a INTEGER PRIMARY KEY AUTOINCREMENT, b VARCHAR(3) UNIQUE); ANALYZE")
+    open_database(path, TABLES).dispose()
+
+
+TYPED = MetaData()
+Table("typed", TYPED, Column("id", Integer, primary_key=True), Column("a", Float), Column("B", String, nullable=False))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("1.5, 'x'", None),
+        ("NULL, ''", None),
+        ("'x', 'x'", "row 2 of typed must have a value of type float as a, but has str"),
+        ("1.5, NULL", "type str as B, but has NoneType"),
+        ("1.5, x'ff'", "type str as B, but has bytes"),
+        ("1.5, CAST(x'ff' AS TEXT)", "the database can't be used: Could not decode to UTF-8"),
+    ],
+)
+def test_values_have_the_types_of_their_columns(tmp_path, value, problem):
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"CREATE TABLE typed (ID INTEGER PRIMARY KEY, A, B); INSERT INTO typed VALUES (1, 1, '');"
+            f"INSERT INTO typed VALUES (2, {value})"
+        )
+    for opened in (lambda: open_database(path, TYPED).dispose(), lambda: reading(path, TYPED).__enter__().dispose()):
+        if problem is None:
+            opened()
+        else:
+            with pytest.raises(FairHumanError, match=problem):
+                opened()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fairhuman.errors import DataError
 from fairhuman.study.answers import RANKS, Vote, Votes
 from fairhuman.study.ranks import parse_ranks
+from fairhuman.study.store import TABLES
 from fairhuman.study.study import Answer, Design
 from fairhuman.web.database import reading
 
@@ -37,7 +38,7 @@ def read_database(where: Path | str, design: Design, questions: Sequence[str], *
     sessions = table("sessions", column("participant"), column("consented"))
     events = table("events", *map(column, ("id", "participant", "trial", "question", "seconds", "given")))
     possible: Mapping[Place, float] = {}
-    with reading(where) as engine:
+    with reading(where, TABLES) as engine:
         try:
             with engine.connect() as connection:
                 there = inspect(connection)
@@ -94,10 +95,12 @@ def possible_seconds(consents: Mapping[int, str | None], events: Iterable[Any]) 
 
 
 def _time(text: str | None) -> datetime | None:
+    """Time of a text; without a zone, in UTC."""
     try:
-        return datetime.fromisoformat(text or "")
+        time = datetime.fromisoformat(text or "")
     except ValueError:
         return None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def vote_of(answer: Answer, design: Design, possible: float = math.nan) -> Vote:

@@ -7,58 +7,65 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, func, make_url, select
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from fairhuman.errors import FairHumanError
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.utils.sqlite_file import DEFINITIONS, check_definitions, check_file, set_limits
 
 _LOCK = 7_305_421  # arbitrary, but the same in all processes
 _READS = "fairhuman_reads"  # execution option of a connection that only reads
+_outage = threading.Event()
 BUSY_SECONDS = 5.0  # time that a transaction waits for another process before it fails
 
 
-def open_database(where: Path | str, tables: MetaData, *, alone: bool = False) -> Engine:
+def open_database(where: Path | str, tables: MetaData) -> Engine:
     """Open a database, an SQLite file or an SQLAlchemy URL, and create missing tables.
 
     SQLite commits are on disk when they return (write-ahead log, synchronous=FULL). A new file, and the log beside it,
     can be read by its owner alone.
 
+    An SQLite file may come from someone else, so it is checked first: opening it concerns no other file, it runs
+    nothing of its own, and its values have the types of `tables`.
+
     Args:
         where: the file or URL.
         tables: tables that the database must have.
-        alone: refuse an SQLite file with any other table, view, trigger or index, because such a file that comes from
-            someone else could run queries of its own at each read and write.
 
     Raises:
-        FairHumanError: the file isn't a database, can't be opened or written, or has more than `alone` allows.
+        FairHumanError: the file isn't a database, can't be opened or written, or fails the checks.
     """
-    try:
-        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
-        if isinstance(where, Path):
-            _make_private(where)
-        engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _set_up_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-        with engine.begin() as connection:
-            if alone and engine.dialect.name == "sqlite":
-                _check_schema(connection, where, tables)
-            serialize_transactions(connection)  # processes that start at the same time would create the same table
-            tables.create_all(connection)
-    except (SQLAlchemyError, ImportError) as error:
-        raise _unusable(where, error) from error
+    engine = _open(where)
+    with _naming(where), engine.begin() as connection:
+        _check_content(connection, where, tables)
+        serialize_transactions(connection)  # processes that start at the same time would create the same table
+        tables.create_all(connection)
     return engine
 
 
 @contextmanager
-def reading(where: Path | str) -> Iterator[Engine]:
-    """Open a database to read it, also where its disk or folder can't be written.
+def reading(where: Path | str, tables: MetaData) -> Iterator[Engine]:
+    """Open a database to read it, also where its disk or folder can't be written; missing tables stay missing.
 
     SQLite needs to write beside a database with a write-ahead log, even to read it. Where it can't, and no server has
     the database open, a copy is read; the copy includes the log, which may hold the last commits.
@@ -67,40 +74,79 @@ def reading(where: Path | str) -> Iterator[Engine]:
         FairHumanError: as `open_database`.
     """
     path = _sqlite_file(where)
-    if path is None or all(os.access(each, os.W_OK) for each in (path.parent, path)):
-        engine = open_database(where, MetaData())
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None or all(os.access(each, os.W_OK) for each in (path.parent, path)):
+            engine = _open(where)
+        else:
+            check_file(path)
+            engine = _without_writing(path) or _copied(path, Path(folder))
         try:
+            with _naming(where), engine.connect() as connection:
+                _check_content(connection, where, tables)
             yield engine
         finally:
             engine.dispose()
+
+
+def _open(where: Path | str) -> Engine:
+    with _naming(where):
+        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
+        if isinstance(where, Path):
+            check_file(where)
+            _make_private(where)
+        engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", lambda *_: _outage.clear())
+        return engine
+
+
+def outage_is_known() -> bool:
+    """Whether this was asked since the last connection to a server was made, so that an outage is told once."""
+    known = _outage.is_set()
+    _outage.set()
+    return known
+
+
+def _check_content(connection: Connection, where: Path | str, tables: MetaData) -> None:
+    """Check that an SQLite database has only plain tables, and that values in `tables` have the types of the columns.
+
+    SQLite itself accepts any value in any column.
+    """
+    if connection.dialect.name != "sqlite":
         return
-    with tempfile.TemporaryDirectory() as folder:
-        opened = _without_writing(path) or _copied(path, Path(folder))
-        try:
-            yield opened
-        finally:
-            opened.dispose()
+    check_definitions(where, (tuple(row) for row in connection.exec_driver_sql(DEFINITIONS)))
+    there = inspect(connection)
+    for table in tables.sorted_tables:
+        if there.has_table(table.name):
+            _check_values(connection, where, table)
 
 
-def _check_schema(connection: Connection, where: Path | str, tables: MetaData) -> None:
-    """Check that an SQLite database has nothing but these tables and their indexes, defined as here."""
-    own = create_engine("sqlite://")
-    with own.begin() as fresh:
-        tables.create_all(fresh)
-        allowed = _schema(fresh)
-    own.dispose()
-    if strange := sorted(_schema(connection) - allowed):
-        kind, name, _ = strange[0]
-        raise FairHumanError(
-            f"{where}: must have only this program's tables and indexes, but its {kind} {name!r} isn't one of them, or "
-            "is defined in another way; delete the file if someone else made it"
-        )
+def _check_values(connection: Connection, where: Path | str, table: Table) -> None:
+    rows = connection.exec_driver_sql(f"SELECT * FROM {table.name}")
+    own = {column.name.lower(): column for column in table.columns}  # SQLite's names have no case
+    columns = [own.get(name.lower()) for name, *_ in rows.cursor.description]
+    sound: set[tuple[type, ...]] = set()
+    for number, row in enumerate(rows, 1):
+        found = tuple(map(type, row))
+        if found in sound:
+            continue
+        for column, kind in zip(columns, found, strict=True):
+            if column is not None and kind not in _types(column):
+                raise DataError(
+                    f"{where}: row {number} of {table.name} must have a value of type "
+                    f"{column.type.python_type.__name__} as {column.name}, but has {kind.__name__}; "
+                    "another program wrote it, so delete the row, or the file"
+                )
+        sound.add(found)
 
 
-def _schema(connection: Connection) -> set[tuple[str, str, str]]:
-    """Kind, name and definition of everything in an SQLite database."""
-    rows = connection.exec_driver_sql("SELECT type, name, coalesce(sql, '') FROM sqlite_master")
-    return {(str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows}
+def _types(column: Column[Any]) -> tuple[type, ...]:
+    """Python types of a column's values; SQLite gives the real number 1.0 of a column without a type as it was."""
+    wanted = column.type.python_type
+    return (wanted, *((int,) if wanted is float else ()), *((type(None),) if column.nullable else ()))
 
 
 def _make_private(path: Path) -> None:
@@ -117,12 +163,18 @@ def _copied(path: Path, folder: Path) -> Engine:
                 shutil.copyfile(file, folder / file.name)
     except OSError as error:
         raise _unusable(path, error) from error
-    return open_database(folder / path.name, MetaData())
+    return _open(folder / path.name)
 
 
 def _without_writing(path: Path) -> Engine | None:
     """An SQLite file opened for reading alone; None if SQLite can't do that."""
-    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        set_limits(connection)
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
@@ -143,6 +195,15 @@ def _sqlite_file(where: Path | str) -> Path | None:
             return None
         where = Path(url.database)
     return where if where.is_file() else None
+
+
+@contextmanager
+def _naming(where: Path | str) -> Iterator[None]:
+    """Errors of the database name it."""
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        raise _unusable(where, error) from error
 
 
 def _unusable(where: Path | str, error: Exception) -> FairHumanError:
@@ -177,9 +238,15 @@ def serialize_transactions(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
-def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # Python's implicit BEGIN comes too late
     cursor = connection.cursor()
+    connection.text_factory = os.fsdecode  # a file's name needn't be UTF-8
+    _, _, file = cursor.execute("PRAGMA database_list").fetchone()  # reads nothing yet
+    connection.text_factory = str
+    if file:
+        check_file(Path(file))
+    set_limits(connection)
     for pragma in (
         f"busy_timeout={int(BUSY_SECONDS * 1000)}",
         "journal_mode=WAL",

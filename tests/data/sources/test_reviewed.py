@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,17 @@ def test_a_database_that_was_only_touched_is_not_newer(folder: Path, decide: Cal
     apply_review(folder)
     os.utime(folder / "reviewed.jsonl", (1e9, 1e9))
     assert captions(folder) == (["person 0"], [])
+
+
+def test_a_strangers_database_is_not_asked_what_its_views_say(folder: Path, decide: Callable[..., None]) -> None:
+    """SQLite can't be interrupted inside a function of a view."""
+    decide("0.png", "keep", None, None)
+    apply_review(folder)
+    os.utime(folder / "reviewed.jsonl", (1e9, 1e9))
+    (folder / FILE).unlink()
+    with closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.execute("CREATE VIEW event AS SELECT 1 AS id WHERE NOT instr(zeroblob(9), 'x')")
+    assert captions(folder) == (["person 0"], ["review is newer than what was applied"])
 
 
 def test_prompts_of_files_and_sets(tmp_path: Path, folder: Path) -> None:

@@ -24,7 +24,6 @@ from sqlalchemy import (
 
 from fairhuman.data.review.settings import MAX_NAME
 from fairhuman.data.sources.review import DECISIONS
-from fairhuman.errors import DataError
 from fairhuman.web.database import open_database
 
 FILE = DECISIONS
@@ -57,12 +56,9 @@ def open_review(folder: Path) -> Engine:
     """Open the database of a folder's decisions, and make it if there is none.
 
     Raises:
-        DataError: it is a link, by which a stranger's folder could have another database changed.
-        FairHumanError: it can't be used, or has other tables, views or triggers, which would run at each decision.
+        FairHumanError: it can't be used, or fails the checks of `open_database`.
     """
-    if (folder / FILE).is_symlink():
-        raise DataError(f"{folder / FILE}: must be a file, but is a link; copy the file that it leads to, or delete it")
-    return open_database(folder / FILE, TABLES, alone=True)
+    return open_database(folder / FILE, TABLES)
 
 
 @dataclass(frozen=True, slots=True)

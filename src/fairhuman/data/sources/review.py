@@ -8,11 +8,14 @@ from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import STAGE
+from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.sqlite_file import DEFINITIONS, check_definitions, check_file, set_limits
 
 DECISIONS, REVIEWED = "review.sqlite", "reviewed.jsonl"
 REPORT, LAST_EVENT = "review.json", "last_event"  # what was applied, and up to which decision
+METADATA_ROW = "metadata_row"  # in a reviewed row: number from 1 of the row that has what JSON can't hold
 _STEPS = 10_000  # of SQLite's machine; the last decision takes a dozen
 LOG = f"{DECISIONS}-wal"  # decisions that SQLite has not yet moved into the database
 
@@ -37,13 +40,16 @@ def _same_events(folder: Path) -> bool:
     if not all(path.is_file() and not path.is_symlink() for path in (folder / REPORT, folder / DECISIONS)):
         return False
     try:
+        check_file(folder / DECISIONS)
         report = parse_json((folder / REPORT).read_text(encoding="utf-8"))
         address = f"{(folder / DECISIONS).absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            connection.set_progress_handler(lambda: 1, _STEPS)  # a stranger's view may have no end
+            connection.set_progress_handler(lambda: 1, _STEPS)
+            set_limits(connection)
+            check_definitions(DECISIONS, connection.execute(DEFINITIONS))  # a stranger's view may have no end
             last = connection.execute("SELECT max(id) FROM event").fetchone()[0]
         return last is not None and bool(last == report[LAST_EVENT])
-    except (OSError, ValueError, KeyError, TypeError, sqlite3.Error):  # not known: the times decide
+    except (DataError, OSError, ValueError, KeyError, TypeError, sqlite3.Error):  # not known: the times decide
         return False
 
 
