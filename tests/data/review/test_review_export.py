@@ -1,7 +1,10 @@
 """The exported files of a review: rows for training, a report, deterministic."""
 
+import datetime
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from fairhuman.data.pictures.notes import LoadReport
@@ -13,6 +16,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import Box
 from fairhuman.web.database import open_database
+from helpers.tiny_pictures import encoded, picture
 
 
 @pytest.fixture
@@ -130,3 +134,35 @@ def test_a_strangers_time_that_cannot_be_is_named(review_folder, reviewing):
         connection.execute(EVENTS.update().values(at=1e300))
     with pytest.raises(DataError, match=r"review\.sqlite: decision 1 has an impossible timestamp: 1e\+300"):
         apply_review(folder)
+
+
+def test_embedded_masks_are_read_as_before_the_review(review_folder, reviewing):
+    folder = review_folder(3)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["masks"] = {"face": {"bytes": encoded(picture(64, 48, number).convert("L")), "path": None}}
+        row["taken"] = datetime.date(2026, 1, 1 + number)
+    (folder / "metadata.jsonl").unlink()
+    table = folder / "metadata.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+
+    def masks() -> dict[str, object]:
+        return {each.key: each.masks for each in read_source(folder, ("face",), SourceSettings(), LoadReport())}
+
+    before = masks()
+    store = reviewing(folder)
+    for key in ("p0", "p2"):
+        store.decide("Ada", key, "keep", "another", None)
+    apply_review(folder)
+    assert masks() == {key: before[key] for key in ("p0", "p2")}
+    assert before["p2"].keys() == {"face"}
+    assert [(row["metadata_row"], row["caption"], "taken" in row) for row in reviewed(folder)] == [
+        (1, "another", False),
+        (3, "another", False),
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[1:]), table)
+    with pytest.raises(
+        DataError,
+        match=r"reviewed\.jsonl:1: metadata_row must be .* which has changed since then; run again: .* --apply",
+    ):
+        masks()

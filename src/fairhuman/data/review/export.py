@@ -13,7 +13,7 @@ from fairhuman.data.review.events import DROP, EVENTS, FILE, KEEP, Decision, ope
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
-from fairhuman.data.sources.review import LAST_EVENT, REPORT, REVIEWED
+from fairhuman.data.sources.review import LAST_EVENT, METADATA_ROW, REPORT, REVIEWED
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import transaction
@@ -26,7 +26,8 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
 
     A row of `reviewed.jsonl` is the metadata row with the final `caption` (and `prompt`, if it had one), and
     `reviewer` and `reviewed_at` of the deciding decision (see `Verdict`). Pictures without a decision, or kept as
-    often as dropped, are left out; `review.json` lists the latter and all dropped ones.
+    often as dropped, are left out; `review.json` lists the latter and all dropped ones. Columns that JSON can't hold,
+    such as masks in a `metadata.parquet`, are read from there by the row's number, `metadata_row`.
 
     Raises:
         DataError: the folder can't be read, or has not been reviewed.
@@ -52,7 +53,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     dropped = [_dropped(each.decision) for each in found.values() if each.verdict == DROP]
     disputed = [key for key, each in found.items() if each.verdict is None]
     with writing(folder):
-        write_text(folder / REVIEWED, "".join(f"{json.dumps(row, default=str)}\n" for row in kept))
+        write_text(folder / REVIEWED, "".join(f"{json.dumps(row)}\n" for row in kept))
         report = {"counts": asdict(summary), "dropped": dropped, "disputed": disputed, LAST_EVENT: last}
         write_json(folder / REPORT, report)
     return summary
@@ -60,7 +61,19 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
 
 def _row(picture: ReviewPicture, decision: Decision) -> dict[str, Any]:
     texts = dict.fromkeys(["caption", *(["prompt"] if "prompt" in picture.row else [])], decision.prompt)
-    return {**picture.row, **texts, "key": decision.key, "reviewer": decision.reviewer, "reviewed_at": _time(decision)}
+    row = {name: value for name, value in picture.row.items() if _is_json(value)}
+    if len(row) < len(picture.row):  # only a table has such values
+        row[METADATA_ROW] = int(picture.record.location.rpartition(":")[2])
+    return {**row, **texts, "key": decision.key, "reviewer": decision.reviewer, "reviewed_at": _time(decision)}
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON can hold a value; it can't hold bytes, their places in a table, and times."""
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _dropped(decision: Decision) -> dict[str, Any]:

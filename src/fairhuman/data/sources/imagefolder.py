@@ -10,13 +10,15 @@ gone, and prompts are those of the review.
 """
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import folder_rows
 from fairhuman.data.sources.parquet import read_rows
-from fairhuman.data.sources.review import REVIEWED, is_reviewed, note_review
+from fairhuman.data.sources.review import METADATA_ROW, REVIEWED, is_reviewed, note_review
 from fairhuman.data.sources.rows import Row
 from fairhuman.data.sources.text_rows import csv_rows, jsonl_rows
 from fairhuman.errors import DataError
@@ -27,7 +29,26 @@ def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     if not is_reviewed(folder):
         return unreviewed_rows(folder, report)
     note_review(folder, report)
-    return jsonl_rows(folder / REVIEWED, report)
+    return _with_embedded(folder, jsonl_rows(folder / REVIEWED, report))
+
+
+def _with_embedded(folder: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """Reviewed rows with the columns that JSON can't hold, such as embedded masks, from their row in the metadata."""
+    table: list[Mapping[str, Any]] | None = None
+    for row in rows:
+        number = row.values.get(METADATA_ROW)
+        if number is None:
+            yield row
+            continue
+        if table is None:
+            table = [each.values for each in read_rows(folder / PARQUET)]
+        whole = table[number - 1] if type(number) is int and 0 < number <= len(table) else {}
+        if whole.get("file_name") != row.values.get("file_name"):
+            raise DataError(
+                f"{folder / row.location}: {METADATA_ROW} must be the row of the same file_name in {PARQUET}, which "
+                f"has changed since then; run again: fairhuman data review {shlex.quote(str(folder))} --apply"
+            )
+        yield Row(row.location, {**whole, **{name: row.values[name] for name in row.values if name != METADATA_ROW}})
 
 
 def unreviewed_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
@@ -55,8 +76,9 @@ def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG
     return read_rows(path)
 
 
+PARQUET = "metadata.parquet"
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {
     "metadata.jsonl": jsonl_rows,
     "metadata.csv": csv_rows,
-    "metadata.parquet": _parquet_rows,
+    PARQUET: _parquet_rows,
 }
