@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import os
 import re
 
 import pytest
@@ -106,6 +107,14 @@ def test_the_address_is_not_told_by_the_folder_which_is_private(opened, review_f
     monkeypatch.setenv("FAIRHUMAN_CACHE", str(folder / "metadata.jsonl"))
     with pytest.raises(FairHumanError, match=r"can't be written: .*FAIRHUMAN_CACHE to use another folder"):
         opened(folder)
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_shown(opened, review_folder):
+    folder = review_folder(1)
+    page = opened(folder.rename(folder.with_name(os.fsdecode(b"bad\xff"))))
+    for path in ("", "/review?name=Ada", "/progress"):
+        answer = page.client.get(f"{page.root}{path}")
+        assert (answer.status_code, "bad\\udcff" in answer.text) == (200, True)
 
 
 def test_a_database_that_is_a_link_is_refused(opened, review_folder, tmp_path):

@@ -20,6 +20,7 @@ from fairhuman.data.review.events import open_review
 from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
+from fairhuman.data.sources.rows import printable
 from fairhuman.record import region_column
 from fairhuman.report.colours import colours
 from fairhuman.web.app import RefusedError, create_app, page, read_json
@@ -95,7 +96,7 @@ class _Review:
     """The routes; database queries run in threads, so that a slow disk doesn't block other requests."""
 
     def __init__(self, folder: Path, settings: ReviewSettings, report: LoadReport) -> None:
-        self.title, self.settings = folder.resolve().name, settings
+        self.title, self.settings = printable(folder.resolve().name), settings
         self.pictures = load_pictures(folder, settings.source, report)
         self.regions = dict.fromkeys(region for picture in self.pictures.values() for region in picture.record.boxes)
         prompts = {key: picture.prompt for key, picture in self.pictures.items()}
