@@ -49,6 +49,13 @@ def test_links_go_to_a_file_and_those_of_visitors_are_left_out(typed, study_fold
     assert "1 left out" in errors
 
 
+def test_a_report_is_not_written_through_a_link(typed, study_folder, tmp_path):
+    folder = study_folder()
+    (folder / "report").symlink_to(tmp_path)
+    code, _, errors = typed("study", "report", folder)
+    assert (code, "report: must be a folder, but is a link; delete it, or give --out" in errors) == (1, True)
+
+
 def test_a_dry_run_writes_nothing(typed, study_folder):
     folder = study_folder()
     before = sorted(folder.rglob("*"))

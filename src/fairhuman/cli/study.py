@@ -10,7 +10,7 @@ from typer import Argument, Option, Typer
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Host, Overrides, Port, ProxyHeaders, named_folders, settings_of, written_file
-from fairhuman.errors import RecipeError
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.text import percent, plural
 
 study_app = Typer(no_args_is_help=True, help="Ask people which pictures they prefer.", rich_markup_mode=None)
@@ -102,6 +102,8 @@ def report(
 
     stored = load_study(study) if study is not None else None
     if study is not None:
+        if out is None and (study / "report").is_symlink():
+            raise DataError(f"{study / 'report'}: must be a folder, but is a link; delete it, or give --out")
         out = out or study / "report"
     elif answers is not None:
         out = out or answers.with_suffix(".report")
