@@ -11,7 +11,7 @@ from fairhuman.study.shown import load_shown
 from fairhuman.study.store import ANSWERS, EVENTS, MIGRATIONS, SESSIONS, VERSION, StudyStore, open_store, token_digest
 from fairhuman.study.study import SETTINGS
 from fairhuman.web.app import RefusedError
-from fairhuman.web.database import transaction
+from fairhuman.web.database import outage_is_known, transaction
 from helpers.small_study import write_study
 
 
@@ -199,6 +199,12 @@ def test_a_failed_migration_changes_nothing(folder, database):
     with pytest.raises(RuntimeError):
         open_store(study, database, [*MIGRATIONS, fail])
     open_store(study, database).close()
+
+
+def test_a_new_connection_to_a_server_ends_an_outage(folder, database):
+    outage_is_known()
+    open_store(load_shown(folder), database).close()
+    assert outage_is_known() == database.startswith("sqlite")
 
 
 def test_a_link_is_looked_up_while_another_process_writes(store):

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from fairhuman.config import Settings
 from fairhuman.web import app as web
+from fairhuman.web import database
 from fairhuman.web.app import MAX_BODY, SECURITY_HEADERS, RefusedError, create_app, page, read_json
 
 HERE = "http://127.0.0.1:8000"
@@ -99,6 +100,14 @@ def test_what_goes_wrong_inside_is_said_without_its_details(client, headers):
     assert "nothing was saved" in database
     assert "secret" not in database
     assert "secret" not in client.get("/remote", headers=headers).text
+
+
+def test_an_outage_of_the_database_is_logged_once(client, caplog):
+    for outages in (1, 2):
+        database._outage.clear()  # as a new connection does
+        for _ in range(3):
+            assert client.get("/remote").status_code == 503
+        assert caplog.messages == ["the database can't be used: user secret at host secret: refused"] * outages
 
 
 @pytest.mark.parametrize(

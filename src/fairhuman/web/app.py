@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairhuman.errors import FairHumanError
+from fairhuman.web.database import outage_is_known
 
 HERE = Path(__file__).parent
 MAX_BODY = 64 * 1024  # bytes
@@ -45,6 +46,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError)
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
@@ -239,8 +241,8 @@ def _database_error(request: Request, error: Exception) -> Response:
     """SQLite's messages are shown; those of other databases may contain hosts and users, so they are only logged."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     local = isinstance(cause, sqlite3.Error)
-    if not local:
-        logging.getLogger(__name__).error("the database can't be used: %s", cause)
+    if not local and not (isinstance(error, _UNREACHABLE) and outage_is_known()):
+        logging.getLogger(__name__).error("the database can't be used: %s", " ".join(str(cause).split()))
     why = cause if local else "see the server's terminal"
     return _answer(request, 503, f"The database is not available, so nothing was saved: {why}.")
 
