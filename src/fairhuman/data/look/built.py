@@ -11,6 +11,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.manifest import ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.rows import MAX_TEXT, read_limited
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.utils.parse import parse_json
@@ -84,10 +85,10 @@ def build_source(path: Path) -> DataSet | None:
     if report is None:
         return None
     try:
-        origin = parse_json((path / "source.json").read_text(encoding="utf-8"))
+        origin = parse_json(read_limited(path / "source.json", MAX_TEXT))
         settings = SourceSettings.model_validate(report["recipe"]["source"])
         source = DataSet(Path(origin["source"]), str(origin["format"]), settings)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, OSError, ValueError, KeyError, TypeError):
         return None
     return source if source.path.exists() else None
 
