@@ -100,6 +100,14 @@ def test_a_strangers_database_is_not_asked_what_its_views_say(folder: Path, deci
     assert captions(folder) == (["person 0"], ["review is newer than what was applied"])
 
 
+def test_a_report_that_is_one_hole_is_not_read(folder: Path, decide: Callable[..., None]) -> None:
+    decide("0.png", "keep", None, None)
+    apply_review(folder)
+    os.utime(folder / "reviewed.jsonl", (1e9, 1e9))
+    os.truncate(folder / "review.json", 2**33)
+    assert captions(folder) == (["person 0"], ["review is newer than what was applied"])
+
+
 def test_prompts_of_files_and_sets(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a hat\n\n a coat \n")
     assert prompts_at(tmp_path / "prompts.txt") == ["a hat", "a coat"]

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE
+from fairhuman.data.sources.rows import STAGE, read_limited
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.utils.parse import parse_json
@@ -41,7 +41,7 @@ def _same_events(folder: Path) -> bool:
         return False
     try:
         check_file(folder / DECISIONS)
-        report = parse_json((folder / REPORT).read_text(encoding="utf-8"))
+        report = parse_json(read_limited(folder / REPORT))
         address = f"{(folder / DECISIONS).absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as connection:
             connection.set_progress_handler(lambda: 1, _STEPS)
