@@ -329,4 +329,5 @@ def unpack(commit: str, folder: Path) -> None:
     if archive.returncode:
         pytest.skip(f"needs commit {commit}, which isn't in this history: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+        files.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 has none
+        files.extractall(folder)

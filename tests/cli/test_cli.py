@@ -69,7 +69,7 @@ def recipe_file(folder: Path, people: Path, **values: object) -> Path:
         "batch_size": 1,
         "resolution": 32,
         "checkpoint_every": 1,
-        "lora": {"rank": 2},
+        **({"lora": {"rank": 2}} if values.get("kind", "lora") == "lora" else {}),
         "validation": {"every": 0},
         "preview": {"count": 0},
         **values,

@@ -35,7 +35,9 @@ def test_a_trace(tmp_path: Path, typed: Typed) -> None:
     names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
     assert {"aten::conv2d", "fairhuman: prediction"} <= names
     parts = ("loading", "latents", "prediction", "direction", "optimizer", "the rest")
-    shares = [float(row.split()[-2].rstrip("%")) for part in parts for row in said.splitlines() if f" {part} " in row]
+    shares = [
+        float(row.split("│")[3].rstrip(" %")) for part in parts for row in said.splitlines() if f" {part} " in row
+    ]
     assert len(shares) == len(parts)
     assert min(shares) >= 0.0
     assert sum(shares) == pytest.approx(100.0, abs=0.5)

@@ -244,6 +244,7 @@ def test_the_quick_recipe_in_truth(tmp_path):
     values = recipe.model_dump()
     values["cells"] = {name: values["cells"][name] for name in ("fixed 0.15 0.1", "MPD output")}
     values["front"] |= {"families": {"fixed weights": ["fixed 0.15 0.1"]}, "worlds": {}}
+    values["front"]["predictions"] = [one for one in values["front"]["predictions"] if not one["world"]]
     values["tuning"]["learning_rates"] = [1e-3]
     done = run_all(config.build(CompareRecipe, values), QUIET)
     assert done.failed == {}

@@ -35,11 +35,15 @@ class PredictionSettings(Settings):
     """
 
     family: str | None = Field(default=None, description="family whose hypervolume is compared; None: a loss")
-    budget: Literal["equal steps", "equal compute"] = Field(
-        default="equal steps", description="points that are compared, with a family"
+    budget: Literal["equal steps", "equal compute"] | None = Field(
+        default=None, description="points that are compared, with a family; None: equal steps"
     )
-    world: str = Field(default="", description="name of a world, without a family; empty: the comparison itself")
-    loss: str = Field(default=REGIONS, description="a region, or regions: the mean of all; without a family")
+    world: str | None = Field(
+        default=None, description="name of a world, without a family; None or empty: the comparison itself"
+    )
+    loss: str | None = Field(
+        default=None, description="a region, or regions: the mean of all; without a family; None: regions"
+    )
     verdict: Literal["better", "worse", "same"] = Field(
         description="what is expected of the family or of the untuned point, compared with the rival"
     )
@@ -47,15 +51,17 @@ class PredictionSettings(Settings):
     @property
     def number(self) -> tuple[str, str]:
         """What is judged: budget and family, or world and loss."""
-        return (self.budget, self.family) if self.family is not None else (self.world, self.loss)
+        if self.family is not None:
+            return self.budget or "equal steps", self.family
+        return self.world or "", self.loss or REGIONS
 
     @model_validator(mode="after")
     def _one_number(self) -> "PredictionSettings":
-        if self.family is not None and self.model_fields_set & {"world", "loss"}:
+        if self.family is not None and not self.world is self.loss is None:
             raise ValueError(
                 "is about a family's hypervolume, or about a loss in a world: remove family, or world and loss"
             )
-        if self.family is None and "budget" in self.model_fields_set:
+        if self.family is None and self.budget is not None:
             raise ValueError("budget is for the hypervolume of a family: name one, or remove budget")
         if self.family is None and self.loss == GLOBAL:
             raise ValueError("loss must be a region or regions: the global loss is what a point costs")
