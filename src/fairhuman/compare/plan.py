@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairhuman.bases.latents import vae_factor
 from fairhuman.compare.paper.drawing import sets_of_pictures
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SDXL_SHAPE, VARIANTS, CostSettings
@@ -21,7 +22,6 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.evaluate.needed import check_weights
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.models.locations import SDXL
-from fairhuman.models.sdxl import vae_factor
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.memory import shape_of, weight_bytes

@@ -10,10 +10,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.bases.latents import encode_pictures
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.sdxl import encode_pictures
 from fairhuman.utils.files import reading_own, write_json
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.randomness import Stream, seeded_generator

@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from fairhuman.bases.base import networks
 from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
@@ -22,7 +23,7 @@ from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints,
 from fairhuman.models.locations import find_lora, find_mole
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
+from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import AUTO, BaseSettings
 from fairhuman.report.text import plural
 from fairhuman.utils.display import Display

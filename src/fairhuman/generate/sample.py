@@ -18,13 +18,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fairhuman import __version__
+from fairhuman.bases.base import evaluating
+from fairhuman.bases.latents import check_finite, decode_latents, vae_factor
+from fairhuman.bases.sdxl import encode_prompts
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
-from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.randomness import Stream, seeded_generator
 

@@ -1,49 +1,23 @@
 """Full fine-tuning of the U-Net and, optionally, the text encoders."""
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
-from fairhuman.models.sdxl import encode_prompts
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 
-# Maps the U-Net's latents and its conditioning arguments to additional arguments.
-Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
-
 
 def predict_noise(
-    pipeline: StableDiffusionXLPipeline,
-    batch: Batch,
-    noisy_latents_bchw: Tensor,
-    timesteps_b: Tensor,
-    train_text: bool = False,
-    residuals: Residuals | None = None,
+    pipeline: Any, batch: Batch, noisy_latents_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
 ) -> Tensor:
-    """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
-
-    The text encoders run unless the batch has text embeddings, without gradients unless `train_text`. Time ids stay in
-    float32: sizes above 256 aren't exact in bfloat16. `residuals` returns residuals to add inside the U-Net.
-    """
-    with nullcontext() if train_text else torch.no_grad():
-        embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
-    unet, device = pipeline.unet, noisy_latents_bchw.device
-    dtype = unet.conv_in.weight.dtype  # unet.dtype walks through all parameters
-    latents_bchw = noisy_latents_bchw.to(dtype)
-    given: dict[str, Any] = {
-        "encoder_hidden_states": embeds_bnd.to(device, dtype),
-        "added_cond_kwargs": {"text_embeds": pooled_bp.to(device, dtype), "time_ids": batch.time_ids_b6.to(device)},
-    }
-    inside = residuals(latents_bchw, given) if residuals is not None else {}
-    prediction: Tensor = unet(latents_bchw, timesteps_b, **given, **inside).sample
-    return prediction.float()
+    """Return the base's prediction [B, C, h, w] in float32 for the captions of `batch`; see `Base.prediction`."""
+    return base_of(pipeline).prediction(batch, noisy_latents_bchw, levels_b, train_text, **more)
 
 
 class FullModel(NamedWeights):

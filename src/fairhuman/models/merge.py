@@ -10,13 +10,14 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
+from fairhuman.bases.base import networks
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import SUFFIX
 from fairhuman.models.locations import check_base, find_lora, location_of
 from fairhuman.models.lora_file import LoraLayer, read_lora
 from fairhuman.models.original import PREFIXES
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import save_single_file
 from fairhuman.utils.files import write_atomically

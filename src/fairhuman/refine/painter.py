@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from fairhuman.bases.base import networks
 from fairhuman.data.condition.depth_model import check_depth_model
 from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
@@ -14,7 +15,7 @@ from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
 from fairhuman.models.locations import check_base, check_lora_weight, find_lora
 from fairhuman.models.registry import CONTROLS, DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
+from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.settings import RefineSettings

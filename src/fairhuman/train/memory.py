@@ -11,15 +11,16 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from fairhuman import config
+from fairhuman.bases.base import networks
+from fairhuman.bases.latents import cast, vae_factor
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness.estimators.estimator import weighted_sum
-from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape, cast
+from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
 from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import networks, vae_factor
 from fairhuman.record import CONDITIONS
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors

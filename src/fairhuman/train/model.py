@@ -4,6 +4,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 
+from fairhuman.bases.base import networks
+from fairhuman.bases.latents import vae_factor
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, ControlModel
 from fairhuman.models.full import FullModel
@@ -11,7 +13,7 @@ from fairhuman.models.lora import LoraModel
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.registry import CONTROLS, DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import ControlSettings
 from fairhuman.train.recipe import TrainRecipe
 

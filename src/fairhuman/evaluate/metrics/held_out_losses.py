@@ -10,6 +10,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.bases.base import networks
+from fairhuman.bases.latents import vae_factor
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.sources import read_source
@@ -19,7 +21,7 @@ from fairhuman.generate.lora import load_lora
 from fairhuman.models.full import predict_noise
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.spec import ModelSpec
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change

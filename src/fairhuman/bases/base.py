@@ -1,0 +1,269 @@
+"""What a base model is to everything else. A base file says how captions are encoded and how the network is called.
+
+Latents are [B, C, h, w] on the VAE's grid everywhere. Packing into tokens is undone before a prediction is returned, so
+masks, losses and estimators are the same for all bases. `docs/extending.md` has a guide to adding a base.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
+from fairhuman.bases.names import BASES
+from fairhuman.bases.noising import Flow, Noising
+from fairhuman.bases.settings import TimeSettings
+from fairhuman.data.samples.batch import Batch, Text
+
+
+class Base(ABC):
+    """A pipeline, and what training and sampling need to know of it. It holds nothing else, so it is cheap to make.
+
+    Attributes:
+        kind: the pipeline's class in diffusers.
+        targets: LoRA's presets by name: each a list of ends of layers' names; every base has `attention`.
+        part: the component that is trained.
+        encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
+    """
+
+    kind: ClassVar[type]
+    targets: ClassVar[Mapping[str, Sequence[str]]]
+    part: ClassVar[str] = "transformer"
+    encoders: ClassVar[Sequence[str]] = ("text_encoder",)
+    tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    @classmethod
+    def load(cls, folder: str, dtype: torch.dtype = torch.float32) -> Self:
+        """Load a pipeline's folder: the VAE in float32, all else in `dtype`. Called once, before anything else."""
+        kind: Any = cls.kind
+        dtypes = {"default": dtype, "vae": torch.float32}
+        return cls(kind.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
+        found: nn.Module = getattr(self.pipeline, self.part)
+        return found
+
+    @property
+    def vae(self) -> Any:
+        """The VAE."""
+        return self.pipeline.vae
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        return vae_factor(self.vae)
+
+    @property
+    def patch(self) -> int:
+        """Latent cells per token and side; sides of pictures are multiples of factor · patch."""
+        return 2
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    def noising(self, times: TimeSettings | None = None) -> Noising:
+        """Return the noise process. Called once a run; `times` are the settings of flow-matching bases."""
+        return Flow.of(self.pipeline.scheduler.config, times)
+
+    def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the latents, [B, C, h, w], float32, in the network's scale.
+
+        Called once a micro-batch, or once a view if latents are cached, with pictures [B, 3, H, W] in [-1, 1] on the
+        VAE's device. Without gradients; the VAE runs in float32, outside of autocast.
+
+        Raises:
+            ModelError: a side isn't a multiple of the factor, or a value isn't finite.
+        """
+        return latent_moments(self.vae, pictures_bchw)
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Return pictures [B, 3, H, W] in [-1, 1], float32; undoes the mean of `moments`. Called after sampling.
+
+        Raises:
+            ModelError: a value isn't finite.
+        """
+        return decode_latents(self.vae, latents_bchw)
+
+    @abstractmethod
+    def encode(self, caption: str) -> Text:
+        """Return what the network reads of one caption, as the pipeline's sampling does, without a batch axis.
+
+        Called once a caption if texts are cached, else once a sample; without gradients. Without padding that depends
+        on other captions: the number of tokens may differ from caption to caption. An empty caption gives what
+        sampling takes for the unconditional prediction.
+        """
+
+    def texts(self, captions: Sequence[str], gradient: bool = False) -> list[Text]:
+        """Return `encode` of each caption; `gradient`: so that the encoders can be trained."""
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            return [self.encode(caption) for caption in captions]
+
+    def packed(self, text: Text) -> Tensor:
+        """Return a text as one tensor on the CPU, for a cache on disk: a safetensors file's bytes, floats in bfloat16.
+
+        Encoders such as T5 and Qwen overflow in float16.
+        """
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in text.items()}
+        kept = {name: t.bfloat16() if t.is_floating_point() else t for name, t in kept.items()}
+        return torch.frombuffer(bytearray(save(kept)), dtype=torch.uint8)
+
+    def unpacked(self, packed: Tensor) -> Text:
+        """Return the text of `packed`."""
+        return load(packed.numpy().tobytes())
+
+    @abstractmethod
+    def predict(
+        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None = None
+    ) -> Tensor:
+        """Return the network's prediction of `noising().target`, [B, C, h, w].
+
+        Called once a micro-batch, with gradients. Noisy latents [B, C, h, w] and floating-point texts come in the
+        network's type and on its device; levels [B] as `noising` draws them. The result may have any type. `batch` has
+        the samples' time ids, which SDXL reads.
+        """
+
+    def prediction(
+        self, batch: Batch, noisy_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
+    ) -> Tensor:
+        """Return `predict` for the captions of a batch, float32; encodes them unless the batch has their texts.
+
+        `train_text`: with gradients to the text encoders. `more` are arguments of the base's `predict`.
+        """
+        texts = batch.texts or self.texts(batch.captions, train_text)
+        device, dtype = noisy_bchw.device, self.dtype
+        given = [{n: t.to(device, dtype if t.is_floating_point() else None) for n, t in text.items()} for text in texts]
+        return self.predict(noisy_bchw.to(dtype), levels_b, given, batch, **more).float()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's type: that of its first weight, as LoRA's weights are float32 in any network."""
+        return next(self.network.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The network's device."""
+        return next(self.network.parameters()).device
+
+    def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.
+
+        Args:
+            file: to write; its folder exists.
+            state: A and B by peft's names, without a prefix.
+            metadata: peft's settings.
+        """
+        kind: Any = self.kind
+        given = {f"{self.part}_lora_layers": dict(state), f"{self.part}_lora_adapter_metadata": dict(metadata)}
+        kind.save_lora_weights(file.parent, weight_name=file.name, **given)
+
+    def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
+        return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
+
+    def sampled(self, found: Any, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - bases that pack latents need it
+        """Return latents [1, C, h, w] for `decode` from the pipeline's output of `output_type="latent"`.
+
+        `size` is the picture's (height, width).
+        """
+        latents: Tensor = found
+        return latents
+
+    def draw(
+        self,
+        prompt: str,
+        generator: torch.Generator,
+        size: tuple[int, int],
+        steps: int,
+        guidance: float,
+        negative_prompt: str = "",
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        """Draw one picture [3, H, W] in [-1, 1], float32 on the CPU, by the base's own pipeline and scheduler.
+
+        Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
+
+        Args:
+            prompt, negative_prompt: the texts.
+            generator: of the noise.
+            size: height and width, multiples of factor · patch.
+            steps, guidance: as the pipeline means them.
+            on_step: called after each step.
+
+        Raises:
+            ModelError: latents or pictures aren't finite.
+        """
+        self.pipeline.set_progress_bar_config(disable=True)
+        with torch.no_grad(), evaluating(self.pipeline):
+            found = self.pipeline(
+                **self.arguments(prompt, negative_prompt, guidance),
+                height=size[0],
+                width=size[1],
+                num_inference_steps=steps,
+                generator=generator,
+                output_type="latent",
+                **({} if on_step is None else {"callback_on_step_end": partial(_after_step, on_step)}),
+            ).images
+            latents_bchw = self.sampled(found, size)
+            check_finite(latents_bchw, f"the {self.part}'s latents ({self.dtype})", "sample in bf16 or fp32")
+            return self.decode(latents_bchw)[0].cpu()
+
+
+def base_of(pipeline: Any) -> Base:
+    """Return the base of a loaded pipeline.
+
+    Raises:
+        KeyError: there is no base for its class; loading refuses such pipelines.
+    """
+    return BASES[type(pipeline).__name__].load()(pipeline)
+
+
+def networks(pipeline: Any) -> tuple[nn.Module, ...]:
+    """Return all modules of a pipeline that hold weights."""
+    return tuple(part for part in pipeline.components.values() if isinstance(part, nn.Module))
+
+
+@contextmanager
+def evaluating(pipeline: Any) -> Iterator[None]:
+    """Put all modules of the pipeline in eval mode; restore each one's own mode afterwards."""
+    parts = networks(pipeline)
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def stacked(texts: Sequence[Text], name: str) -> Tensor:
+    """Return a text's tensors of equal shape as one, [B, ...]."""
+    return torch.stack([text[name] for text in texts])
+
+
+def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor]:
+    """Return tensors [n, D] of any n as one [B, longest, D], padded with zeros, and a mask [B, longest], int64."""
+    parts = [text[name] for text in texts]
+    ones = [torch.ones(len(part), dtype=torch.int64, device=part.device) for part in parts]
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return pad(parts), pad(ones)
+
+
+def _after_step(
+    on_step: Callable[[], object], _pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    on_step()
+    return tensors

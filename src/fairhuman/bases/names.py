@@ -1,0 +1,93 @@
+"""Which base a pipeline is: the table from class names to base files, and what can't be trained. Needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairhuman.errors import ModelError
+from fairhuman.utils.parse import parse_json
+
+if TYPE_CHECKING:
+    from fairhuman.bases.base import Base
+
+SDXL = "SDXL"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseName:
+    """An entry of the table.
+
+    Attributes:
+        title: what messages and documents call the base.
+        place: `module:class` of its `Base`, below `fairhuman.bases`.
+        network: the pipeline's component that is trained.
+        patch: latent cells per token and side (`Base.patch`).
+    """
+
+    title: str
+    place: str
+    network: str = "transformer"
+    patch: int = 2
+
+    def load(self) -> type["Base"]:
+        """Import the base's class."""
+        module, _, name = self.place.partition(":")
+        found: type[Base] = getattr(import_module(f"fairhuman.bases.{module}"), name)
+        return found
+
+
+# By `_class_name` of model_index.json.
+BASES: Mapping[str, BaseName] = {
+    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL", "unet", 4),
+    "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3"),
+    "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage"),
+    "FluxPipeline": BaseName("FLUX.1", "flux:Flux"),
+    "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein"),
+    "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage"),
+}
+DISTILLED = (
+    "its few steps were distilled, and training on noise levels that it never sees undoes that: take the base model "
+    "that it was made from"
+)
+
+
+def base_name(model: str, index: Mapping[str, Any], folder: Path) -> BaseName:
+    """Return the table's entry for a pipeline.
+
+    Args:
+        model: as the user gave it, for messages.
+        index: the content of model_index.json.
+        folder: of the pipeline.
+
+    Raises:
+        ModelError: another class, or a variant that can't be trained; with the reason.
+    """
+    kind = str(index.get("_class_name"))
+    if kind.startswith("StableDiffusionXL"):
+        kind = "StableDiffusionXLPipeline"
+    if kind not in BASES:
+        known = ", ".join(entry.title for entry in BASES.values())
+        raise ModelError(f"model {model!r}: expected a pipeline of {known}, found {kind}")
+    name = BASES[kind]
+    if (why := _distilled(kind, index, folder)) is not None:
+        raise ModelError(f"model {model!r}: is a step-distilled {name.title} ({why}); {DISTILLED}")
+    return name
+
+
+def _distilled(kind: str, index: Mapping[str, Any], folder: Path) -> str | None:
+    """Return by what a step-distilled variant is recognised; None if it is none."""
+    if kind == "FluxPipeline" and _config(folder, "transformer").get("guidance_embeds") is False:
+        return "schnell: transformer/config.json has guidance_embeds=false"
+    if kind == "Flux2KleinPipeline" and index.get("is_distilled"):
+        return "model_index.json has is_distilled=true"
+    return None
+
+
+def _config(folder: Path, part: str) -> Mapping[str, Any]:
+    try:
+        found = parse_json((folder / part / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # named when the part is loaded
+        return {}
+    return found if isinstance(found, dict) else {}
