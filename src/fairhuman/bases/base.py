@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
-from fairhuman.bases.names import BASES
+from fairhuman.bases.names import BASES, PATCH
 from fairhuman.bases.noising import Flow, Noising
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
@@ -28,13 +30,16 @@ class Base(ABC):
     Attributes:
         kind: the pipeline's class in diffusers.
         targets: LoRA's presets by name: each a list of ends of layers' names; every base has `attention`.
-        part: the component that is trained.
+        part, called: the component that is trained, and what messages call it.
+        guided: whether guidance is between two predictions; false where the network is told it.
         encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
     """
 
     kind: ClassVar[type]
     targets: ClassVar[Mapping[str, Sequence[str]]]
     part: ClassVar[str] = "transformer"
+    called: ClassVar[str] = "transformer"
+    guided: ClassVar[bool] = True
     encoders: ClassVar[Sequence[str]] = ("text_encoder",)
     tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
 
@@ -47,6 +52,28 @@ class Base(ABC):
         kind: Any = cls.kind
         dtypes = {"default": dtype, "vae": torch.float32}
         return cls(kind.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
+
+    @classmethod
+    def shape(cls, folder: str) -> Self:
+        """Build a pipeline's folder on `meta`, without weights, from its configurations: for a run's memory.
+
+        Raises:
+            OSError: a configuration is missing.
+        """
+        kind: Any = cls.kind
+        index = kind.load_config(folder)
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+        found = {name: _part(folder, name, library, of) for name, (library, of) in parts.items()}
+        plain = {name: value for name, value in index.items() if name[0] != "_" and name not in parts}
+        return cls(kind(**found, **plain))
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `encode`'s tensors for the longest caption, from the network's configuration.
+
+        For estimates of memory and of a cache's size, before anything is loaded.
+        """
+        raise NotImplementedError(f"{cls.__name__} doesn't state the shapes of its texts")
 
     @property
     def network(self) -> nn.Module:
@@ -67,7 +94,7 @@ class Base(ABC):
     @property
     def patch(self) -> int:
         """Latent cells per token and side; sides of pictures are multiples of factor · patch."""
-        return 2
+        return PATCH
 
     @property
     def channels(self) -> int:
@@ -143,6 +170,12 @@ class Base(ABC):
         `train_text`: with gradients to the text encoders. `more` are arguments of the base's `predict`.
         """
         texts = batch.texts or self.texts(batch.captions, train_text)
+        return self._predicted(noisy_bchw, levels_b, texts, batch, **more)
+
+    def _predicted(
+        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None, **more: Any
+    ) -> Tensor:
+        """Return `predict` of inputs of any type, float32."""
         device, dtype = noisy_bchw.device, self.dtype
         given = [{n: t.to(device, dtype if t.is_floating_point() else None) for n, t in text.items()} for text in texts]
         return self.predict(noisy_bchw.to(dtype), levels_b, given, batch, **more).float()
@@ -169,6 +202,11 @@ class Base(ABC):
         given = {f"{self.part}_lora_layers": dict(state), f"{self.part}_lora_adapter_metadata": dict(metadata)}
         kind.save_lora_weights(file.parent, weight_name=file.name, **given)
 
+    @property
+    def side(self) -> int:
+        """Pixels per side of a picture if none are given: the model's own."""
+        return int(getattr(self.pipeline, "default_sample_size", 128)) * self.factor
+
     def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
         """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
         return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
@@ -183,9 +221,9 @@ class Base(ABC):
 
     def draw(
         self,
+        size: tuple[int, int],
         prompt: str,
         generator: torch.Generator,
-        size: tuple[int, int],
         steps: int,
         guidance: float,
         negative_prompt: str = "",
@@ -196,9 +234,9 @@ class Base(ABC):
         Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
 
         Args:
+            size: height and width, multiples of factor · patch.
             prompt, negative_prompt: the texts.
             generator: of the noise.
-            size: height and width, multiples of factor · patch.
             steps, guidance: as the pipeline means them.
             on_step: called after each step.
 
@@ -217,8 +255,55 @@ class Base(ABC):
                 **({} if on_step is None else {"callback_on_step_end": partial(_after_step, on_step)}),
             ).images
             latents_bchw = self.sampled(found, size)
-            check_finite(latents_bchw, f"the {self.part}'s latents ({self.dtype})", "sample in bf16 or fp32")
-            return self.decode(latents_bchw)[0].cpu()
+            return self._decoded(latents_bchw)
+
+    def redraw(
+        self,
+        start_1chw: Tensor,
+        strength: float,
+        prompt: str,
+        generator: torch.Generator,
+        steps: int,
+        guidance: float,
+        negative_prompt: str = "",
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        """Draw a picture [3, H, W] from the latents of another, noised to level `strength`; otherwise as `draw`.
+
+        Euler's method in ⌊steps · strength⌋ equal steps. Guidance is that between prompt and negative prompt; bases
+        whose network is told the guidance (`guided` is false) go without.
+        """
+        device, noising = start_1chw.device, self.noising()
+        noise = torch.randn(start_1chw.shape, generator=generator).to(device)
+        levels = torch.linspace(strength, 0.0, max(1, int(steps * strength)) + 1, device=device)
+        with torch.no_grad(), evaluating(self.pipeline):
+            x = noising.add(start_1chw.float(), noise, levels[:1])
+            with_negative = self.guided and guidance > 1.0
+            texts = self.texts([prompt, negative_prompt] if with_negative else [prompt])
+            for level, after in pairwise(levels):
+                found = [self._predicted(x, level[None], [text], None) for text in texts]
+                velocity = torch.lerp(found[1], found[0], guidance) if with_negative else found[0]
+                x = x + (after - level) * velocity
+                if on_step is not None:
+                    on_step()
+            return self._decoded(x)
+
+    def _decoded(self, latents_1chw: Tensor) -> Tensor:
+        check_finite(latents_1chw, f"the {self.called}'s latents ({self.dtype})", "sample in bf16 or fp32")
+        return self.decode(latents_1chw)[0].cpu()
+
+
+def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
+    """Build a component: networks on `meta`, tokenizers and schedulers as they are; None where a pipeline has none."""
+    if library is None or kind is None:
+        return None
+    found: Any = getattr(import_module(library), kind)
+    if not issubclass(found, nn.Module):
+        return found.from_pretrained(folder, subfolder=name)
+    with torch.device("meta"):
+        if library == "diffusers":
+            return found.from_config(found.load_config(folder, subfolder=name))
+        return found(found.config_class.from_pretrained(folder, subfolder=name))
 
 
 def base_of(pipeline: Any) -> Base:

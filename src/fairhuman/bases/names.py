@@ -13,23 +13,20 @@ if TYPE_CHECKING:
     from fairhuman.bases.base import Base
 
 SDXL = "SDXL"
+PATCH = 2  # latent cells per token and side of all flow bases
 
 
 @dataclass(frozen=True, slots=True)
 class BaseName:
-    """An entry of the table.
-
-    Attributes:
-        title: what messages and documents call the base.
-        place: `module:class` of its `Base`, below `fairhuman.bases`.
-        network: the pipeline's component that is trained.
-        patch: latent cells per token and side (`Base.patch`).
-    """
+    """An entry of the table: what messages call the base, and `module:class` of its `Base` below `fairhuman.bases`."""
 
     title: str
     place: str
-    network: str = "transformer"
-    patch: int = 2
+
+    @property
+    def flow(self) -> bool:
+        """Whether it is a flow-matching transformer: all but SDXL are."""
+        return self.title != SDXL
 
     def load(self) -> type["Base"]:
         """Import the base's class."""
@@ -40,7 +37,7 @@ class BaseName:
 
 # By `_class_name` of model_index.json.
 BASES: Mapping[str, BaseName] = {
-    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL", "unet", 4),
+    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL"),
     "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3"),
     "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage"),
     "FluxPipeline": BaseName("FLUX.1", "flux:Flux"),
@@ -83,6 +80,18 @@ def _distilled(kind: str, index: Mapping[str, Any], folder: Path) -> str | None:
     if kind == "Flux2KleinPipeline" and index.get("is_distilled"):
         return "model_index.json has is_distilled=true"
     return None
+
+
+def latent_shape(folder: Path) -> tuple[int, int]:
+    """Return pixels per latent cell and side, and channels, of the VAE in a pipeline's folder.
+
+    Raises:
+        OSError, ValueError, KeyError: it has no readable configuration.
+    """
+    vae = parse_json((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    if "z_dim" in vae:  # a video VAE, as Qwen-Image has
+        return 2 ** len(vae["temperal_downsample"]), int(vae["z_dim"])
+    return 2 ** (len(vae["block_out_channels"]) - 1), int(vae["latent_channels"])
 
 
 def _config(folder: Path, part: str) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ class SDXL(Base):
     kind = StableDiffusionXLPipeline
     targets: ClassVar = {"attention": ATTENTION, "attention+conv": ATTENTION + CONVOLUTIONS}
     part = "unet"
+    called = "U-Net"
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
 
@@ -44,6 +45,12 @@ class SDXL(Base):
                 "noise.times is for flow-matching bases; SDXL draws its timesteps uniformly: leave it out"
             )
         return Ddpm(noise_scheduler(self.pipeline))
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of 77 tokens and of the pooled embedding."""
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        return {"embeds": (77, config["cross_attention_dim"]), "pooled": (pooled,)}
 
     def encode(self, caption: str) -> Text:
         """Return token embeddings [77, D] and a pooled one [P]."""
@@ -79,8 +86,8 @@ class SDXL(Base):
 
         Time ids stay in float32: sizes above 256 aren't exact in bfloat16.
         """
-        assert batch is not None
-        time_ids_b6 = batch.time_ids_b6.to(noisy_bchw.device)
+        device = noisy_bchw.device  # without a batch, only shapes are asked for
+        time_ids_b6 = torch.empty(len(texts), 6, device=device) if batch is None else batch.time_ids_b6.to(device)
         given: dict[str, Any] = {
             "encoder_hidden_states": stacked(texts, "embeds"),
             "added_cond_kwargs": {"text_embeds": stacked(texts, "pooled"), "time_ids": time_ids_b6},

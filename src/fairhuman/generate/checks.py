@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import RecipeError
-from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole, require_sdxl
 from fairhuman.models.settings import AUTO, PRECISIONS, BaseSettings
 
 
@@ -35,6 +35,7 @@ def check_options(
         if fuse:
             raise RecipeError("--fuse: a MoLE can't be fused, as its gates depend on every input; leave --fuse out")
         find_mole(mole)
+        require_sdxl(model, "a MoLE")
     check_base(model, base)
 
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning of the U-Net and, optionally, the text encoders."""
+"""Full fine-tuning of the network and, of SDXL, optionally the text encoders."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from fairhuman.bases.base import base_of
+from fairhuman.bases.base import base_of, networks
 from fairhuman.data.samples.batch import Batch
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
@@ -21,37 +21,37 @@ def predict_noise(
 
 
 class FullModel(NamedWeights):
-    """Trains all weights of the U-Net in float32; use autocast for half precision.
+    """Trains all weights of the network in float32; use autocast for half precision.
 
     Args:
-        pipeline: its U-Net (and text encoders) are trained in place.
-        text_encoders: train them too, except the layers after the one whose output SDXL reads.
+        pipeline: its network (and text encoders) are trained in place.
+        text_encoders: of SDXL: train them too, except the layers after the one whose output SDXL reads.
         gradient_checkpointing: less memory, about a third more time.
     """
 
-    def __init__(
-        self, pipeline: StableDiffusionXLPipeline, text_encoders: bool = False, gradient_checkpointing: bool = False
-    ) -> None:
+    def __init__(self, pipeline: Any, text_encoders: bool = False, gradient_checkpointing: bool = False) -> None:
         self.pipeline = pipeline
+        self._base = base_of(pipeline)
         self._train_text = text_encoders
-        pipeline.vae.requires_grad_(False)
-        pipeline.unet.float().requires_grad_(True).train()
-        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-            encoder.requires_grad_(text_encoders)
-            if text_encoders:
-                encoder.float().train()
+        network: Any = self._base.network
+        for part in networks(pipeline):
+            part.requires_grad_(False)
+        network.float().requires_grad_(True).train()
         if text_encoders:
+            for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+                encoder.requires_grad_(True)
+                encoder.float().train()
             _freeze_unread_layers(pipeline)
         if gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the U-Net's prediction, float32."""
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, self._train_text)
+        """Return the network's prediction, float32."""
+        return self._base.prediction(batch, noisy_latents_bchw, timesteps_b, self._train_text)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return all weights of the U-Net, then the trained ones of the text encoders."""
-        parts = ("unet", "text_encoder", "text_encoder_2")
+        """Return all weights of the network, then the trained ones of the text encoders."""
+        parts = (self._base.part, *self._base.encoders) if self._train_text else (self._base.part,)
         return {
             f"{part}.{name}": parameter
             for part in parts

@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+from fairhuman.bases.names import BASES, PATCH, BaseName, base_name, latent_shape
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
 from fairhuman.models.settings import BaseSettings
@@ -18,6 +19,7 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
 SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # folders of a pipeline that hold weights
+FLOW_NETWORKS = ("transformer", "text_encoder_3")  # of other bases, besides
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
@@ -50,22 +52,46 @@ def check_location(model: str, own_vae: bool = False) -> None:
         lora = "; it holds a LoRA: give it as --lora" if (path / DIFFUSERS_FILE).is_file() else ""
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found a folder without model_index.json{lora}")
     try:
-        found = str(parse_json((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
-    except (OSError, ValueError, AttributeError) as error:
+        found = dict(parse_json((path / "model_index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
-    for part in NETWORKS:
+    for part in (*NETWORKS, *FLOW_NETWORKS):
         refuse_pickles(f"model {model!r}", path / part)
-    if not found.startswith("StableDiffusionXL"):
-        raise ModelError(f"model {model!r}: expected {EXPECTED}, found {found}")
+    base_name(model, found, path)
+
+
+def name_of(model: str) -> BaseName:
+    """Return which base a model is, without loading it; what ships, a file and a hub id are SDXL's.
+
+    A folder that can't be read is taken for SDXL: `check_location` says what is wrong.
+    """
+    index = Path(location_of(model)) / "model_index.json"
+    try:
+        return base_name(model, dict(parse_json(index.read_text(encoding="utf-8"))), index.parent)
+    except (OSError, ValueError, TypeError, ModelError):
+        return BASES["StableDiffusionXLPipeline"]
+
+
+def require_sdxl(model: str, what: str) -> None:
+    """Check that a model is an SDXL; `what` needs one.
+
+    Raises:
+        ModelError: it is another base.
+    """
+    name = name_of(model)
+    if name.flow:
+        raise ModelError(f"{what} is for SDXL alone, but model {model!r} is {name.title}")
 
 
 def check_base(model: str, base: BaseSettings) -> None:
     """Check a model and the VAE of `base` without loading them.
 
     Raises:
-        ModelError: as of `check_location` and `check_vae`.
+        ModelError: as of `check_location` and `check_vae`; or settings of `base` for a model other than SDXL.
     """
     check_location(model, base.vae is not None)
+    for name in base.model_dump(exclude_defaults=True):
+        require_sdxl(model, f"base.{name}")
     if base.vae is not None:
         check_vae(base.vae)
 
@@ -146,6 +172,8 @@ def check_lora_weight(weight: float) -> None:
 def side_multiple(model: str) -> int:
     """Return the pixels of which a picture's sides must be multiples: the VAE's factor, halved in each U-Net level.
 
+    For other bases it is the VAE's factor times 2, the cells of a token.
+
     It is read from a folder's configurations or a file's header. Whatever has none here, such as a hub id, is taken for
     SDXL.
     """
@@ -156,6 +184,8 @@ def side_multiple(model: str) -> int:
             return SDXL_SIDE_MULTIPLE
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
+        if name_of(model).flow:
+            return PATCH * latent_shape(folder)[0]
         vae, unet = (
             len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")

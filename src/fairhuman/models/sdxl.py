@@ -1,4 +1,4 @@
-"""SDXL pipelines: load and check; encode pictures and captions for the U-Net; decode latents."""
+"""Load pipelines; check SDXL's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
 from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file, location_of
+from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
@@ -20,21 +20,26 @@ from fairhuman.utils.hub import loading
 
 def load_pipeline(
     model: str, seed: int = 0, dtype: torch.dtype = torch.float32, base: BaseSettings | None = None
-) -> StableDiffusionXLPipeline:
+) -> Any:
     """Load a pipeline: `"small"`, which ships with the package, `"small-untrained"`, a folder, a file or a hub id.
+
+    In a folder, the class that model_index.json names decides on the base (`bases/names.py`); all else is SDXL.
 
     Args:
         model: `"small-untrained"` has the architecture of `"small"` and random weights; a file is an SDXL checkpoint in
             the original layout (`models/single_file.py`).
         seed: of the random weights.
-        dtype: of the U-Net and the text encoders; the VAE is loaded in float32, as SDXL's overflows in float16.
-        base: a VAE in place of the model's own, and what the U-Net predicts; None: all as the model states.
+        dtype: of the network and the text encoders; the VAE is loaded in float32, as SDXL's overflows in float16.
+        base: of SDXL: a VAE in place of the model's own, and what the U-Net predicts; None: all as the model states.
 
     Raises:
-        ModelError: nothing found at `model`, or it isn't an SDXL.
+        ModelError: nothing found at `model`, or no base that can be trained.
     """
     base = base or BaseSettings()
     check_base(model, base)
+    if (name := name_of(model)).flow:
+        with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
+            return name.load().load(model, dtype).pipeline
     vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:
         pipeline = build_small(seed)

@@ -13,7 +13,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.generate.control_spec import ControlSpec, parse_controls
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
-from fairhuman.models.locations import check_base, check_lora_weight, find_lora
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora, require_sdxl
 from fairhuman.models.registry import CONTROLS, DTYPES
 from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
@@ -34,6 +34,7 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
     if settings.lora is not None:
         find_lora(Path(settings.lora))
     check_base(settings.model, settings.base)
+    require_sdxl(settings.model, "refine")
     schedule = scheduler_config(settings.model, settings.base)
     if schedule is not None:
         check_steps(schedule, settings.steps)

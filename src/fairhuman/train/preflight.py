@@ -20,6 +20,7 @@ from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_b
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
+from fairhuman.train.bases import check_settings
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
@@ -71,7 +72,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
         DataError: a data set doesn't exist, is a bare folder of photos, or was built in another way than is asked for.
         ModelError: there is no such model.
         PluginError: the strategy's package can't be loaded.
-        RecipeError: the run in `out` has other settings; see `check_resumable`.
+        RecipeError: the run in `out` has other settings, see `check_resumable`; or a setting isn't for the base.
     """
     if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
@@ -83,6 +84,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
+    check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
     if not step:  # a run that has begun goes on as it is
         for path in data_paths(recipe):
@@ -99,7 +101,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
         device_memory: bytes of the device that it is for; None: this machine's.
 
     Raises:
-        RecipeError: the run in `out` has other settings, or `fairness.options` don't fit the strategy.
+        RecipeError: the run in `out` has other settings, a setting isn't for the base, or `fairness.options` don't fit.
         PluginError: the strategy's package can't be loaded.
     """
     import torch
@@ -107,6 +109,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     from fairhuman.train.fairness import build_strategy
 
     build_strategy(recipe, torch.device("cpu"))
+    check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
     model = model_finding(recipe.model, recipe.base)
     yield model
