@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
-from fairhuman.bases.names import BASES, PATCH
+from fairhuman.bases.names import BASES, PATCH, BaseName
 from fairhuman.bases.noising import Flow, Noising
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
@@ -76,10 +76,9 @@ class Base(ABC):
         raise NotImplementedError(f"{cls.__name__} doesn't state the shapes of its texts")
 
     @property
-    def network(self) -> nn.Module:
-        """The network that is trained."""
-        found: nn.Module = getattr(self.pipeline, self.part)
-        return found
+    def network(self) -> Any:
+        """The network that is trained, an `nn.Module`."""
+        return getattr(self.pipeline, self.part)
 
     @property
     def vae(self) -> Any:
@@ -149,7 +148,8 @@ class Base(ABC):
 
     def unpacked(self, packed: Tensor) -> Text:
         """Return the text of `packed`."""
-        return load(packed.numpy().tobytes())
+        found: Text = load(packed.numpy().tobytes())
+        return found
 
     @abstractmethod
     def predict(
@@ -183,12 +183,14 @@ class Base(ABC):
     @property
     def dtype(self) -> torch.dtype:
         """The network's type: that of its first weight, as LoRA's weights are float32 in any network."""
-        return next(self.network.parameters()).dtype
+        found: torch.dtype = next(self.network.parameters()).dtype
+        return found
 
     @property
     def device(self) -> torch.device:
         """The network's device."""
-        return next(self.network.parameters()).device
+        found: torch.device = next(self.network.parameters()).device
+        return found
 
     def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.
@@ -306,13 +308,20 @@ def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
         return found(found.config_class.from_pretrained(folder, subfolder=name))
 
 
+def base_class(name: BaseName) -> type[Base]:
+    """Import the class of a base."""
+    module, _, attribute = name.place.partition(":")
+    found: type[Base] = getattr(import_module(f"fairhuman.bases.{module}"), attribute)
+    return found
+
+
 def base_of(pipeline: Any) -> Base:
     """Return the base of a loaded pipeline.
 
     Raises:
         KeyError: there is no base for its class; loading refuses such pipelines.
     """
-    return BASES[type(pipeline).__name__].load()(pipeline)
+    return base_class(BASES[type(pipeline).__name__])(pipeline)
 
 
 def networks(pipeline: Any) -> tuple[nn.Module, ...]:

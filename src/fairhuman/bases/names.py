@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fairhuman.errors import ModelError
 from fairhuman.utils.parse import parse_json
-
-if TYPE_CHECKING:
-    from fairhuman.bases.base import Base
 
 SDXL = "SDXL"
 PATCH = 2  # latent cells per token and side of all flow bases
@@ -27,12 +23,6 @@ class BaseName:
     def flow(self) -> bool:
         """Whether it is a flow-matching transformer: all but SDXL are."""
         return self.title != SDXL
-
-    def load(self) -> type["Base"]:
-        """Import the base's class."""
-        module, _, name = self.place.partition(":")
-        found: type[Base] = getattr(import_module(f"fairhuman.bases.{module}"), name)
-        return found
 
 
 # By `_class_name` of model_index.json.
@@ -65,8 +55,7 @@ def base_name(model: str, index: Mapping[str, Any], folder: Path) -> BaseName:
     if kind.startswith("StableDiffusionXL"):
         kind = "StableDiffusionXLPipeline"
     if kind not in BASES:
-        known = ", ".join(entry.title for entry in BASES.values())
-        raise ModelError(f"model {model!r}: expected a pipeline of {known}, found {kind}")
+        raise ModelError(f"model {model!r}: expected a {', '.join(BASES)}, found {kind}")
     name = BASES[kind]
     if (why := _distilled(kind, index, folder)) is not None:
         raise ModelError(f"model {model!r}: is a step-distilled {name.title} ({why}); {DISTILLED}")

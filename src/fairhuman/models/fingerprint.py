@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from fairhuman.bases.base import base_of
+from fairhuman.bases.base import base_class, base_of
 from fairhuman.bases.names import BaseName, latent_shape
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
@@ -83,7 +83,7 @@ def encoded_size(model: str) -> EncodedSize:
 
 
 def _flow_size(name: BaseName, folder: Path, model: str) -> EncodedSize:
-    base = name.load()
+    base = base_class(name)
     try:
         config = parse_json((folder / base.part / "config.json").read_text(encoding="utf-8"))
         shapes = base.text_shapes(config)

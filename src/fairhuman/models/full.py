@@ -33,7 +33,7 @@ class FullModel(NamedWeights):
         self.pipeline = pipeline
         self._base = base_of(pipeline)
         self._train_text = text_encoders
-        network: Any = self._base.network
+        network = self._base.network
         for part in networks(pipeline):
             part.requires_grad_(False)
         network.float().requires_grad_(True).train()

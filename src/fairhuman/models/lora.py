@@ -126,7 +126,7 @@ class LoraModel(NamedWeights):
         self.settings = settings
         self.size = size
         self._base = base_of(pipeline)
-        network: Any = self._base.network
+        network = self._base.network
         for part in networks(pipeline):
             part.requires_grad_(False)
         start = read_start(pipeline, settings)
@@ -152,7 +152,7 @@ class LoraModel(NamedWeights):
         Raises:
             ModelError: a value is too large for the precision of kohya's file, or a name isn't one of the network's.
         """
-        network: Any = self._base.network
+        network = self._base.network
         state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(network).items()}
         metadata = network.peft_config[_ADAPTER].to_dict()
         # peft stores a set, whose order differs between processes; equal LoRAs must give equal files

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
+from fairhuman.bases.base import base_class
 from fairhuman.bases.latents import cast
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
@@ -39,7 +40,7 @@ def load_pipeline(
     check_base(model, base)
     if (name := name_of(model)).flow:
         with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
-            return name.load().load(model, dtype).pipeline
+            return base_class(name).load(model, dtype).pipeline
     vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:
         pipeline = build_small(seed)

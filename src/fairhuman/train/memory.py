@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman import config
-from fairhuman.bases.base import Base, base_of, networks
+from fairhuman.bases.base import Base, base_class, base_of, networks
 from fairhuman.bases.latents import cast
 from fairhuman.bases.sdxl import SDXL as SDXL_BASE
 from fairhuman.data.samples.batch import Batch
@@ -136,7 +136,7 @@ def shape_of(model: str) -> Any:
     if model == SDXL:
         return build_sdxl_shape()
     if (name := name_of(model)).flow:
-        return name.load().shape(model).pipeline
+        return base_class(name).shape(model).pipeline
     if not Path(model).is_dir():  # a folder needs no more than configurations
         check_location(model, own_vae=True)
     if model in (SMALL, UNTRAINED):
