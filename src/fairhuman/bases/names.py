@@ -1,8 +1,9 @@
 """Which base a pipeline is: the table from class names to base files, and what can't be trained. Needs no torch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from fairhuman.errors import ModelError
@@ -34,6 +35,8 @@ BASES: Mapping[str, BaseName] = {
     "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein"),
     "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage"),
 }
+Z_IMAGE_TURBO_SHIFT = 3.0
+_OF_FEW_STEPS = re.compile("(?<!de-)turbo|schnell|lightning", re.IGNORECASE)
 DISTILLED = (
     "its few steps were distilled, and training on noise levels that it never sees undoes that: take the base model "
     "that it was made from"
@@ -57,17 +60,26 @@ def base_name(model: str, index: Mapping[str, Any], folder: Path) -> BaseName:
     if kind not in BASES:
         raise ModelError(f"model {model!r}: expected a {', '.join(BASES)}, found {kind}")
     name = BASES[kind]
-    if (why := _distilled(kind, index, folder)) is not None:
+    if (why := _distilled(kind, model, index, folder)) is not None:
         raise ModelError(f"model {model!r}: is a step-distilled {name.title} ({why}); {DISTILLED}")
     return name
 
 
-def _distilled(kind: str, index: Mapping[str, Any], folder: Path) -> str | None:
-    """Return by what a step-distilled variant is recognised; None if it is none."""
+def _distilled(kind: str, model: str, index: Mapping[str, Any], folder: Path) -> str | None:
+    """Return by what a step-distilled variant is recognised; None if it is none.
+
+    FLUX.1 schnell, FLUX.2 klein and Z-Image-Turbo differ from their base models in one field of their published
+    configurations. Stable Diffusion 3.5 Large Turbo doesn't, so it is recognised by its name.
+    """
     if kind == "FluxPipeline" and _config(folder, "transformer").get("guidance_embeds") is False:
         return "schnell: transformer/config.json has guidance_embeds=false"
     if kind == "Flux2KleinPipeline" and index.get("is_distilled"):
-        return "model_index.json has is_distilled=true"
+        return "model_index.json has is_distilled=true; the base models' names have 'base'"
+    if kind == "ZImagePipeline" and _config(folder, "scheduler").get("shift") == Z_IMAGE_TURBO_SHIFT:
+        return f"Turbo: scheduler/scheduler_config.json has shift={Z_IMAGE_TURBO_SHIFT}, the base model has 6"
+    for name in (model, str(index.get("_name_or_path", ""))):
+        if kind != "StableDiffusionXLPipeline" and _OF_FEW_STEPS.search(PurePath(name).name):
+            return f"by its name, {name}"
     return None
 
 
@@ -85,7 +97,8 @@ def latent_shape(folder: Path) -> tuple[int, int]:
 
 def _config(folder: Path, part: str) -> Mapping[str, Any]:
     try:
-        found = parse_json((folder / part / "config.json").read_text(encoding="utf-8"))
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        found = parse_json((folder / part / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # named when the part is loaded
         return {}
     return found if isinstance(found, dict) else {}
