@@ -1,0 +1,70 @@
+"""Which pipelines are refused: other classes, and step-distilled variants of known ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairhuman.bases.names import BASES, base_name
+from fairhuman.errors import ModelError
+
+
+def folder_of(folder: Path, **configs: dict[str, Any]) -> Path:
+    for part, values in configs.items():
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        (folder / part).mkdir()
+        (folder / part / name).write_text(json.dumps(values))
+    return folder
+
+
+# By the fields of the published configurations.
+FLUX1 = ("FluxPipeline", {}, {"transformer": {"guidance_embeds": True}})
+SCHNELL = ("FluxPipeline", {}, {"transformer": {"guidance_embeds": False}})
+KLEIN_BASE = ("Flux2KleinPipeline", {}, {})  # the field isn't there
+KLEIN = ("Flux2KleinPipeline", {"is_distilled": True}, {})
+Z_IMAGE = ("ZImagePipeline", {}, {"scheduler": {"shift": 6.0}})
+Z_IMAGE_TURBO = ("ZImagePipeline", {}, {"scheduler": {"shift": 3.0}})
+SD35 = ("StableDiffusion3Pipeline", {}, {"scheduler": {"shift": 3.0}})
+
+
+@pytest.mark.parametrize(
+    ("model", "published", "reason"),
+    [
+        ("black-forest-labs/FLUX.1-schnell", SCHNELL, "guidance_embeds=false"),
+        ("models/any", SCHNELL, "guidance_embeds=false"),
+        ("black-forest-labs/FLUX.2-klein-4B", KLEIN, "is_distilled=true"),
+        ("Tongyi-MAI/Z-Image-Turbo", Z_IMAGE_TURBO, r"shift=3\.0, the base model has 6"),
+        ("stabilityai/stable-diffusion-3.5-large-turbo", SD35, "by its name, stabilityai/stable-diffusion-3.5-large"),
+    ],
+)
+def test_step_distilled_variants_are_refused_with_the_reason(
+    tmp_path: Path, model: str, published: tuple[str, dict[str, Any], dict[str, Any]], reason: str
+) -> None:
+    kind, index, configs = published
+    with pytest.raises(ModelError, match=f"model '{model}': is a step-distilled .*{reason}") as error:
+        base_name(model, {"_class_name": kind, **index}, folder_of(tmp_path, **configs))
+    assert "take the base model" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "published"),
+    [
+        ("black-forest-labs/FLUX.1-dev", FLUX1),
+        ("black-forest-labs/FLUX.2-klein-base-4B", KLEIN_BASE),
+        ("Tongyi-MAI/Z-Image", Z_IMAGE),
+        ("stabilityai/stable-diffusion-3.5-medium", SD35),
+        ("Qwen/Qwen-Image", ("QwenImagePipeline", {}, {})),
+        ("models/turbo/portraits", SD35),
+    ],
+)
+def test_base_models_are_taken(
+    tmp_path: Path, model: str, published: tuple[str, dict[str, Any], dict[str, Any]]
+) -> None:
+    kind, index, configs = published
+    assert base_name(model, {"_class_name": kind, **index}, folder_of(tmp_path, **configs)) is BASES[kind]
+
+
+def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected a pipeline of SDXL, .*Qwen-Image, found PixArtSigmaPipeline"):
+        base_name("m", {"_class_name": "PixArtSigmaPipeline"}, tmp_path)

@@ -1,0 +1,169 @@
+"""What the network is given, and the loss of what it predicts."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fairhuman.data.samples.batch import Batch
+from fairhuman.regions.objectives import objective_masks
+from helpers.base_cases import HEIGHT, WIDTH, Case, batch_of, draw_of
+from helpers.published_losses import PUBLISHED
+
+
+def test_the_loss_is_that_of_the_published_training_script(case: Case, batch: Batch) -> None:
+    draw = draw_of(case, batch)
+    ours = case.objectives.residual(batch, draw).square().mean().item()
+    pipeline, noise = case.base.pipeline, draw.noise_bchw
+    with torch.no_grad():
+        theirs = PUBLISHED[case.name](pipeline, batch.pictures_bchw, noise, draw.levels_b, batch.captions).item()
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_the_global_loss_is_the_mean_of_the_residual(case: Case, batch: Batch) -> None:
+    draw = case.objectives._draw(batch, (HEIGHT // 8, WIDTH // 8))
+    assert case.losses(batch)[0].item() == pytest.approx(
+        case.objectives.residual(batch, draw).square().mean().item(), rel=1e-6
+    )
+
+
+def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All arguments, of the first step of the pipeline and of a prediction at the same level and latents."""
+    calls: list[dict[str, Any]] = []
+    forward = case.base.network.forward
+
+    def spy(*positional: Any, **named: Any) -> Any:
+        names = ("x", "t", "cap_feats")  # of Z-Image, which alone takes positional arguments
+        calls.append({**dict(zip(names, positional, strict=False)), **named})
+        return forward(*positional, **named)
+
+    monkeypatch.setattr(case.base.network, "forward", spy)
+    noise = torch.randn(1, case.base.channels, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5))
+    prompt, guidance = "a woman waving", 0.0 if case.name == "z_image" else 1.0
+    case.base.pipeline.set_progress_bar_config(disable=True)
+    found = case.base.arguments(prompt, "", guidance)
+    with torch.no_grad():
+        latents = noise if case.name in ("sd3", "z_image") else packed(case, noise)
+        case.base.pipeline(**found, height=HEIGHT, width=WIDTH, num_inference_steps=1, latents=latents)
+        level_1 = case.base.pipeline.scheduler.sigmas[:1]
+        case.base.predict(noise, level_1, case.base.texts([prompt]))
+    sampling, training = calls
+    ignored = {"joint_attention_kwargs", "attention_kwargs"}
+    assert sampling.keys() - ignored == training.keys() - ignored
+    for name in training:
+        assert same(sampling[name], training[name]), name
+
+
+def packed(case: Case, noise_bchw: Tensor) -> Tensor:
+    """Latents as the pipeline takes them."""
+    if case.name == "flux2":
+        return case.base.pipeline._patchify_latents(noise_bchw)
+    return case.base.pipeline._pack_latents(noise_bchw, *noise_bchw.shape)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, Tensor):
+        return one.shape == other.shape and torch.allclose(one.float(), other.float(), atol=1e-6)
+    return bool(one == other)
+
+
+def test_captions_of_any_length_predict_alone_as_in_a_batch(case: Case) -> None:
+    captions = ["", "a hat", "two hands and a face, " * 200]
+    texts = case.base.texts(captions)
+    size = (case.base.channels, HEIGHT // 8, WIDTH // 8)
+    noisy = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
+    levels = torch.tensor([0.2, 0.5, 0.9])
+    with torch.no_grad():
+        together = case.base.predict(noisy, levels, texts)
+        for row, text in enumerate(texts):
+            assert all(bool(tensor.isfinite().all()) for tensor in text.values())
+            alone = case.base.predict(noisy[row : row + 1], levels[row : row + 1], [text])
+            assert torch.allclose(together[row : row + 1], alone, atol=2e-5 * float(alone.abs().max()))
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_the_caption_reaches_the_prediction(case: Case, batch: Batch) -> None:
+    draw = draw_of(case, batch)
+    noisy = torch.randn(draw.noise_bchw.shape, generator=torch.Generator().manual_seed(1))
+    texts = case.base.texts(["a woman in a red shirt", "a man in a blue hat"])
+    with torch.no_grad():
+        one, other = (case.base.predict(noisy[:1], draw.levels_b[:1], [text]) for text in texts)
+    assert float((one - other).norm() / one.norm()) > 1e-3
+
+
+@pytest.mark.parametrize(("top", "left"), [(8, 56), (40, 16)])
+def test_what_is_painted_in_the_picture_is_where_the_loss_sees_it(
+    case: Case, monkeypatch: pytest.MonkeyPatch, top: int, left: int
+) -> None:
+    """The network gives back its tokens, so the prediction is the latents, through packing and back.
+
+    Latents of a picture with and without a painted square differ most in the cells of its mask.
+    """
+    monkeypatch.setattr(case.base.network, "forward", echo)
+    side = 16
+    plain = batch_of(0).pictures_bchw
+    painted, mask = plain.clone(), torch.zeros(1, 1, HEIGHT, WIDTH)
+    noise = torch.randn(3, side, side, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
+    painted[0, :, top : top + side, left : left + side] = noise
+    mask[..., top : top + side, left : left + side] = 1.0
+    sign = -1.0 if case.name == "z_image" else 1.0
+    seen = []
+    for pictures in (plain, painted):
+        latents, _ = case.base.moments(pictures)
+        prediction = case.base.predict(latents, torch.tensor([0.5]), case.base.texts(["a hat"]))
+        assert torch.equal(sign * prediction, latents)
+        seen.append(prediction)
+    difference_hw = (seen[1] - seen[0]).square().sum(dim=1)[0]
+    mask_hw = objective_masks(mask, case.base.factor)[0, 1]
+    assert mask_hw.shape == difference_hw.shape
+    centre, middle = (
+        weighted_centre(grid) for grid in (difference_hw * (difference_hw > difference_hw.max() / 4), mask_hw)
+    )
+    assert float((centre - middle).abs().max()) <= 1.0
+    assert mask_hw.flatten()[int(difference_hw.argmax())] == 1.0
+
+
+def echo(x: Any = None, *_: Any, hidden_states: Any = None, **__: Any) -> Any:
+    return (x if hidden_states is None else hidden_states,)
+
+
+def weighted_centre(weights_hw: Tensor) -> Tensor:
+    rows, columns = torch.meshgrid(*(torch.arange(float(s)) for s in weights_hw.shape), indexing="ij")
+    return torch.stack([(rows * weights_hw).sum(), (columns * weights_hw).sum()]) / weights_hw.sum()
+
+
+def test_pictures_come_back_from_latents(case: Case) -> None:
+    """`decode` undoes the normalisation of `moments`: what the VAE decodes is its own mean."""
+    pictures = batch_of(1).pictures_bchw
+    latents, _ = case.base.moments(pictures)
+    vae = case.base.vae
+    with torch.no_grad():
+        if case.name == "qwen_image":
+            expected = vae.decode(vae.encode(pictures[:, :, None]).latent_dist.mode()).sample[:, :, 0]
+        else:
+            expected = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+    assert torch.allclose(case.base.decode(latents), expected.clamp(-1, 1), atol=1e-5)
+
+
+def test_latents_have_the_mean_and_deviation_of_the_posterior(case: Case) -> None:
+    """The deviation is scaled like the mean, without the shift: σ of the normalised latent, by a difference."""
+    mean, std = case.base.moments(batch_of(2).pictures_bchw)
+    vae = case.base.vae
+    assert mean.shape == std.shape == (1, case.base.channels, HEIGHT // 8, WIDTH // 8)
+    assert mean.dtype == std.dtype == torch.float32
+    pictures = batch_of(2).pictures_bchw
+    with torch.no_grad():
+        posterior = vae.encode(pictures[:, :, None] if case.name == "qwen_image" else pictures).latent_dist
+    raw_mean, raw_std = (t.reshape(mean.shape) for t in (posterior.mean, posterior.std))
+    # Both are affine in the VAE's own: the scale of the mean's differences is that of the deviation.
+    scale = std / raw_std
+    shift = mean - scale * raw_mean
+    patch = 2 if case.name == "flux2" else 1
+    for values in (scale, shift):  # constant for each channel, or for each channel and place in a patch
+        for row in range(patch):
+            for column in range(patch):
+                part = values[:, :, row::patch, column::patch]
+                assert torch.allclose(part, part[..., :1, :1].expand_as(part), rtol=1e-3, atol=1e-4)
