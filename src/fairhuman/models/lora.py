@@ -147,7 +147,7 @@ class LoraModel(NamedWeights):
     def save(self, folder: Path) -> None:
         """Write one file for diffusers and, of SDXL, one for kohya, ComfyUI and A1111, each atomically.
 
-        ComfyUI reads the diffusers file of all other bases.
+        ComfyUI reads the diffusers file of all other bases, whose B are therefore scaled by alpha / rank.
 
         Raises:
             ModelError: a value is too large for the precision of kohya's file, or a name isn't one of the network's.
@@ -157,6 +157,10 @@ class LoraModel(NamedWeights):
         metadata = network.peft_config[_ADAPTER].to_dict()
         # peft stores a set, whose order differs between processes; equal LoRAs must give equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
+        if not isinstance(self._base, SDXL):  # ComfyUI reads this file, and no alpha from its metadata
+            strength = self.settings.strength
+            state = {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in state.items()}
+            metadata["lora_alpha"] = metadata["r"]
 
         def write(partial: Path) -> None:
             self._base.save_lora(partial, state, metadata)
