@@ -10,7 +10,7 @@ PROMPTS = ["a woman waving", "a man in a red shirt, with both hands raised above
 
 def picture(case: Case, prompt: str, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return case.base.draw(prompt, generator, (HEIGHT, WIDTH), steps=2, guidance=3.0)
+    return case.base.draw((HEIGHT, WIDTH), prompt, generator, steps=2, guidance=3.0)
 
 
 def test_a_picture_depends_on_its_prompt_and_seed_alone(case: Case) -> None:
@@ -37,7 +37,7 @@ def test_it_is_the_pipeline_s_own_picture(case: Case) -> None:
 def test_guidance_and_steps_are_those_asked_for(case: Case) -> None:
     steps: list[int] = []
     generator = torch.Generator().manual_seed(0)
-    plain = case.base.draw(PROMPTS[0], generator, (HEIGHT, WIDTH), 3, 1.0, on_step=lambda: steps.append(1))
+    plain = case.base.draw((HEIGHT, WIDTH), PROMPTS[0], generator, 3, 1.0, on_step=lambda: steps.append(1))
     assert len(steps) == 3
-    guided = case.base.draw(PROMPTS[0], torch.Generator().manual_seed(0), (HEIGHT, WIDTH), 3, 6.0)
+    guided = case.base.draw((HEIGHT, WIDTH), PROMPTS[0], torch.Generator().manual_seed(0), 3, 6.0)
     assert not torch.allclose(plain, guided, atol=1e-4)

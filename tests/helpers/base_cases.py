@@ -67,16 +67,28 @@ def flat(gradients: Iterable[Tensor | None], parameters: list[nn.Parameter]) -> 
     return torch.cat([(torch.zeros_like(p) if g is None else g).double().reshape(-1) for g, p in pairs])
 
 
-def make_case(name: str, folder: Path, gradient_checkpointing: bool = False, alpha: float | None = None) -> Case:
+def make_case(
+    name: str,
+    folder: Path,
+    gradient_checkpointing: bool = False,
+    alpha: float | None = None,
+    precision: torch.dtype | None = None,
+) -> Case:
     """Load a base and add a LoRA to its attention."""
     kind = next(entry for entry in BASES.values() if entry.place.startswith(f"{name}:")).load()
     settings = LoraSettings(rank=4, alpha=alpha)
-    model = LoraModel(kind.load(str(folder)).pipeline, settings, 0, gradient_checkpointing, (HEIGHT, WIDTH))
+    model = LoraModel(
+        kind.load(str(folder), precision or torch.float32).pipeline,
+        settings,
+        0,
+        gradient_checkpointing,
+        (HEIGHT, WIDTH),
+    )
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in model.trainable_parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return Case(name, folder, model, Objectives(model, RegionSettings(), NoiseSettings(), 0))
+    return Case(name, folder, model, Objectives(model, RegionSettings(), NoiseSettings(), 0, precision))
 
 
 def batch_of(*positions: int) -> Batch:
