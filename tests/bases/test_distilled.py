@@ -66,5 +66,7 @@ def test_base_models_are_taken(
 
 
 def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"expected a pipeline of SDXL, .*Qwen-Image, found PixArtSigmaPipeline"):
+    with pytest.raises(
+        ModelError, match=r"expected a StableDiffusionXLPipeline, .*QwenImagePipeline, found PixArtSigma"
+    ):
         base_name("m", {"_class_name": "PixArtSigmaPipeline"}, tmp_path)

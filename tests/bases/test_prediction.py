@@ -45,10 +45,10 @@ def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.Mo
     found = case.base.arguments(prompt, "", guidance)
     with torch.no_grad():
         latents = noise if case.name in ("sd3", "z_image") else packed(case, noise)
-        case.base.pipeline(**found, height=HEIGHT, width=WIDTH, num_inference_steps=1, latents=latents)
+        case.base.pipeline(**found, height=HEIGHT, width=WIDTH, num_inference_steps=2, latents=latents)
         level_1 = case.base.pipeline.scheduler.sigmas[:1]
         case.base.predict(noise, level_1, case.base.texts([prompt]))
-    sampling, training = calls
+    sampling, training = calls[0], calls[-1]
     ignored = {"joint_attention_kwargs", "attention_kwargs"}
     assert sampling.keys() - ignored == training.keys() - ignored
     for name in training:
@@ -97,12 +97,12 @@ def test_the_caption_reaches_the_prediction(case: Case, batch: Batch) -> None:
 def test_what_is_painted_in_the_picture_is_where_the_loss_sees_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network gives back its tokens, so the prediction is the latents, through packing and back.
 
-    Latents of a picture with and without a painted square differ most within a cell of its mask, and move as it moves.
+    Latents of a picture with and without a painted square differ most within a cell of its mask, and there by more than
+    twice the average.
     """
     monkeypatch.setattr(case.base.network, "forward", echo)
     plain, text = batch_of(0).pictures_bchw, case.base.texts(["a hat"])
     noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(2)).clamp(-1, 1)
-    places = []
     for top, left in ((8, 56), (40, 16)):
         painted, mask = plain.clone(), torch.zeros(1, 1, HEIGHT, WIDTH)
         painted[0, :, top : top + 16, left : left + 16] = noise
@@ -115,19 +115,13 @@ def test_what_is_painted_in_the_picture_is_where_the_loss_sees_it(case: Case, mo
         difference_hw = (seen[1] - seen[0]).square().sum(dim=1)[0]
         mask_hw = objective_masks(mask, case.base.factor)[0, 1]
         assert mask_hw.shape == difference_hw.shape
-        within_a_cell = nn.functional.max_pool2d(mask_hw[None], 3, stride=1, padding=1)
-        assert within_a_cell.flatten()[int(difference_hw.argmax())] == 1.0
-        places.append(centre(difference_hw * (difference_hw > difference_hw.max() / 4)) - centre(mask_hw))
-    assert float((places[0] - places[1]).abs().max()) <= 1.0
+        near_hw = nn.functional.max_pool2d(mask_hw[None], 3, stride=1, padding=1)[0]
+        assert near_hw.flatten()[int(difference_hw.argmax())] == 1.0
+        assert (difference_hw * near_hw).sum() / difference_hw.sum() > 2 * near_hw.mean()
 
 
 def echo(x: Any = None, *_: Any, hidden_states: Any = None, **__: Any) -> Any:
     return (x if hidden_states is None else hidden_states,)
-
-
-def centre(weights_hw: Tensor) -> Tensor:
-    rows, columns = torch.meshgrid(*(torch.arange(float(s)) for s in weights_hw.shape), indexing="ij")
-    return torch.stack([(rows * weights_hw).sum(), (columns * weights_hw).sum()]) / weights_hw.sum()
 
 
 def test_pictures_come_back_from_latents(case: Case) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fairhuman.bases.base import Base
+from fairhuman.bases.base import Base, base_class
 from fairhuman.bases.names import BASES
 from fairhuman.data.samples.batch import Batch
 from fairhuman.models.lora import LoraModel
@@ -75,7 +75,7 @@ def make_case(
     precision: torch.dtype | None = None,
 ) -> Case:
     """Load a base and add a LoRA to its attention."""
-    kind = next(entry for entry in BASES.values() if entry.place.startswith(f"{name}:")).load()
+    kind = base_class(next(entry for entry in BASES.values() if entry.place.startswith(f"{name}:")))
     settings = LoraSettings(rank=4, alpha=alpha)
     model = LoraModel(
         kind.load(str(folder), precision or torch.float32).pipeline,
