@@ -85,6 +85,13 @@ def test_captions_of_any_length_predict_alone_as_in_a_batch(case: Case) -> None:
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
+def test_the_longest_caption_has_the_stated_shapes(case: Case) -> None:
+    text = case.base.encode("two hands and a face, " * 200)
+    assert {name: tuple(tensor.shape) for name, tensor in text.items()} == case.base.text_shapes(
+        case.base.network.config
+    )
+
+
 def test_the_caption_reaches_the_prediction(case: Case, batch: Batch) -> None:
     draw = draw_of(case, batch)
     noisy = torch.randn(draw.noise_bchw.shape, generator=torch.Generator().manual_seed(1))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from fairhuman import config
+from fairhuman.bases.base import networks
 from fairhuman.bases.names import BASES
 from fairhuman.train.bases import check_settings
+from fairhuman.train.memory import memory_of
 from fairhuman.train.recipe import TrainRecipe
 from helpers.base_cases import Case
 from helpers.figures import write_figures
@@ -48,6 +50,21 @@ def test_its_settings_go_with_its_base(case: Case) -> None:
     expected = {"sd3": 3.0, "z_image": 2.0, "flux2": 1.0, "qwen_image": 2.2}[case.name]
     assert noising.shift_at(4096) == expected  # type: ignore[attr-defined]
     assert recipe.lora.targets in case.base.targets
+
+
+def test_its_memory_is_computed_from_shapes(case: Case) -> None:
+    """Weights of all components in bf16, but the VAE's in float32; a step and its audit need memory beside them."""
+    memory = memory_of(recipe_of(case, f"model={case.folder}", "resolution=64", "lora.rank=4", "batch_size=2"))
+    parts = networks(case.base.pipeline)
+    updates = sum(parameter.numel() for parameter in case.parameters)
+    frozen = sum(
+        parameter.numel() * (4 if part is case.base.vae else 2) for part in parts for parameter in part.parameters()
+    )
+    assert memory.frozen == frozen - 2 * updates
+    assert memory.trained == 4 * updates
+    assert memory.optimizer == 2 * memory.trained
+    assert memory.audit is not None
+    assert 0 < memory.step <= memory.audit
 
 
 def test_every_flow_base_has_a_recipe_or_none_is_promised() -> None:

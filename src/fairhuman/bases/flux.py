@@ -3,7 +3,7 @@
 Sources: diffusers, `pipelines/flux/pipeline_flux.py` and `examples/dreambooth/train_dreambooth_lora_flux.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
 
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+T5_TOKENS = 512  # as sampling has them
 GUIDANCE = 1.0  # that the network is told in training: what it predicts then is what real pictures teach
 
 
@@ -25,9 +26,15 @@ class Flux(Base):
     """
 
     kind = FluxPipeline
+    guided = False
     targets: ClassVar = {"attention": JOINT_ATTENTION, "attention+ff": (*JOINT_ATTENTION, *FEED_FORWARD)}
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of T5's tokens and of the pooled embedding."""
+        return {"embeds": (T5_TOKENS, config["joint_attention_dim"]), "pooled": (config["pooled_projection_dim"],)}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, D] and the pooled embedding [P]."""

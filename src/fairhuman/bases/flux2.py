@@ -5,7 +5,7 @@ Sources: diffusers, `pipelines/flux2/pipeline_flux2_klein.py` and
 grid; here they stay on the VAE's grid, so that masks have its resolution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,8 @@ from fairhuman.bases.base import Base, stacked
 from fairhuman.bases.latents import decoded, posterior_moments
 from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
+
+TOKENS = 512  # as sampling pads to
 
 
 class Flux2Klein(Base):
@@ -34,6 +36,11 @@ class Flux2Klein(Base):
         shift, scale = self._norm()
         patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
         return decoded(self.vae, Flux2KleinPipeline._unpatchify_latents(patches * scale + shift))
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of any caption."""
+        return {"embeds": (TOKENS, config["joint_attention_dim"])}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, 3 D]."""

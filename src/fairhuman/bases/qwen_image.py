@@ -4,7 +4,7 @@ Sources: diffusers, `pipelines/qwenimage/pipeline_qwenimage.py` and
 `examples/dreambooth/train_dreambooth_lora_qwen_image.py`. Its VAE is one for videos; pictures are videos of one frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -48,6 +48,11 @@ class QwenImage(Base):
         mean, std = self._norm()
         return decoded(self.vae, (latents_bchw.float() * std + mean)[:, :, None])[:, :, 0]
 
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the longest caption."""
+        return {"embeds": (LONGEST, config["joint_attention_dim"])}
+
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens."""
         device = self.pipeline.text_encoder.device
@@ -64,11 +69,12 @@ class QwenImage(Base):
         """Return the velocity [B, C, h, w]."""
         b, c, h, w = noisy_bchw.shape
         embeds_bnd, mask_bn = padded(texts, "embeds")
+        equal = len({len(text["embeds"]) for text in texts}) == 1
         tokens = self.network(
             hidden_states=QwenImagePipeline._pack_latents(noisy_bchw, b, c, h, w),
             timestep=levels_b,
             encoder_hidden_states=embeds_bnd,
-            encoder_hidden_states_mask=None if bool(mask_bn.all()) else mask_bn,
+            encoder_hidden_states_mask=None if equal else mask_bn,
             img_shapes=[(1, h // self.patch, w // self.patch)] * b,
             return_dict=False,
         )[0]

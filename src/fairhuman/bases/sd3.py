@@ -4,8 +4,8 @@ Sources: diffusers, `pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py
 `examples/dreambooth/train_dreambooth_lora_sd3.py`. The network cuts latents into patches itself.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
@@ -17,6 +17,7 @@ JOINT_ATTENTION = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
     *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
 )
+CLIP_TOKENS, T5_TOKENS = 77, 256  # as sampling has them
 
 
 class SD3(Base):
@@ -26,6 +27,14 @@ class SD3(Base):
     targets: ClassVar = {"attention": JOINT_ATTENTION}
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of CLIP's and T5's tokens, and of the pooled embedding."""
+        return {
+            "embeds": (CLIP_TOKENS + T5_TOKENS, config["joint_attention_dim"]),
+            "pooled": (config["pooled_projection_dim"],),
+        }
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [77 + 256, D] and the pooled CLIP embedding [P]."""

@@ -4,8 +4,8 @@ Sources: diffusers, `pipelines/z_image/pipeline_z_image.py` and
 `examples/dreambooth/train_dreambooth_lora_z_image.py`.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ZImagePipeline
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fairhuman.bases.base import Base
 from fairhuman.data.samples.batch import Batch, Text
+
+LONGEST = 512  # tokens of a caption; sampling cuts there
 
 
 class ZImage(Base):
@@ -23,6 +25,11 @@ class ZImage(Base):
 
     kind = ZImagePipeline
     targets: ClassVar = {"attention": ("to_q", "to_k", "to_v", "to_out.0")}
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the longest caption."""
+        return {"embeds": (LONGEST, config["cap_feat_dim"])}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens, 512 at most."""
