@@ -75,7 +75,7 @@ class QwenImage(Base):
             timestep=levels_b,
             encoder_hidden_states=embeds_bnd,
             encoder_hidden_states_mask=None if equal else mask_bn,
-            img_shapes=[(1, h // self.patch, w // self.patch)] * b,
+            img_shapes=[[(1, h // self.patch, w // self.patch)]] * b,
             return_dict=False,
         )[0]
         return self.sampled(tokens, (h * self.factor, w * self.factor))
