@@ -68,12 +68,12 @@ class Base(ABC):
         return cls(kind(**found, **plain))
 
     @classmethod
+    @abstractmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `encode`'s tensors for the longest caption, from the network's configuration.
 
         For estimates of memory and of a cache's size, before anything is loaded.
         """
-        raise NotImplementedError(f"{cls.__name__} doesn't state the shapes of its texts")
 
     @property
     def network(self) -> Any:
@@ -223,9 +223,9 @@ class Base(ABC):
 
     def draw(
         self,
-        size: tuple[int, int],
         prompt: str,
         generator: torch.Generator,
+        size: tuple[int, int],
         steps: int,
         guidance: float,
         negative_prompt: str = "",
@@ -236,9 +236,9 @@ class Base(ABC):
         Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
 
         Args:
-            size: height and width, multiples of factor · patch.
             prompt, negative_prompt: the texts.
             generator: of the noise.
+            size: height and width, multiples of factor · patch.
             steps, guidance: as the pipeline means them.
             on_step: called after each step.
 
@@ -348,9 +348,14 @@ def stacked(texts: Sequence[Text], name: str) -> Tensor:
     return torch.stack([text[name] for text in texts])
 
 
-def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor]:
-    """Return tensors [n, D] of any n as one [B, longest, D], padded with zeros, and a mask [B, longest], int64."""
+def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor | None]:
+    """Return tensors [n, D] of any n as one [B, longest, D], padded with zeros, and a mask [B, longest], int64.
+
+    The mask is None if all are equally long.
+    """
     parts = [text[name] for text in texts]
+    if len({len(part) for part in parts}) == 1:
+        return torch.stack(parts), None
     ones = [torch.ones(len(part), dtype=torch.int64, device=part.device) for part in parts]
     pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
     return pad(parts), pad(ones)

@@ -28,6 +28,7 @@ class Flux(Base):
     kind = FluxPipeline
     guided = False
     targets: ClassVar = {"attention": JOINT_ATTENTION, "attention+ff": (*JOINT_ATTENTION, *FEED_FORWARD)}
+    guided = False
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
 

@@ -69,12 +69,11 @@ class QwenImage(Base):
         """Return the velocity [B, C, h, w]."""
         b, c, h, w = noisy_bchw.shape
         embeds_bnd, mask_bn = padded(texts, "embeds")
-        equal = len({len(text["embeds"]) for text in texts}) == 1
         tokens = self.network(
             hidden_states=QwenImagePipeline._pack_latents(noisy_bchw, b, c, h, w),
             timestep=levels_b,
             encoder_hidden_states=embeds_bnd,
-            encoder_hidden_states_mask=None if equal else mask_bn,
+            encoder_hidden_states_mask=mask_bn,
             img_shapes=[[(1, h // self.patch, w // self.patch)]] * b,
             return_dict=False,
         )[0]

@@ -248,11 +248,12 @@ def _draw_by_base(
     for number, (prompt, generator) in enumerate(zip(prompts, generators, strict=True)):
         # each batch counts its steps once, as SDXL's batches do
         tell = on_step if number == len(prompts) - 1 else None
-        asked = prompt, generator, settings.steps, settings.guidance, settings.negative_prompt, tell
+        way = settings.steps, settings.guidance, settings.negative_prompt, tell
         if start_latents_bchw is None:
-            found.append(base.draw(size, *asked))
+            found.append(base.draw(prompt, generator, size, *way))
         else:
-            found.append(base.redraw(start_latents_bchw[number : number + 1], strength, *asked))
+            start_1chw = start_latents_bchw[number : number + 1]
+            found.append(base.redraw(start_1chw, strength, prompt, generator, *way))
     return torch.stack(found)
 
 
