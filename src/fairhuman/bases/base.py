@@ -223,9 +223,9 @@ class Base(ABC):
 
     def draw(
         self,
+        size: tuple[int, int],
         prompt: str,
         generator: torch.Generator,
-        size: tuple[int, int],
         steps: int,
         guidance: float,
         negative_prompt: str = "",
@@ -236,9 +236,9 @@ class Base(ABC):
         Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
 
         Args:
+            size: height and width, multiples of factor · patch.
             prompt, negative_prompt: the texts.
             generator: of the noise.
-            size: height and width, multiples of factor · patch.
             steps, guidance: as the pipeline means them.
             on_step: called after each step.
 

@@ -250,7 +250,7 @@ def _draw_by_base(
         tell = on_step if number == len(prompts) - 1 else None
         way = settings.steps, settings.guidance, settings.negative_prompt, tell
         if start_latents_bchw is None:
-            found.append(base.draw(prompt, generator, size, *way))
+            found.append(base.draw(size, prompt, generator, *way))
         else:
             start_1chw = start_latents_bchw[number : number + 1]
             found.append(base.redraw(start_1chw, strength, prompt, generator, *way))
