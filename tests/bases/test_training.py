@@ -18,6 +18,7 @@ from fairhuman.generate.lora import load_lora
 from fairhuman.models.locations import DIFFUSERS_FILE, side_multiple
 from fairhuman.models.merge import MergeJob, merge
 from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import BaseSettings
 from fairhuman.train.bases import check_settings
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.loop import train
@@ -81,8 +82,8 @@ def test_a_recipe_of_sdxl_trains_a_lora_that_changes_its_pictures(
     pictures = []
     for added in ((), ("--lora", out / "lora"), ("--lora", out / "lora", "--no-fuse")):
         drawn = tmp_path / f"drawn-{len(pictures)}"
-        asked = ("--prompt", "a person in a red shirt", "steps=2", "height=64", "width=64", "images_per_prompt=1")
-        code, said, errors = typed("sample", *asked, "--out", drawn, "--model", model, *added)
+        asked = ("--prompt", "a person in a red shirt", "--steps", "2", "--height", "64", "--width", "64")
+        code, said, errors = typed("sample", drawn, *asked, "--model", model, *added)
         assert code == 0, said + errors
         pictures.append(Image.open(next(drawn.glob("*.png"))))
     assert pictures[0].info["scheduler"] == "FlowMatchEulerDiscreteScheduler"
@@ -179,15 +180,12 @@ def test_what_is_not_for_a_flow_base_is_refused_by_name(tiny_base: TinyBase, tmp
 def test_what_needs_sdxl_says_so(tiny_base: TinyBase, tmp_path: Path, typed: Typed) -> None:
     model = tiny_base("sd3")
     with pytest.raises(ModelError, match=r"base\.prediction is for SDXL alone, but model .* is Stable Diffusion 3\.5"):
-        load_pipeline(
-            str(model),
-            base=config.build(TrainRecipe, {"data": "x", "out": "x", "steps": 1}, ["base.prediction=v"]).base,
-        )
-    asked = ("--prompt", "a", "--out", tmp_path / "out", "--model", model)
-    code, _, errors = typed("sample", *asked, "height=72")
+        load_pipeline(str(model), base=BaseSettings(prediction="v"))
+    asked = (tmp_path / "out", "--prompt", "a", "--model", model)
+    code, _, errors = typed("sample", *asked, "--height", "72")
     assert code == 1
     assert "height and width must be multiples of 16" in errors
-    code, _, errors = typed("sample", *asked, "--controlnet", "pose=small")
+    code, _, errors = typed("sample", *asked, "--controlnet", "pose=small", "--control", "pose=none")
     assert code == 1
     assert "a control is for SDXL alone" in errors
 
