@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -75,21 +77,27 @@ def test_a_recipe_of_sdxl_trains_a_lora_that_changes_its_pictures(
     shown = json.loads((out / "previews/index.json").read_text())["rows"][0]["steps"]
     assert shown.keys() == {"0", "2"}
     for step in shown.values():
-        assert {way: Image.open(out / file).size for way, file in step.items()} == {
-            "caption": (64, 64),
-            "photo": (64, 64),
-        }
+        assert {way: pixels(out / file).shape for way, file in step.items()} == dict.fromkeys(
+            ("caption", "photo"), (64, 64, 3)
+        )
     pictures = []
     for added in ((), ("--lora", out / "lora"), ("--lora", out / "lora", "--no-fuse")):
         drawn = tmp_path / f"drawn-{len(pictures)}"
         asked = ("--prompt", "a person in a red shirt", "--steps", "2", "--height", "64", "--width", "64")
         code, said, errors = typed("sample", drawn, *asked, "--model", model, *added)
         assert code == 0, said + errors
-        pictures.append(Image.open(next(drawn.glob("*.png"))))
-    assert pictures[0].info["scheduler"] == "FlowMatchEulerDiscreteScheduler"
-    plain, fused, beside = (torch.tensor(list(picture.tobytes())).float() for picture in pictures)
-    assert float((fused - beside).abs().max()) <= 2
-    assert not torch.equal(plain, fused)
+        pictures.append(next(drawn.glob("*.png")))
+    with Image.open(pictures[0]) as opened:
+        assert opened.info["scheduler"] == "FlowMatchEulerDiscreteScheduler"
+    plain, fused, beside = map(pixels, pictures)
+    assert np.abs(fused - beside).max() <= 2
+    assert (plain != fused).any()
+
+
+def pixels(file: Path) -> NDArray[np.int64]:
+    """The pixels of a picture [H, W, 3]."""
+    with Image.open(file) as opened:
+        return np.asarray(opened, np.int64)
 
 
 class Ends(Watcher):
@@ -104,7 +112,7 @@ class Ends(Watcher):
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("cached", ["false", "true"])
+@pytest.mark.parametrize("cached", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_a_resumed_run_ends_with_the_same_bytes(
     name: str, cached: str, tiny_base: TinyBase, figures: Path, tmp_path: Path
 ) -> None:
@@ -183,10 +191,10 @@ def test_what_needs_sdxl_says_so(tiny_base: TinyBase, tmp_path: Path, typed: Typ
         load_pipeline(str(model), base=BaseSettings(prediction="v"))
     asked = (tmp_path / "out", "--prompt", "a", "--model", model)
     code, _, errors = typed("sample", *asked, "--height", "72")
-    assert code == 1
+    assert code != 0
     assert "height and width must be multiples of 16" in errors
-    code, _, errors = typed("sample", *asked, "--controlnet", "pose=small", "--control", "pose=none")
-    assert code == 1
+    code, _, errors = typed("sample", *asked, "--controlnet", "pose=owner/name", "--control", "pose=none")
+    assert code != 0
     assert "a control is for SDXL alone" in errors
 
 
