@@ -1,6 +1,7 @@
 """Runs on every base from recipe to pictures: one base each day, all of them among the slow tests."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
@@ -111,6 +113,16 @@ class Ends(Watcher):
             raise RuntimeError("killed")
 
 
+class Told(Watcher):
+    """Keeps a run's messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.texts.append(text)
+
+
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("cached", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_a_resumed_run_ends_with_the_same_bytes(
@@ -143,6 +155,25 @@ def test_cached_texts_are_the_encoded_ones_rounded_to_bfloat16(case: Case, tmp_p
             assert torch.equal(read[name], tensor.bfloat16())
             assert torch.equal(new[name], read[name])
     assert again.kept.added == 0
+
+
+def test_captions_whose_end_is_not_read_are_counted(tiny_base: TinyBase, figures: Path, tmp_path: Path) -> None:
+    long = "a hand and a face, " * 200
+    data = tmp_path / "people"
+    shutil.copytree(figures, data)
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    rows[0]["caption"] = rows[1]["caption"] = long
+    rows[2]["caption"] = long + "in red"
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    told = Told()
+    train(recipe_of(tiny_base("sd3"), data, tmp_path / "run", "steps=1", "validation.every=0"), [told])
+    assert [text for text in told.texts if "captions" in text] == [
+        f"2 captions are longer than the 256 tokens that the model reads, and cut, as {long[:60]!r}"
+    ]
+
+
+def test_what_is_read_whole_is_not_counted(case: Case) -> None:
+    assert [case.base.cuts(text) for text in ("", "two hands", "two hands and a face, " * 400)] == [False, False, True]
 
 
 def test_shapes_of_texts_are_those_of_the_longest_caption(case: Case) -> None:
@@ -196,6 +227,13 @@ def test_what_needs_sdxl_says_so(tiny_base: TinyBase, tmp_path: Path, typed: Typ
     code, _, errors = typed("sample", *asked, "--controlnet", "pose=owner/name", "--control", "pose=none")
     assert code != 0
     assert "a control is for SDXL alone" in errors
+
+
+def test_a_hub_s_model_of_another_base_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = {"_class_name": "FluxPipeline"}
+    monkeypatch.setattr(StableDiffusionXLPipeline, "load_config", lambda *_: index)
+    with pytest.raises(ModelError, match=r"is FLUX\.1, .*`hf download owner/name --local-dir FOLDER`"):
+        load_pipeline("owner/name")
 
 
 def test_a_run_starts_from_a_lora_and_a_merged_model_has_it(case: Case, tmp_path: Path) -> None:

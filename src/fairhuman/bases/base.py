@@ -32,6 +32,7 @@ class Base(ABC):
         targets: LoRA's presets by name: each a list of ends of layers' names; every base has `attention`.
         part, called: the component that is trained, and what messages call it.
         guided: whether guidance is between two predictions; false where the network is told it.
+        longest: tokens of a caption that are read, by the last of the tokenizers.
         encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
     """
 
@@ -40,6 +41,7 @@ class Base(ABC):
     part: ClassVar[str] = "transformer"
     called: ClassVar[str] = "transformer"
     guided: ClassVar[bool] = True
+    longest: ClassVar[int] = 512
     encoders: ClassVar[Sequence[str]] = ("text_encoder",)
     tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
 
@@ -136,6 +138,12 @@ class Base(ABC):
         """Return `encode` of each caption; `gradient`: so that the encoders can be trained."""
         with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
             return [self.encode(caption) for caption in captions]
+
+    def cuts(self, caption: str) -> bool:
+        """Whether a caption has more tokens than are read, so that its end isn't seen. Called once a caption."""
+        found = [one for name in self.tokenizers if (one := getattr(self.pipeline, name)) is not None]
+        limit = min(self.longest, found[-1].model_max_length)
+        return bool(len(found[-1](caption, verbose=False).input_ids) > limit)
 
     def packed(self, text: Text) -> Tensor:
         """Return a text as one tensor on the CPU, for a cache on disk: a safetensors file's bytes, floats in bfloat16.

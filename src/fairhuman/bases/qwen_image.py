@@ -51,7 +51,7 @@ class QwenImage(Base):
     @classmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the longest caption."""
-        return {"embeds": (LONGEST, config["joint_attention_dim"])}
+        return {"embeds": (cls.longest, config["joint_attention_dim"])}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens."""

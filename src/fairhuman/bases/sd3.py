@@ -27,6 +27,7 @@ class SD3(Base):
     targets: ClassVar = {"attention": JOINT_ATTENTION}
     encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
+    longest = T5_TOKENS
 
     @classmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

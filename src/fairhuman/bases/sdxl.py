@@ -28,6 +28,7 @@ class SDXL(Base):
     called = "U-Net"
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
+    longest = 77
 
     @property
     def patch(self) -> int:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from fairhuman.bases.base import base_of, networks
@@ -65,7 +64,7 @@ class FullModel(NamedWeights):
             write_atomically(folder, self.pipeline.save_pretrained)
 
 
-def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:
+def _freeze_unread_layers(pipeline: Any) -> None:
     """Freeze layers without a gradient: SDXL reads the first encoder's penultimate hidden state."""
     for name, parameter in pipeline.text_encoder.named_parameters():
         last = f"layers.{pipeline.text_encoder.config.num_hidden_layers - 1}."

@@ -9,6 +9,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from fairhuman.bases.base import base_class
 from fairhuman.bases.latents import cast
+from fairhuman.bases.names import BASES
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
 from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
@@ -50,6 +51,8 @@ def load_pipeline(
         pipeline = load_single_file(Path(model), dtype, own_vae=vae is not None)
     else:
         location = location_of(model)
+        if not Path(location).exists():
+            _check_hub(model)
         dtypes = {"default": dtype, "vae": torch.float32}
         with loading(f"model {model!r}", location, EXPECTED):
             pipeline = StableDiffusionXLPipeline.from_pretrained(
@@ -71,6 +74,21 @@ def load_pipeline(
     if schedule != dict(pipeline.scheduler.config):
         pipeline.register_modules(scheduler=EulerDiscreteScheduler.from_config(schedule))
     return pipeline
+
+
+def _check_hub(model: str) -> None:
+    """Check that a hub id is an SDXL's.
+
+    Raises:
+        ModelError: it is a pipeline of another class; says how to get a folder.
+    """
+    with loading(f"model {model!r}", model, EXPECTED):
+        kind = str(StableDiffusionXLPipeline.load_config(model).get("_class_name"))
+    if kind in BASES and BASES[kind].flow:
+        raise ModelError(
+            f"model {model!r}: is {BASES[kind].title}, which is loaded from a folder: `hf download {model} --local-dir "
+            f"FOLDER`, then model=FOLDER"
+        )
 
 
 def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:

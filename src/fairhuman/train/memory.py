@@ -22,6 +22,7 @@ from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, che
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.record import CONDITIONS
+from fairhuman.train.bases import check_settings
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
 from fairhuman.train.model import make_trainable
@@ -95,8 +96,9 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, previews.
 
     Raises:
-        ModelError: nothing found at the model's location, or no SDXL.
+        ModelError: nothing found at the model's location, or no base that can be trained.
         OSError: the model's configurations can't be read.
+        RecipeError: a setting isn't for the base.
     """
     model, weights = _model_and_weights(recipe)
     encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
@@ -110,6 +112,7 @@ def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
 
 
 def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes]:
+    check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = shape_of(recipe.model)
     for part in networks(pipeline):
