@@ -26,6 +26,7 @@ from fairhuman.models.settings import BaseSettings
 from fairhuman.train.bases import check_settings
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.loop import train
+from fairhuman.train.memory import memory_of
 from fairhuman.train.preflight import findings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
@@ -229,11 +230,21 @@ def test_what_needs_sdxl_says_so(tiny_base: TinyBase, tmp_path: Path, typed: Typ
     assert "a control is for SDXL alone" in errors
 
 
-def test_a_hub_s_model_of_another_base_names_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = {"_class_name": "FluxPipeline"}
-    monkeypatch.setattr(StableDiffusionXLPipeline, "load_config", lambda *_: index)
-    with pytest.raises(ModelError, match=r"is FLUX\.1, .*`hf download owner/name --local-dir FOLDER`"):
+def test_a_hub_s_model_is_used_once_it_is_on_this_machine(
+    tiny_base: TinyBase, figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tiny_base("sd3") / "model_index.json"
+    monkeypatch.setattr(StableDiffusionXLPipeline, "load_config", lambda *_: json.loads(index.read_text()))
+    with pytest.raises(ModelError, match=r"is Stable Diffusion 3\.5, .*run `hf download owner/name`, then the same"):
         load_pipeline("owner/name")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(index))
+    assert type(load_pipeline("owner/name")).__name__ == "StableDiffusion3Pipeline"
+    assert side_multiple("owner/name") == 16
+    recipe = recipe_of(Path("owner/name"), figures, tmp_path / "run")
+    found = {one.what: one for one in findings(recipe)}
+    assert found["model"].text == "owner/name"
+    ours = memory_of(recipe)
+    assert ours == memory_of(recipe_of(tiny_base("sd3"), figures, tmp_path / "run"))
 
 
 def test_a_run_starts_from_a_lora_and_a_merged_model_has_it(case: Case, tmp_path: Path) -> None:

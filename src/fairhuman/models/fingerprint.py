@@ -59,7 +59,7 @@ def encoded_size(model: str) -> EncodedSize:
         if architecture == "sdxl":
             return SDXL_SIZE
         model = SMALL
-    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
+    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(location_of(model))
     if not folder.exists():
         return SDXL_SIZE
     if (name := name_of(model)).flow:

@@ -61,9 +61,10 @@ def check_location(model: str, own_vae: bool = False) -> None:
 
 
 def name_of(model: str) -> BaseName:
-    """Return which base a model is, without loading it; what ships, a file and a hub id are SDXL's.
+    """Return which base a model is, without loading it; what ships and files are SDXL's.
 
-    A folder that can't be read is taken for SDXL: `check_location` says what is wrong.
+    A hub id that isn't on this machine is taken for SDXL, and so is a folder that can't be read: loading says what is
+    wrong.
     """
     index = Path(location_of(model)) / "model_index.json"
     try:
@@ -121,8 +122,28 @@ def is_hub_id(text: str) -> bool:
 
 
 def location_of(model: str) -> str:
-    """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged."""
-    return str(SMALL_FOLDER) if model == SMALL else model
+    """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged.
+
+    For the hub id of a base other than SDXL it is the folder in the hub's cache, once it is there.
+    """
+    if model == SMALL:
+        return str(SMALL_FOLDER)
+    return model if Path(model).exists() or not is_hub_id(model) else _cached(model) or model
+
+
+def _cached(model: str) -> str | None:
+    """Return the folder of a flow-matching base in the hub's cache on this machine; None: there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(model, "model_index.json")
+        if not isinstance(index, str):
+            return None
+        kind = parse_json(Path(index).read_text(encoding="utf-8")).get("_class_name")
+    except (HFValidationError, OSError, ValueError, AttributeError):
+        return None
+    return str(Path(index).parent) if kind in BASES and BASES[kind].flow else None
 
 
 def find_weights_file(kind: str, place: Path, name: str) -> Path:
@@ -185,7 +206,7 @@ def side_multiple(model: str) -> int:
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
         if name_of(model).flow:
-            return PATCH * latent_shape(folder)[0]
+            return PATCH * latent_shape(Path(location_of(model)))[0]
         vae, unet = (
             len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")

@@ -41,7 +41,7 @@ def load_pipeline(
     check_base(model, base)
     if (name := name_of(model)).flow:
         with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
-            return base_class(name).load(model, dtype).pipeline
+            return base_class(name).load(location_of(model), dtype).pipeline
     vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:
         pipeline = build_small(seed)
@@ -77,17 +77,17 @@ def load_pipeline(
 
 
 def _check_hub(model: str) -> None:
-    """Check that a hub id is an SDXL's.
+    """Check that a hub id is an SDXL's: how pictures are cut must be known before another base is downloaded.
 
     Raises:
-        ModelError: it is a pipeline of another class; says how to get a folder.
+        ModelError: it is another base; says how to get it.
     """
     with loading(f"model {model!r}", model, EXPECTED):
         kind = str(StableDiffusionXLPipeline.load_config(model).get("_class_name"))
     if kind in BASES and BASES[kind].flow:
         raise ModelError(
-            f"model {model!r}: is {BASES[kind].title}, which is loaded from a folder: `hf download {model} --local-dir "
-            f"FOLDER`, then model=FOLDER"
+            f"model {model!r}: is {BASES[kind].title}, which isn't on this machine yet: run `hf download {model}`, "
+            "then the same command again"
         )
 
 

@@ -18,7 +18,16 @@ from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
-from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file, name_of
+from fairhuman.models.locations import (
+    SDXL,
+    SMALL,
+    SMALL_FOLDER,
+    UNTRAINED,
+    check_location,
+    is_file,
+    location_of,
+    name_of,
+)
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.record import CONDITIONS
@@ -139,7 +148,7 @@ def shape_of(model: str) -> Any:
     if model == SDXL:
         return build_sdxl_shape()
     if (name := name_of(model)).flow:
-        return base_class(name).shape(model).pipeline
+        return base_class(name).shape(location_of(model)).pipeline
     if not Path(model).is_dir():  # a folder needs no more than configurations
         check_location(model, own_vae=True)
     if model in (SMALL, UNTRAINED):

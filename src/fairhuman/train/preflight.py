@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
+from fairhuman.bases.names import BASES
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
+from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, location_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
@@ -141,7 +142,7 @@ def model_finding(model: str, base: BaseSettings) -> StartFinding:
         check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
-    if Path(model).exists() or not is_hub_id(model):
+    if Path(location_of(model)).exists() or not is_hub_id(model):
         return StartFinding("model", "ok", model)
     return _on_the_hub(model)
 
@@ -160,7 +161,7 @@ def _on_the_hub(model: str) -> StartFinding:
         if all(any(part.glob("*.safetensors")) for part in parts):
             return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
     try:
-        HfApi().model_info(model, timeout=5.0)
+        tags = HfApi().model_info(model, timeout=5.0).tags or ()
     except Exception as error:  # of the network, of the hub, or its offline mode
         reason = f"the hub can't be asked ({type(error).__name__})"
         return StartFinding(
@@ -168,6 +169,8 @@ def _on_the_hub(model: str) -> StartFinding:
             "missing",
             f"{model} isn't on this machine and {reason}; connect to the network or give a folder as model=FOLDER",
         )
+    if any(f"diffusers:{kind}" in tags for kind, name in BASES.items() if name.flow):
+        return StartFinding("model", "missing", f"{model} isn't on this machine: run `hf download {model}`")
     return StartFinding("model", "ok", f"{model}, which is downloaded from the hub at the start")
 
 
@@ -275,7 +278,8 @@ def data_findings(
 
 def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
     """The recipe with a model whose shapes are known: a hub's model is SDXL base 1.0 in shape."""
-    on_hub = is_hub_id(recipe.model) and not Path(recipe.model).exists() and model.state == "ok"
+    here = Path(location_of(recipe.model)).exists()
+    on_hub = is_hub_id(recipe.model) and not here and model.state == "ok"
     return recipe.model_copy(update={"model": SDXL}) if on_hub or model.what == HUB_WEIGHTS else recipe
 
 
