@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairhuman.data.samples.batch import Batch
 from fairhuman.regions.objectives import objective_masks
-from helpers.base_cases import HEIGHT, WIDTH, Case, batch_of, draw_of
+from helpers.base_cases import HEIGHT, UNGUIDED, WIDTH, Case, batch_of, draw_of, for_pipeline, for_vae
 from helpers.published_losses import PUBLISHED
 
 
@@ -40,11 +40,11 @@ def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(case.base.network, "forward", spy)
     noise = torch.randn(1, case.base.channels, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5))
-    prompt, guidance = "a woman waving", 0.0 if case.name == "z_image" else 1.0
+    prompt, guidance = "a woman waving", UNGUIDED.get(case.name, 1.0)
     case.base.pipeline.set_progress_bar_config(disable=True)
     found = case.base.arguments(prompt, "", guidance)
     with torch.no_grad():
-        latents = noise if case.name in ("sd3", "z_image") else packed(case, noise)
+        latents = for_pipeline(case, noise)
         case.base.pipeline(**found, height=HEIGHT, width=WIDTH, num_inference_steps=2, latents=latents)
         level_1 = case.base.pipeline.scheduler.sigmas[:1]
         case.base.predict(noise, level_1, case.base.texts([prompt]))
@@ -54,13 +54,6 @@ def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.Mo
     assert sampling.keys() == training.keys()
     for name in training:
         assert same(sampling[name], training[name]), name
-
-
-def packed(case: Case, noise_bchw: Tensor) -> Tensor:
-    """Latents as the pipeline takes them."""
-    if case.name == "flux2":
-        return case.base.pipeline._patchify_latents(noise_bchw)
-    return case.base.pipeline._pack_latents(noise_bchw, *noise_bchw.shape)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -119,7 +112,7 @@ def test_what_is_painted_in_the_picture_is_where_the_loss_sees_it(case: Case, mo
         for pictures in (plain, painted):
             latents, _ = case.base.moments(pictures)
             seen.append(case.base.predict(latents, torch.tensor([0.5]), text))
-            assert torch.equal(-seen[-1] if case.name == "z_image" else seen[-1], latents)
+            assert torch.equal(seen[-1], latents) or torch.equal(-seen[-1], latents)
         difference_hw = (seen[1] - seen[0]).square().sum(dim=1)[0]
         mask_hw = objective_masks(mask, case.base.factor)[0, 1]
         assert mask_hw.shape == difference_hw.shape
@@ -138,10 +131,8 @@ def test_pictures_come_back_from_latents(case: Case) -> None:
     latents, _ = case.base.moments(pictures)
     vae = case.base.vae
     with torch.no_grad():
-        if case.name == "qwen_image":
-            expected = vae.decode(vae.encode(pictures[:, :, None]).latent_dist.mode()).sample[:, :, 0]
-        else:
-            expected = vae.decode(vae.encode(pictures).latent_dist.mode()).sample
+        decoded = vae.decode(vae.encode(for_vae(case, pictures)).latent_dist.mode()).sample
+    expected = decoded.reshape(pictures.shape)
     assert torch.allclose(case.base.decode(latents), expected.clamp(-1, 1), atol=1e-5)
 
 
@@ -153,13 +144,13 @@ def test_latents_have_the_mean_and_deviation_of_the_posterior(case: Case) -> Non
     assert mean.dtype == std.dtype == torch.float32
     pictures = batch_of(2).pictures_bchw
     with torch.no_grad():
-        posterior = vae.encode(pictures[:, :, None] if case.name == "qwen_image" else pictures).latent_dist
+        posterior = vae.encode(for_vae(case, pictures)).latent_dist
     raw_mean, raw_std = (t.reshape(mean.shape) for t in (posterior.mean, posterior.std))
     # Both are affine in the VAE's own: the scale of the mean's differences is that of the deviation.
     scale = std / raw_std
     shift = mean - scale * raw_mean
-    patch = 2 if case.name == "flux2" else 1
-    for values in (scale, shift):  # constant for each channel, or for each channel and place in a patch
+    patch = case.base.patch
+    for values in (scale, shift):  # constant for each channel and place in a patch
         for row in range(patch):
             for column in range(patch):
                 part = values[:, :, row::patch, column::patch]

@@ -21,6 +21,14 @@ from fairhuman.train.step import NoiseDraw, Objectives
 
 CAPTIONS = ["a woman in a red shirt", "", "a man waving with both hands, in a park, wearing a blue hat and gloves"]
 HEIGHT, WIDTH = 64, 96  # sides that differ show what is swapped
+# What the suite has to know of a base's pipeline that training doesn't.
+UNGUIDED = {"z_image": 0.0}  # the guidance that is none; others: 1
+TAKES_LATENTS = {
+    "flux": "_pack_latents",
+    "qwen_image": "_pack_latents",
+    "flux2": "_patchify_latents",
+}  # others: as they are
+VIDEO_VAES = ("qwen_image",)
 
 
 @dataclass
@@ -109,6 +117,18 @@ def batch_of(*positions: int) -> Batch:
         draws=[ViewDraw((HEIGHT, WIDTH), 0, 0, False)] * len(positions),
         positions_b=torch.tensor(positions),
     )
+
+
+def for_vae(case: Case, pictures_bchw: Tensor) -> Tensor:
+    """Pictures as the VAE takes them."""
+    return pictures_bchw[:, :, None] if case.name in VIDEO_VAES else pictures_bchw
+
+
+def for_pipeline(case: Case, latents_bchw: Tensor) -> Tensor:
+    """Latents as the pipeline takes them."""
+    packing = TAKES_LATENTS.get(case.name)
+    shape = latents_bchw.shape if packing == "_pack_latents" else ()
+    return latents_bchw if packing is None else getattr(case.base.pipeline, packing)(latents_bchw, *shape)
 
 
 def draw_of(case: Case, batch: Batch) -> NoiseDraw:
