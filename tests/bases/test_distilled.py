@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants as hub
 import pytest
 
-from fairhuman.bases.names import BASES, base_name
+from fairhuman.bases.names import BASES, ON_THE_HUB, base_name
 from fairhuman.errors import ModelError
+from fairhuman.models.fingerprint import encoded_size
+from fairhuman.models.locations import check_location, location_of, name_of, side_multiple
 
 
-def folder_of(folder: Path, **configs: dict[str, Any]) -> Path:
+def published_folder(folder: Path, **configs: dict[str, Any]) -> Path:
     for part, values in configs.items():
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         (folder / part).mkdir()
@@ -43,7 +46,7 @@ def test_step_distilled_variants_are_refused_with_the_reason(
 ) -> None:
     kind, index, configs = published
     with pytest.raises(ModelError, match=f"model '{model}': is a step-distilled .*{reason}") as error:
-        base_name(model, {"_class_name": kind, **index}, folder_of(tmp_path, **configs))
+        base_name(model, {"_class_name": kind, **index}, published_folder(tmp_path, **configs))
     assert "take the base model" in str(error.value)
 
 
@@ -62,7 +65,7 @@ def test_base_models_are_taken(
     tmp_path: Path, model: str, published: tuple[str, dict[str, Any], dict[str, Any]]
 ) -> None:
     kind, index, configs = published
-    assert base_name(model, {"_class_name": kind, **index}, folder_of(tmp_path, **configs)) is BASES[kind]
+    assert base_name(model, {"_class_name": kind, **index}, published_folder(tmp_path, **configs)) is BASES[kind]
 
 
 def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
@@ -70,3 +73,40 @@ def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
         ModelError, match=r"expected a StableDiffusionXLPipeline, .*QwenImagePipeline, found PixArtSigma"
     ):
         base_name("m", {"_class_name": "PixArtSigmaPipeline"}, tmp_path)
+
+
+@pytest.mark.parametrize("model", ON_THE_HUB)
+def test_published_models_are_known_without_a_download(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a recipe's settings are checked for its base before anything is fetched."""
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    few_steps = any(word in model for word in ("urbo", "schnell")) or ("klein" in model and "base" not in model)
+    if few_steps:
+        with pytest.raises(ModelError, match="is a step-distilled"):
+            check_location(model)
+    else:
+        check_location(model)
+        assert name_of(model) is BASES[ON_THE_HUB[model]["_class_name"]]
+    assert side_multiple("Tongyi-MAI/Z-Image") == 16
+
+
+def test_a_hub_id_is_the_base_that_its_cached_index_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    assert not name_of("owner/portraits").flow  # not here, and not known: taken for SDXL
+    folder = tmp_path / "models--owner--portraits"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("abc")
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "snapshots/abc/model_index.json").write_text('{"_class_name": "QwenImagePipeline"}')
+    assert name_of("owner/portraits").title == "Qwen-Image"
+    assert location_of("owner/portraits") == str(folder / "snapshots/abc")
+
+
+def test_without_a_network_the_memory_of_a_hub_s_model_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="Tongyi-MAI/Z-Image isn't in the hub's local cache"):
+        encoded_size("Tongyi-MAI/Z-Image")

@@ -35,6 +35,24 @@ BASES: Mapping[str, BaseName] = {
     "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein"),
     "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage"),
 }
+# What model_index.json says of pipelines on the hub, for those that aren't on this machine.
+ON_THE_HUB: Mapping[str, Mapping[str, Any]] = {
+    "stabilityai/stable-diffusion-xl-base-1.0": {"_class_name": "StableDiffusionXLPipeline"},
+    **{
+        f"stabilityai/stable-diffusion-{name}": {"_class_name": "StableDiffusion3Pipeline"}
+        for name in ("3-medium-diffusers", "3.5-medium", "3.5-large", "3.5-large-turbo")
+    },
+    **{f"Tongyi-MAI/{name}": {"_class_name": "ZImagePipeline"} for name in ("Z-Image", "Z-Image-Turbo")},
+    **{f"black-forest-labs/FLUX.1-{name}": {"_class_name": "FluxPipeline"} for name in ("dev", "schnell", "Krea-dev")},
+    **{
+        f"black-forest-labs/FLUX.2-klein-{name}": {
+            "_class_name": "Flux2KleinPipeline",
+            "is_distilled": "base" not in name,
+        }
+        for name in ("base-4B", "base-9B", "4B", "9B")
+    },
+    **{f"Qwen/{name}": {"_class_name": "QwenImagePipeline"} for name in ("Qwen-Image", "Qwen-Image-2512")},
+}
 Z_IMAGE_TURBO_SHIFT = 3.0
 _OF_FEW_STEPS = re.compile("(?<!de-)turbo|schnell|lightning", re.IGNORECASE)
 DISTILLED = (

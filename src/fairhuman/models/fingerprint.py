@@ -14,7 +14,16 @@ from fairhuman.bases.base import base_class, base_of
 from fairhuman.bases.names import BaseName, latent_shape
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file, location_of, name_of
+from fairhuman.models.locations import (
+    SMALL,
+    SMALL_FOLDER,
+    UNTRAINED,
+    check_location,
+    fetch_configurations,
+    is_file,
+    location_of,
+    name_of,
+)
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.digest import content_digest, file_digest
 from fairhuman.utils.parse import parse_json
@@ -59,11 +68,12 @@ def encoded_size(model: str) -> EncodedSize:
         if architecture == "sdxl":
             return SDXL_SIZE
         model = SMALL
-    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(location_of(model))
+    if (name := name_of(model)).flow:
+        fetch_configurations(model)
+        return _flow_size(name, Path(location_of(model)), model)
+    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     if not folder.exists():
         return SDXL_SIZE
-    if (name := name_of(model)).flow:
-        return _flow_size(name, folder, model)
     try:
         vae, one, two = (
             parse_json((folder / part / "config.json").read_text(encoding="utf-8"))

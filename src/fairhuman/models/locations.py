@@ -2,13 +2,14 @@
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from fairhuman.bases.names import BASES, PATCH, BaseName, base_name, latent_shape
+from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
 from fairhuman.models.settings import BaseSettings
-from fairhuman.utils.hub import refuse_pickles
+from fairhuman.utils.hub import loading, refuse_pickles
 from fairhuman.utils.parse import parse_json
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
@@ -18,6 +19,7 @@ SMALL_FOLDER = Path(__file__).with_name("small")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
 SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
+FLOW_FACTOR = 8  # pixels per latent cell and side of the published flow bases
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # folders of a pipeline that hold weights
 FLOW_NETWORKS = ("transformer", "text_encoder_3")  # of other bases, besides
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -47,6 +49,8 @@ def check_location(model: str, own_vae: bool = False) -> None:
                 f"model {model!r}: expected {SMALL!r}, {EXPECTED}, a .safetensors file or a hub id, "
                 f"found no such {kind}"
             )
+        if model in ON_THE_HUB:
+            base_name(model, ON_THE_HUB[model], path)
         return
     if not (path / "model_index.json").is_file():
         lora = "; it holds a LoRA: give it as --lora" if (path / DIFFUSERS_FILE).is_file() else ""
@@ -63,14 +67,42 @@ def check_location(model: str, own_vae: bool = False) -> None:
 def name_of(model: str) -> BaseName:
     """Return which base a model is, without loading it; what ships and files are SDXL's.
 
-    A hub id that isn't on this machine is taken for SDXL, and so is a folder that can't be read: loading says what is
-    wrong.
+    A hub id that is neither on this machine nor in `ON_THE_HUB` is taken for SDXL until it is loaded, and so is a
+    folder that can't be read: loading says what is wrong.
     """
-    index = Path(location_of(model)) / "model_index.json"
+    folder = Path(location_of(model))
     try:
-        return base_name(model, dict(parse_json(index.read_text(encoding="utf-8"))), index.parent)
-    except (OSError, ValueError, TypeError, ModelError):
+        index = parse_json((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        index = ON_THE_HUB.get(model, {})
+    try:
+        return base_name(model, dict(index), folder)
+    except (ValueError, TypeError, ModelError):
         return BASES["StableDiffusionXLPipeline"]
+
+
+def fetch_index(model: str) -> None:
+    """Download what says which base a hub id is, if that isn't known; if it can't be had, loading will say why."""
+    if not is_hub_id(model) or model in ON_THE_HUB or Path(location_of(model)).exists():
+        return
+    from huggingface_hub import hf_hub_download
+
+    with suppress(ModelError), loading(f"model {model!r}", model):
+        hf_hub_download(model, "model_index.json")
+
+
+def fetch_configurations(model: str) -> None:
+    """Download the configurations of a hub id that isn't on this machine, which say what shapes it has.
+
+    Raises:
+        ModelError: they can't be had.
+    """
+    if not is_hub_id(model) or (Path(location_of(model)) / "vae" / "config.json").exists():
+        return
+    from huggingface_hub import snapshot_download
+
+    with loading(f"model {model!r}", model, "a pipeline"):
+        snapshot_download(model, allow_patterns=["*.json", "*/*.json"])
 
 
 def require_sdxl(model: str, what: str) -> None:
@@ -206,7 +238,8 @@ def side_multiple(model: str) -> int:
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
         if name_of(model).flow:
-            return PATCH * latent_shape(Path(location_of(model)))[0]
+            cached = Path(location_of(model))
+            return PATCH * (latent_shape(cached)[0] if (cached / "vae").exists() else FLOW_FACTOR)
         vae, unet = (
             len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")

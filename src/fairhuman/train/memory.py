@@ -24,6 +24,7 @@ from fairhuman.models.locations import (
     SMALL_FOLDER,
     UNTRAINED,
     check_location,
+    fetch_configurations,
     is_file,
     location_of,
     name_of,
@@ -139,7 +140,7 @@ def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes
 
 
 def shape_of(model: str) -> Any:
-    """Return a model's networks without weights; `sdxl` and hub ids are SDXL base 1.0 in shape.
+    """Return a model's networks without weights; `sdxl` and hub ids of SDXL are SDXL base 1.0 in shape.
 
     Raises:
         ModelError: nothing found at the model's location, or no SDXL.
@@ -148,6 +149,7 @@ def shape_of(model: str) -> Any:
     if model == SDXL:
         return build_sdxl_shape()
     if (name := name_of(model)).flow:
+        fetch_configurations(model)
         return base_class(name).shape(location_of(model)).pipeline
     if not Path(model).is_dir():  # a folder needs no more than configurations
         check_location(model, own_vae=True)

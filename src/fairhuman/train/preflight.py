@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
-from fairhuman.bases.names import BASES
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, location_of
+from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
@@ -142,7 +141,7 @@ def model_finding(model: str, base: BaseSettings) -> StartFinding:
         check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
-    if Path(location_of(model)).exists() or not is_hub_id(model):
+    if Path(model).exists() or not is_hub_id(model):
         return StartFinding("model", "ok", model)
     return _on_the_hub(model)
 
@@ -157,11 +156,12 @@ def _on_the_hub(model: str) -> StartFinding:
     except HFValidationError as error:
         return StartFinding("model", "missing", f"{model}: {error}")
     if isinstance(index, str):
-        parts = [Path(index).with_name(name) for name in NETWORKS]
+        names = ("transformer", "vae", "text_encoder") if name_of(model).flow else NETWORKS
+        parts = [Path(index).with_name(name) for name in names]
         if all(any(part.glob("*.safetensors")) for part in parts):
             return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
     try:
-        tags = HfApi().model_info(model, timeout=5.0).tags or ()
+        HfApi().model_info(model, timeout=5.0)
     except Exception as error:  # of the network, of the hub, or its offline mode
         reason = f"the hub can't be asked ({type(error).__name__})"
         return StartFinding(
@@ -169,8 +169,6 @@ def _on_the_hub(model: str) -> StartFinding:
             "missing",
             f"{model} isn't on this machine and {reason}; connect to the network or give a folder as model=FOLDER",
         )
-    if any(f"diffusers:{kind}" in tags for kind, name in BASES.items() if name.flow):
-        return StartFinding("model", "missing", f"{model} isn't on this machine: run `hf download {model}`")
     return StartFinding("model", "ok", f"{model}, which is downloaded from the hub at the start")
 
 
@@ -277,9 +275,10 @@ def data_findings(
 
 
 def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
-    """The recipe with a model whose shapes are known: a hub's model is SDXL base 1.0 in shape."""
-    here = Path(location_of(recipe.model)).exists()
-    on_hub = is_hub_id(recipe.model) and not here and model.state == "ok"
+    """The recipe with a model whose shapes are known: a hub's SDXL is SDXL base 1.0 in shape."""
+    if name_of(recipe.model).flow:
+        return recipe
+    on_hub = is_hub_id(recipe.model) and not Path(recipe.model).exists() and model.state == "ok"
     return recipe.model_copy(update={"model": SDXL}) if on_hub or model.what == HUB_WEIGHTS else recipe
 
 
