@@ -8,6 +8,7 @@ import huggingface_hub.constants as hub
 import pytest
 
 from fairhuman.bases.names import BASES, ON_THE_HUB, base_name
+from fairhuman.bases.z_image import ZImage
 from fairhuman.errors import ModelError
 from fairhuman.models.fingerprint import encoded_size
 from fairhuman.models.locations import check_location, location_of, name_of, side_multiple
@@ -110,3 +111,10 @@ def test_without_a_network_the_memory_of_a_hub_s_model_is_not_known(
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="Tongyi-MAI/Z-Image isn't in the hub's local cache"):
         encoded_size("Tongyi-MAI/Z-Image")
+
+
+def test_no_module_that_a_model_names_is_imported(tmp_path: Path) -> None:
+    index = {"_class_name": "ZImagePipeline", "transformer": ["this", "Quine"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"expected a transformer of diffusers or transformers, found this\.Quine"):
+        ZImage.shape(str(tmp_path))

@@ -6,22 +6,26 @@ masks, losses and estimators are the same for all bases. `docs/extending.md` has
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import diffusers
 import torch
+import transformers
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
 from fairhuman.bases.names import BASES, PATCH, BaseName
 from fairhuman.bases.noising import Flow, Noising
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.errors import ModelError
 
 
 class Base(ABC):
@@ -304,16 +308,20 @@ class Base(ABC):
 
 
 def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
-    """Build a component: networks on `meta`, tokenizers and schedulers as they are; None where a pipeline has none."""
-    if library is None or kind is None:
+    """Build a component: networks on `meta`, the scheduler as it is; None for tokenizers and where a pipeline has none.
+
+    Raises:
+        ModelError: its class isn't one of diffusers or transformers.
+    """
+    if library is None or kind is None or name.startswith("tokenizer"):
         return None
-    found: Any = getattr(import_module(library), kind)
-    if not issubclass(found, nn.Module):
-        return found.from_pretrained(folder, subfolder=name)
-    with torch.device("meta"):
+    found: Any = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), kind, None)
+    if found is None:
+        raise ModelError(f"model {folder!r}: expected a {name} of diffusers or transformers, found {library}.{kind}")
+    with torch.device("meta") if issubclass(found, nn.Module) else nullcontext():
         if library == "diffusers":
             return found.from_config(found.load_config(folder, subfolder=name))
-        return found(found.config_class.from_pretrained(folder, subfolder=name))
+        return found(AutoConfig.from_pretrained(folder, subfolder=name, trust_remote_code=False))
 
 
 def base_class(name: BaseName) -> type[Base]:
