@@ -79,8 +79,11 @@ def test_captions_of_any_length_predict_alone_as_in_a_batch(case: Case) -> None:
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
-def test_the_longest_caption_has_the_stated_shapes(case: Case) -> None:
+def test_the_longest_caption_has_the_stated_shapes_and_warns_nobody(
+    case: Case, capfd: pytest.CaptureFixture[str]
+) -> None:
     text = case.base.encode("two hands and a face, " * 200)
+    assert capfd.readouterr() == ("", "")
     assert {name: tuple(tensor.shape) for name, tensor in text.items()} == case.base.text_shapes(
         case.base.network.config
     )

@@ -258,7 +258,7 @@ class Base(ABC):
             ModelError: latents or pictures aren't finite.
         """
         self.pipeline.set_progress_bar_config(disable=True)
-        with torch.no_grad(), evaluating(self.pipeline):
+        with torch.no_grad(), evaluating(self.pipeline), quiet():
             found = self.pipeline(
                 **self.arguments(prompt, negative_prompt, guidance),
                 height=size[0],
@@ -357,6 +357,20 @@ def evaluating(pipeline: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence diffusers and transformers, which warn of every caption that CLIP cuts although T5 reads on."""
+    logs = diffusers.utils.logging, transformers.utils.logging
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
 
 
 def stacked(texts: Sequence[Text], name: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from fairhuman.bases.base import Base, stacked
+from fairhuman.bases.base import Base, quiet, stacked
 from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
 
@@ -39,7 +39,8 @@ class Flux(Base):
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, D] and the pooled embedding [P]."""
-        embeds, pooled, _ = self.pipeline.encode_prompt(caption, None, self.pipeline.text_encoder.device)
+        with quiet():
+            embeds, pooled, _ = self.pipeline.encode_prompt(caption, None, self.pipeline.text_encoder.device)
         return {"embeds": embeds[0], "pooled": pooled[0]}
 
     def predict(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from fairhuman.bases.base import Base, stacked
+from fairhuman.bases.base import Base, quiet, stacked
 from fairhuman.data.samples.batch import Batch, Text
 
 JOINT_ATTENTION = (
@@ -40,7 +40,8 @@ class SD3(Base):
     def encode(self, caption: str) -> Text:
         """Return embeddings [77 + 256, D] and the pooled CLIP embedding [P]."""
         device = self.pipeline.text_encoder.device
-        found = self.pipeline.encode_prompt(caption, None, None, device, do_classifier_free_guidance=False)
+        with quiet():
+            found = self.pipeline.encode_prompt(caption, None, None, device, do_classifier_free_guidance=False)
         return {"embeds": found[0][0], "pooled": found[2][0]}
 
     def predict(
