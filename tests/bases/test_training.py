@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from huggingface_hub import constants
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
 from fairhuman import config
 from fairhuman.bases.base import base_of
+from fairhuman.bases.flux import Flux
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import load_lora
@@ -245,6 +247,14 @@ def test_a_hub_s_model_is_used_once_it_is_on_this_machine(
     assert found["model"].text == "owner/name"
     ours = memory_of(recipe)
     assert ours == memory_of(recipe_of(tiny_base("sd3"), figures, tmp_path / "run"))
+
+
+def test_a_hub_s_model_is_loaded_by_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    loaded = []
+    monkeypatch.setattr(Flux, "load", lambda place, _: loaded.append(place) or Flux("pipeline"))
+    assert load_pipeline("black-forest-labs/FLUX.1-dev") == "pipeline"
+    assert loaded == ["black-forest-labs/FLUX.1-dev"]
 
 
 def test_a_run_starts_from_a_lora_and_a_merged_model_has_it(case: Case, tmp_path: Path) -> None:

@@ -54,10 +54,10 @@ class Base(ABC):
 
     @classmethod
     def load(cls, folder: str, dtype: torch.dtype = torch.float32) -> Self:
-        """Load a pipeline's folder: the VAE in float32, all else in `dtype`. Called once, before anything else."""
-        kind: Any = cls.kind
+        """Load a pipeline's folder or hub id: the VAE in float32, all else in `dtype`. Called once, first."""
+        OwnPipeline: Any = cls.kind
         dtypes = {"default": dtype, "vae": torch.float32}
-        return cls(kind.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
+        return cls(OwnPipeline.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
 
     @classmethod
     def shape(cls, folder: str) -> Self:

@@ -15,7 +15,6 @@ from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
 
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
-T5_TOKENS = 512  # as sampling has them
 GUIDANCE = 1.0  # that the network is told in training: what it predicts then is what real pictures teach
 
 
@@ -26,7 +25,6 @@ class Flux(Base):
     """
 
     kind = FluxPipeline
-    guided = False
     targets: ClassVar = {"attention": JOINT_ATTENTION, "attention+ff": (*JOINT_ATTENTION, *FEED_FORWARD)}
     guided = False
     encoders = ("text_encoder", "text_encoder_2")
@@ -35,7 +33,7 @@ class Flux(Base):
     @classmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of T5's tokens and of the pooled embedding."""
-        return {"embeds": (T5_TOKENS, config["joint_attention_dim"]), "pooled": (config["pooled_projection_dim"],)}
+        return {"embeds": (cls.longest, config["joint_attention_dim"]), "pooled": (config["pooled_projection_dim"],)}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, D] and the pooled embedding [P]."""

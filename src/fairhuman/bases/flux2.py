@@ -17,8 +17,6 @@ from fairhuman.bases.latents import decoded, posterior_moments
 from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
 
-TOKENS = 512  # as sampling pads to
-
 
 class Flux2Klein(Base):
     """Qwen3's layers 9, 18 and 27 of 512 tokens, padding included; a batch norm for each value of a patch."""
@@ -40,7 +38,7 @@ class Flux2Klein(Base):
     @classmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shape of any caption."""
-        return {"embeds": (TOKENS, config["joint_attention_dim"])}
+        return {"embeds": (cls.longest, config["joint_attention_dim"])}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, 3 D]."""

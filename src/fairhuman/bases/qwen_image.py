@@ -15,8 +15,6 @@ from fairhuman.bases.base import Base, padded
 from fairhuman.bases.latents import decoded, posterior_moments
 from fairhuman.data.samples.batch import Batch, Text
 
-LONGEST = 512  # tokens of a caption; sampling cuts there
-
 
 class QwenImage(Base):
     """Qwen2.5-VL's last layer for any number of tokens, with a mask; a mean and deviation of each latent channel."""
@@ -56,7 +54,7 @@ class QwenImage(Base):
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens."""
         device = self.pipeline.text_encoder.device
-        embeds, mask = self.pipeline.encode_prompt(caption, device, max_sequence_length=LONGEST)
+        embeds, mask = self.pipeline.encode_prompt(caption, device, max_sequence_length=self.longest)
         return {"embeds": embeds[0] if mask is None else embeds[0][mask[0].bool()]}
 
     def predict(

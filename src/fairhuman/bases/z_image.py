@@ -14,8 +14,6 @@ from torch import Tensor
 from fairhuman.bases.base import Base
 from fairhuman.data.samples.batch import Batch, Text
 
-LONGEST = 512  # tokens of a caption; sampling cuts there
-
 
 class ZImage(Base):
     """Qwen3's last hidden layer but one; the network is told 1 - σ and predicts x - ε.
@@ -29,7 +27,7 @@ class ZImage(Base):
     @classmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the longest caption."""
-        return {"embeds": (LONGEST, config["cap_feat_dim"])}
+        return {"embeds": (cls.longest, config["cap_feat_dim"])}
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens, 512 at most."""

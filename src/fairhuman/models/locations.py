@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
@@ -67,8 +66,8 @@ def check_location(model: str, own_vae: bool = False) -> None:
 def name_of(model: str) -> BaseName:
     """Return which base a model is, without loading it; what ships and files are SDXL's.
 
-    A hub id that is neither on this machine nor in `ON_THE_HUB` is taken for SDXL until it is loaded, and so is a
-    folder that can't be read: loading says what is wrong.
+    A hub id that is neither on this machine nor in `ON_THE_HUB` is taken for SDXL, and so is a folder that can't be
+    read: loading says what is wrong.
     """
     folder = Path(location_of(model))
     try:
@@ -81,14 +80,10 @@ def name_of(model: str) -> BaseName:
         return BASES["StableDiffusionXLPipeline"]
 
 
-def fetch_index(model: str) -> None:
-    """Download what says which base a hub id is, if that isn't known; if it can't be had, loading will say why."""
-    if not is_hub_id(model) or model in ON_THE_HUB or Path(location_of(model)).exists():
-        return
-    from huggingface_hub import hf_hub_download
-
-    with suppress(ModelError), loading(f"model {model!r}", model):
-        hf_hub_download(model, "model_index.json")
+def is_whole(model: str) -> bool:
+    """Whether the weights of a flow-matching base are on this machine, and not its configurations alone."""
+    folder = Path(location_of(model))
+    return all(any((folder / part).glob("*.safetensors")) for part in ("transformer", "vae", "text_encoder"))
 
 
 def fetch_configurations(model: str) -> None:

@@ -14,7 +14,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
 from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, fetch_index, is_file, location_of, name_of
+from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file, is_whole, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
@@ -39,10 +39,9 @@ def load_pipeline(
     """
     base = base or BaseSettings()
     check_base(model, base)
-    fetch_index(model)
     if (name := name_of(model)).flow:
         with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
-            return base_class(name).load(model, dtype).pipeline
+            return base_class(name).load(location_of(model) if is_whole(model) else model, dtype).pipeline
     vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:
         pipeline = build_small(seed)

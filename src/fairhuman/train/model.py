@@ -25,7 +25,6 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base)
-    check_settings(recipe)  # again: which base a hub id is, may only be known now
     base = base_of(pipeline)
     step = base.factor * base.patch
     for size in recipe.sizes:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
+from fairhuman.bases.names import BASES
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, name_of
+from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, is_whole, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
@@ -141,7 +142,7 @@ def model_finding(model: str, base: BaseSettings) -> StartFinding:
         check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
-    if Path(model).exists() or not is_hub_id(model):
+    if Path(model).exists() or not is_hub_id(model) or (name_of(model).flow and is_whole(model)):
         return StartFinding("model", "ok", model)
     return _on_the_hub(model)
 
@@ -156,12 +157,11 @@ def _on_the_hub(model: str) -> StartFinding:
     except HFValidationError as error:
         return StartFinding("model", "missing", f"{model}: {error}")
     if isinstance(index, str):
-        names = ("transformer", "vae", "text_encoder") if name_of(model).flow else NETWORKS
-        parts = [Path(index).with_name(name) for name in names]
+        parts = [Path(index).with_name(name) for name in NETWORKS]
         if all(any(part.glob("*.safetensors")) for part in parts):
             return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
     try:
-        HfApi().model_info(model, timeout=5.0)
+        tags = HfApi().model_info(model, timeout=5.0).tags or ()
     except Exception as error:  # of the network, of the hub, or its offline mode
         reason = f"the hub can't be asked ({type(error).__name__})"
         return StartFinding(
@@ -169,6 +169,8 @@ def _on_the_hub(model: str) -> StartFinding:
             "missing",
             f"{model} isn't on this machine and {reason}; connect to the network or give a folder as model=FOLDER",
         )
+    if not name_of(model).flow and any(f"diffusers:{kind}" in tags for kind, name in BASES.items() if name.flow):
+        return StartFinding("model", "missing", f"{model} isn't on this machine: run `hf download {model}`")
     return StartFinding("model", "ok", f"{model}, which is downloaded from the hub at the start")
 
 
