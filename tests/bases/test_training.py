@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import constants
 from numpy.typing import NDArray
 from PIL import Image
@@ -236,7 +235,7 @@ def test_a_hub_s_model_is_used_once_it_is_on_this_machine(
     tiny_base: TinyBase, figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = tiny_base("sd3") / "model_index.json"
-    monkeypatch.setattr(StableDiffusionXLPipeline, "load_config", lambda *_: json.loads(index.read_text()))
+    monkeypatch.setattr("fairhuman.models.sdxl.hf_hub_download", lambda *_: str(index))
     with pytest.raises(ModelError, match=r"is Stable Diffusion 3\.5, .*run `hf download owner/name`, then the same"):
         load_pipeline("owner/name")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(index))

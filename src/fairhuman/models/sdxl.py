@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from huggingface_hub import hf_hub_download
 
 from fairhuman.bases.base import base_class
 from fairhuman.bases.latents import cast
@@ -18,6 +19,7 @@ from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file,
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
+from fairhuman.utils.parse import parse_json
 
 
 def load_pipeline(
@@ -82,8 +84,12 @@ def _check_hub(model: str) -> None:
     Raises:
         ModelError: it is another base; says how to get it.
     """
-    with loading(f"model {model!r}", model, EXPECTED):
-        kind = str(StableDiffusionXLPipeline.load_config(model).get("_class_name"))
+    try:
+        with loading(f"model {model!r}", model, EXPECTED):
+            index = Path(hf_hub_download(model, "model_index.json"))
+            kind = str(dict(parse_json(index.read_text(encoding="utf-8"))).get("_class_name"))
+    except ModelError:  # loading says why, if the rest can't be had either
+        return
     if kind in BASES and BASES[kind].flow:
         raise ModelError(
             f"model {model!r}: is {BASES[kind].title}, which isn't on this machine yet: run `hf download {model}`, "
