@@ -33,6 +33,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from helpers.base_cases import CAPTIONS, Case
 from helpers.figures import write_figures
+from helpers.launched import finish, train_in
 from helpers.places import RECIPES
 from helpers.tiny_bases import BUILD
 
@@ -146,6 +147,41 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILD)
+def test_two_processes_train_as_one(name: str, tiny_base: TinyBase, figures: Path, tmp_path: Path) -> None:
+    """LoRA within 1e-4 of its largest entry after three steps, with captions cached by both."""
+    common = ("optimizer.name=sgd", "learning_rate=0.2", "cache.text=true", "validation.every=0")
+    one = recipe_of(tiny_base(name), figures, tmp_path / "one" / "run", "batch_size=4", *common)
+    two = recipe_of(tiny_base(name), figures, tmp_path / "two" / "run", "batch_size=2", *common)
+    finish(train_in(two, tmp_path, 2))
+    train(one)
+    check_near(one.out / "lora" / DIFFUSERS_FILE, two.out / "lora" / DIFFUSERS_FILE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILD)
+def test_sharded_weights_train_as_whole_ones(name: str, tiny_base: TinyBase, figures: Path, tmp_path: Path) -> None:
+    common = ("kind=full", "optimizer.name=sgd", "learning_rate=0.05", "steps=2", "validation.every=0")
+    common = (*common, "fairness.mode=exact")
+    shards = ("processes.sharding=fsdp", "batch_size=2")
+    one = recipe_of(tiny_base(name), figures, tmp_path / "one" / "run", "batch_size=4", *common)
+    two = recipe_of(tiny_base(name), figures, tmp_path / "two" / "run", *shards, *common)
+    finish(train_in(two, tmp_path, 2))
+    train(one)
+    inside = Path("model", "transformer", "diffusion_pytorch_model.safetensors")
+    check_near(one.out / inside, two.out / inside)
+
+
+def check_near(one: Path, other: Path) -> None:
+    """Tensors of the same names, within 1e-4 of the largest entry."""
+    ours, theirs = load_file(one), load_file(other)
+    assert ours.keys() == theirs.keys()
+    largest = max(float(tensor.abs().max()) for tensor in ours.values())
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-4 * largest), name
+
+
 def test_cached_texts_are_the_encoded_ones_rounded_to_bfloat16(case: Case, tmp_path: Path) -> None:
     cache = TextCache(Encodings(tmp_path / "texts-a"), case.base, None)
     first = cache.texts(CAPTIONS)
@@ -206,6 +242,8 @@ def test_what_is_not_for_a_flow_base_is_refused_by_name(tiny_base: TinyBase, tmp
         "fairness.mode=tail": r"fairness\.mode=tail isn't for .*: it cuts SDXL's U-Net; use output or exact",
         "fairness.mode=split": r"fairness\.mode=split isn't for",
         "noise.offset=0.05": r"noise\.offset=0\.05 isn't for",
+        "precision=fp16": r"precision=fp16 isn't for .*: its text encoders overflow in fp16; use bf16",
+        "lora.kohya_precision=bf16": r"lora\.kohya_precision=bf16 isn't for .*: it has one file",
         "lora.targets=attention+conv": r"lora\.targets=attention\+conv isn't for .*use attention",
     }
     for override, message in refused.items():
@@ -226,6 +264,9 @@ def test_what_needs_sdxl_says_so(tiny_base: TinyBase, tmp_path: Path, typed: Typ
     code, _, errors = typed("sample", *asked, "--height", "72")
     assert code != 0
     assert "height and width must be multiples of 16" in errors
+    code, _, errors = typed("sample", *asked, "--precision", "fp16")
+    assert code != 0
+    assert "--precision fp16: the text encoders of Stable Diffusion 3.5 overflow in fp16; use bf16" in errors
     code, _, errors = typed("sample", *asked, "--controlnet", "pose=owner/name", "--control", "pose=none")
     assert code != 0
     assert "a control is for SDXL alone" in errors

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from fairhuman.errors import RecipeError
 from fairhuman.models.locations import name_of
+from fairhuman.models.settings import LoraSettings
 from fairhuman.train.recipe import TrainRecipe
 
 
@@ -26,8 +27,13 @@ def _flow(recipe: TrainRecipe) -> Iterator[tuple[str, object, str]]:
         yield "full.text_encoders", "true", "its text encoders stay frozen; leave it out"
     if recipe.fairness.mode in ("tail", "split"):
         yield "fairness.mode", recipe.fairness.mode, "it cuts SDXL's U-Net; use output or exact"
+    if recipe.precision == "fp16":
+        yield "precision", "fp16", "its text encoders overflow in fp16; use bf16"
     if recipe.noise.offset:
         yield "noise.offset", recipe.noise.offset, "it sees pure noise in training and needs no offset; leave it out"
+    kohya = recipe.lora.kohya_precision
+    if recipe.kind == "lora" and kohya != LoraSettings().kohya_precision:
+        yield "lora.kohya_precision", kohya, "it has one file, in fp32, for diffusers and ComfyUI; leave it out"
     if recipe.kind == "lora" and recipe.lora.targets == "attention+conv":
         yield "lora.targets", "attention+conv", "it has no convolutions; use attention, or names of layers"
 

@@ -174,7 +174,9 @@ class NoiseSettings(Settings):
     min_snr_gamma: float | None = Field(
         default=None, gt=0.0, description="γ of min-SNR weighting (5 in Hang et al., ICCV 2023); None: off"
     )
-    offset: float = Field(default=0.0, ge=0.0, description="standard deviation of offset noise, constant per channel")
+    offset: float = Field(
+        default=0.0, ge=0.0, description="of SDXL: standard deviation of offset noise, constant per channel"
+    )
     times: TimeSettings = TimeSettings()
 
 
