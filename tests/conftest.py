@@ -67,6 +67,19 @@ def body() -> Body:
     return Body()
 
 
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_base("sd3")` gives the folder of a tiny random pipeline of that base, built at its first use."""
+    from helpers.tiny_bases import save_tiny
+
+    folder = tmp_path_factory.mktemp("bases")
+
+    def saved(name: str) -> Path:
+        return folder / name if (folder / name).exists() else save_tiny(name, folder / name)
+
+    return saved
+
+
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """`typed("grid", folder)` runs `fairhuman grid FOLDER` here; exit code, output, errors."""

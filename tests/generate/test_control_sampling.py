@@ -18,6 +18,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
+from fairhuman.bases.latents import decode_latents
 from fairhuman.data.condition.depth import decode_depth
 from fairhuman.data.condition.people import people_from_list
 from fairhuman.errors import DataError, ModelError, RecipeError
@@ -31,7 +32,6 @@ from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
 from fairhuman.models.control import Control, ControlModel
 from fairhuman.models.controlnet import ControlNet
-from fairhuman.models.sdxl import decode_latents
 from fairhuman.models.t2i_adapter import Adapter
 
 PROMPTS = ["a person in a red shirt", "a hat", "two hands"]

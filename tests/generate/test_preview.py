@@ -7,11 +7,11 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from fairhuman.bases.latents import decode_latents, encode_pictures
 from fairhuman.errors import DataError
 from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.sdxl import decode_latents, encode_pictures
 from fairhuman.models.settings import LoraSettings
 
 

@@ -9,13 +9,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fairhuman import __version__
+from fairhuman.bases.latents import decode_latents
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import SampledPicture, check_steps, picture_generator, sample, save_png
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.sdxl import decode_latents
 from fairhuman.models.settings import LoraSettings
 
 PROMPTS = ["a person in a red shirt", "", "two hands, waving"]

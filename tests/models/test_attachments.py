@@ -11,8 +11,8 @@ from diffusers import (
 )
 from PIL import Image
 
+from fairhuman.bases.latents import vae_factor
 from fairhuman.models.architecture import build_small
-from fairhuman.models.sdxl import vae_factor
 
 SIZE = 64
 

@@ -5,17 +5,12 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
+from fairhuman.bases.latents import decode_latents, encode_pictures, vae_factor
+from fairhuman.bases.sdxl import encode_prompts, noise_scheduler
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.locations import check_location, check_vae
-from fairhuman.models.sdxl import (
-    decode_latents,
-    encode_pictures,
-    encode_prompts,
-    load_pipeline,
-    noise_scheduler,
-    vae_factor,
-)
+from fairhuman.models.sdxl import load_pipeline
 
 CAPTIONS = ["a person in a red shirt", "", "an astronaut in Zürich, waving with 5 fingers!"]
 

@@ -20,16 +20,17 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fairhuman.bases.diffusion import sample_weights, signal_to_noise
+from fairhuman.bases.sdxl import noise_scheduler
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_meta, build_small
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.diffusion import sample_weights, signal_to_noise
 from fairhuman.models.fingerprint import base_fingerprint, encoded_size
 from fairhuman.models.locations import check_base, check_location
 from fairhuman.models.original import PREFIXES, original_of
-from fairhuman.models.sdxl import load_pipeline, noise_scheduler, scheduler_config
+from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import save_single_file
 from fairhuman.utils.safetensors_header import read_header

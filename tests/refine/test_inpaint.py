@@ -4,11 +4,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
+from fairhuman.bases.latents import decode_latents, encode_pictures
 from fairhuman.errors import RecipeError
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.models.architecture import build_small
 from fairhuman.models.controlnet import ControlNet
-from fairhuman.models.sdxl import decode_latents, encode_pictures
 from fairhuman.refine.inpaint import Inpainter
 from fairhuman.refine.settings import RefineSettings
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from fairhuman.bases.base import networks
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import collate
 from fairhuman.models.control import ControlModel
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import networks
 from fairhuman.train import memory
 from fairhuman.train.data import load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy

@@ -6,12 +6,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from fairhuman.bases.diffusion import prediction_target, sample_weights, signal_to_noise
+from fairhuman.bases.latents import encode_pictures
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import ModelError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
-from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
-from fairhuman.models.sdxl import encode_pictures
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
@@ -41,8 +41,8 @@ def test_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
     residual = objectives.residual(batch, chance).detach()
     assert torch.equal(output.prediction_b, residual)
     assert output.levels_b is not None
-    assert torch.allclose(output.levels_b.exp(), signal_to_noise(objectives.scheduler, chance.timesteps_b))
-    alphas = objectives.scheduler.alphas_cumprod[chance.timesteps_b].tolist()
+    assert torch.allclose(output.levels_b.exp(), signal_to_noise(objectives.noising.scheduler, chance.levels_b))
+    alphas = objectives.noising.scheduler.alphas_cumprod[chance.levels_b].tolist()
     for k in range(3):
         total = 0.0
         for b, alpha in enumerate(alphas):
@@ -151,7 +151,7 @@ def test_the_residual_is_that_of_the_noised_picture(make_recipe: MakeRecipe) -> 
     zeros = torch.zeros(1, 4, 8, 8)
     chance = NoiseDraw(zeros, torch.ones_like(zeros), torch.tensor([300]))
     latents = encode_pictures(objectives.model.pipeline.vae, batch.pictures_bchw)
-    alpha = float(objectives.scheduler.alphas_cumprod[300])
+    alpha = float(objectives.noising.scheduler.alphas_cumprod[300])
     noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5
     expected = objectives.model.predict(batch, noisy, torch.tensor([300])) - 1.0
     assert torch.allclose(objectives.residual(batch, chance), expected, atol=1e-5)

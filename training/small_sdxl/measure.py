@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from fairhuman.bases.latents import decode_latents, encode_pictures
 from fairhuman.detect.detection import Detection
 from fairhuman.detect.pose import PoseDetector
 from fairhuman.detect.rates import find_parts, part_rates
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.sdxl import decode_latents, encode_pictures, load_pipeline
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.synth.body import Body
 from fairhuman.synth.person import CLOTHES
 from fairhuman.synth.render import Rendering, render

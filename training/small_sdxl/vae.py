@@ -28,12 +28,13 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
+from fairhuman.bases.latents import vae_factor
 from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.models.locations import UNTRAINED
-from fairhuman.models.sdxl import load_pipeline, vae_factor
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.regions.masks import boxes_to_mask
 

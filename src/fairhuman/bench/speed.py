@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from fairhuman import config
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
-from fairhuman.models.sdxl import encode_prompts, vae_factor
 from fairhuman.train.data import build_loader
 from fairhuman.train.loop import take_step
 from fairhuman.train.recipe import TrainRecipe
@@ -170,13 +170,12 @@ def _bare(run: Run) -> Callable[[], StepFacts]:
 
 
 def _inputs(run: Run, batch: Batch) -> tuple[Batch, Tensor, Tensor, Tensor]:
-    """Return a batch with encoded captions, noisy latents, targets and timesteps."""
-    vae = run.model.pipeline.vae
-    size = (side // vae_factor(vae) for side in run.recipe.size)
-    noisy, target = torch.randn(2, len(batch.keys), vae.config.latent_channels, *size, device=run.process.device)
-    with torch.no_grad():
-        batch = replace(batch, text=encode_prompts(run.model.pipeline, batch.captions))
-    return batch, noisy, target, torch.full((len(batch.keys),), 500, device=noisy.device)
+    """Return a batch with encoded captions, noisy latents, targets and noise levels."""
+    base = base_of(run.model.pipeline)
+    size = (side // base.factor for side in run.recipe.size)
+    noisy, target = torch.randn(2, len(batch.keys), base.channels, *size, device=run.process.device)
+    levels_b = base.noising(run.recipe.noise.times).at(0.5).to(noisy.device).expand(len(batch.keys))
+    return replace(batch, texts=base.texts(batch.captions)), noisy, target, levels_b
 
 
 def _finish(device: torch.device) -> None:

@@ -28,7 +28,7 @@ def sample(
     control_start: Annotated[float, Option(help="Share of the steps, 0 to 1, after which control begins.")] = 0.0,
     control_end: Annotated[float, Option(help="Share of the steps after which control ends.")] = 1.0,
     count: Annotated[int, Option(min=1, help="Pictures per prompt.")] = 1,
-    steps: Annotated[int, Option(min=1, help="UniPC steps.")] = 30,
+    steps: Annotated[int, Option(min=1, help="Denoising steps.")] = 30,
     guidance: Annotated[float, Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
     suffix: Annotated[str, Option(help="Text added to every prompt, such as ', high quality'.")] = "",
     negative: Annotated[str, Option(help="Negative prompt.")] = "",
@@ -36,7 +36,9 @@ def sample(
     width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
     seed: Annotated[int, Option(min=0, help="Seed of the noise.")] = 0,
     batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the pictures.")] = 4,
-    precision: Annotated[str, Option(help="fp32, bf16, fp16, or auto: fp16 on a GPU, fp32 on a CPU.")] = "auto",
+    precision: Annotated[
+        str, Option(help="fp32, bf16, fp16, or auto: fp16 (bf16 for other bases than SDXL) on a GPU, fp32 on a CPU.")
+    ] = "auto",
     vae: Vae = None,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,

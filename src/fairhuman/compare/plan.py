@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairhuman.bases.base import base_of
 from fairhuman.compare.paper.drawing import sets_of_pictures
 from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SDXL_SHAPE, VARIANTS, CostSettings
@@ -21,7 +21,6 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.evaluate.needed import check_weights
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.models.locations import SDXL
-from fairhuman.models.sdxl import vae_factor
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.memory import shape_of, weight_bytes
@@ -192,17 +191,14 @@ def _sample_seconds(model: str, size: tuple[int, int], steps: int, guidance: flo
 
 @cache
 def forward_flops(model: str, size: tuple[int, int]) -> float:
-    """Floating-point operations of the U-Net for one picture of (height, width), counted on its shapes."""
-    pipeline = shape_of(model)
-    unet: UNet2DConditionModel = pipeline.unet
-    factor = vae_factor(pipeline.vae)
-    width, pooled = unet.config.cross_attention_dim, pipeline.text_encoder_2.config.projection_dim
+    """Floating-point operations of the network for one picture of (height, width), counted on its shapes."""
+    base = base_of(shape_of(model))
+    cells = [side // base.factor for side in size]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        unet(
-            torch.empty(1, unet.config.in_channels, size[0] // factor, size[1] // factor),
+        base.predict(
+            torch.empty(1, base.channels, *cells),
             torch.empty(1),
-            torch.empty(1, 77, width),
-            added_cond_kwargs={"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)},
+            [{name: torch.empty(shape) for name, shape in base.text_shapes(base.network.config).items()}],
         )
     return float(counter.get_total_flops())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import RecipeError
-from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole, name_of, require_sdxl
 from fairhuman.models.settings import AUTO, PRECISIONS, BaseSettings
 
 
@@ -21,7 +21,8 @@ def check_options(
     """Check the options of `SampleJob` that say which model is drawn with.
 
     Raises:
-        RecipeError: an unknown precision, a weight that isn't finite, a MoLE fused or with a LoRA.
+        RecipeError: an unknown precision, or one that overflows; a weight that isn't finite, a MoLE fused or
+            with a LoRA.
         ModelError: no such model, LoRA or MoLE.
     """
     if precision not in (AUTO, *PRECISIONS):
@@ -35,7 +36,10 @@ def check_options(
         if fuse:
             raise RecipeError("--fuse: a MoLE can't be fused, as its gates depend on every input; leave --fuse out")
         find_mole(mole)
+        require_sdxl(model, "a MoLE")
     check_base(model, base)
+    if precision == "fp16" and (name := name_of(model)).flow:
+        raise RecipeError(f"--precision fp16: the text encoders of {name.title} overflow in fp16; use bf16")
 
 
 def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:

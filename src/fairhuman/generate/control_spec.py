@@ -73,8 +73,8 @@ class ControlSpec:
         self, kind: "type[Control]", pipeline: "StableDiffusionXLPipeline", start: float, end: float
     ) -> "ActiveControl":
         """Load it to the device and dtype of the pipeline's U-Net."""
+        from fairhuman.bases.latents import cast
         from fairhuman.generate.guide import ActiveControl
-        from fairhuman.models.architecture import cast
 
         control = kind.load(self.place, pipeline, self.conditions)
         cast(control.network, pipeline.unet.dtype)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffusers import StableDiffusionXLPipeline
-
+from fairhuman.bases.base import base_of
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
@@ -28,7 +29,7 @@ class Lora:
     weight: float
 
 
-def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
+def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool = True) -> Lora:
     """Load a LoRA (a file, or a folder with `pytorch_lora_weights.safetensors`) into the pipeline.
 
     With `fuse`, W is replaced by W + weight (alpha / rank) B A, which needs no more memory or time than the base.
@@ -42,15 +43,17 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
     file = find_lora(path)
     if is_mole(file):
         raise ModelError(f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; use --mole or load_mole")
-    unet = pipeline.unet
+    base = base_of(pipeline)
     try:
-        state, *_ = pipeline.lora_state_dict(file.parent, weight_name=file.name, unet_config=unet.config)
+        given = {"unet_config": pipeline.unet.config} if isinstance(base, SDXL) else {}
+        found = pipeline.lora_state_dict(file.parent, weight_name=file.name, **given)
+        state = found[0] if isinstance(found, tuple) else found
         check_finite(state, f"LoRA {str(file)!r}")
-        wrong = shape_mismatches(unet, state)
+        wrong = shape_mismatches(base.network, state, base.part)
         if wrong:
             raise ModelError(
-                f"LoRA {str(file)!r}: expected one for this U-Net, but {len(wrong)} of its {len(state)} tensors "
-                f"don't fit: {'; '.join(wrong[:2])}"
+                f"LoRA {str(file)!r}: expected one for this {base.called}, but {len(wrong)} of its {len(state)} "
+                f"tensors don't fit: {'; '.join(wrong[:2])}"
             )
         with _quiet():
             pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
@@ -58,9 +61,11 @@ def load_lora(pipeline: StableDiffusionXLPipeline, path: Path, weight: float = 1
         raise
     except Exception as error:  # a file may hold anything, and the libraries check little of it
         reason = " ".join(str(error).split())[:400]
-        raise ModelError(f"LoRA {str(file)!r}: expected one for this U-Net, loading failed: {reason}") from error
-    if _ADAPTER not in pipeline.get_list_adapters().get("unet", []):
-        raise ModelError(f"LoRA {str(file)!r}: expected weights for the U-Net, found none")
+        raise ModelError(
+            f"LoRA {str(file)!r}: expected one for this {base.called}, loading failed: {reason}"
+        ) from error
+    if _ADAPTER not in pipeline.get_list_adapters().get(base.part, []):
+        raise ModelError(f"LoRA {str(file)!r}: expected weights for the {base.called}, found none")
     if fuse:
         pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
         pipeline.unload_lora_weights()

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.bases.base import base_of
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.sdxl import encode_pictures
 from fairhuman.utils.files import reading_own, write_json
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.randomness import Stream, seeded_generator
@@ -57,11 +56,7 @@ class PreviewSet:
     guides: Sequence[ActiveControl] = ()
 
     def render(
-        self,
-        pipeline: StableDiffusionXLPipeline,
-        step: int,
-        folder: Path,
-        on_step: Callable[[int, int], object] = lambda _done, _all: None,
+        self, pipeline: Any, step: int, folder: Path, on_step: Callable[[int, int], object] = lambda _done, _all: None
     ) -> None:
         """Write `previews/step-<step>/row-<row>-{caption,photo}.png` in `folder` and add them to the index.
 
@@ -117,9 +112,7 @@ class PreviewSet:
         height, width = row.shape
         return SampleSettings(steps=self.steps, guidance=self.guidance, height=height, width=width)
 
-    def _from_captions(
-        self, pipeline: StableDiffusionXLPipeline, numbers: Sequence[int], on_step: Callable[[], object]
-    ) -> Tensor:
+    def _from_captions(self, pipeline: Any, numbers: Sequence[int], on_step: Callable[[], object]) -> Tensor:
         rows = [self.rows[number] for number in numbers]
         generators = [picture_generator(row.seed, 0, 0) for row in rows]
         captions, conditions = [row.caption for row in rows], _conditions(rows)
@@ -133,18 +126,17 @@ class PreviewSet:
             on_step=on_step,
         )
 
-    def _from_photos(
-        self, pipeline: StableDiffusionXLPipeline, numbers: Sequence[int], on_step: Callable[[], object]
-    ) -> Tensor:
+    def _from_photos(self, pipeline: Any, numbers: Sequence[int], on_step: Callable[[], object]) -> Tensor:
         rows = [self.rows[number] for number in numbers]
         photos = [row.picture_chw for row in rows if row.picture_chw is not None]
-        pictures_bchw = torch.stack(photos).to(pipeline.unet.device)
+        base = base_of(pipeline)
+        pictures_bchw = torch.stack(photos).to(base.device)
         return draw(
             pipeline,
             [row.caption for row in rows],
             [seeded_generator(row.seed, Stream.PHOTO) for row in rows],
             self._settings(rows[0]),
-            start_latents_bchw=encode_pictures(pipeline.vae, pictures_bchw),
+            start_latents_bchw=base.moments(pictures_bchw)[0],
             strength=self.strength,
             guides=self.guides,
             conditions=_conditions(rows),

@@ -11,6 +11,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from fairhuman.bases.base import networks
+from fairhuman.errors import RecipeError
 from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.control_options import ControlOptions
@@ -19,10 +21,10 @@ from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, pl
 from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints, weights_fingerprint
-from fairhuman.models.locations import find_lora, find_mole
+from fairhuman.models.locations import find_lora, find_mole, name_of, require_sdxl, side_multiple
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
+from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import AUTO, BaseSettings
 from fairhuman.report.text import plural
 from fairhuman.utils.display import Display
@@ -62,23 +64,35 @@ class SampleJob:
             ModelError: no such model, LoRA or MoLE; or as of `ControlOptions.read`.
         """
         check_options(self.model, self.lora, self.lora_weight, self.fuse, self.mole, self.precision, self.base)
+        self._check_base()
         schedule = scheduler_config(self.model, self.base)
-        if schedule is not None:
+        if schedule is not None and not name_of(self.model).flow:
             check_steps(schedule, self.settings.steps)
         return self.control.read(len(self.prompts), self.settings.steps)
+
+    def _check_base(self) -> None:
+        """Check that the model is one that the controls and the size are for."""
+        if self.control.specs():
+            require_sdxl(self.model, "a control")
+        step, size = side_multiple(self.model), (self.settings.height, self.settings.width)
+        if name_of(self.model).flow and any(side is not None and side % step for side in size):
+            raise RecipeError(f"height and width must be multiples of {step} for {self.model}, found {size}")
 
     @property
     def used_precision(self) -> str:
         """The precision that `auto` stands for on this machine, or the one that is set."""
-        # in fp16 fusing a LoRA rounds its update by a few per cent; in bf16 by tens of per cent
-        return self.precision if self.precision != AUTO else "fp32" if _without_gpu() else "fp16"
+        # in fp16 fusing a LoRA rounds its update by a few per cent; in bf16 by tens of per cent, but the text encoders
+        # of other bases than SDXL overflow in fp16
+        half = "bf16" if name_of(self.model).flow else "fp16"
+        return self.precision if self.precision != AUTO else "fp32" if _without_gpu() else half
 
     def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
         """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
         lora, mole = (weights_fingerprint(*files) for files in (self._lora_files, self._mole_files))
+        schedule = scheduler_config(self.model, self.base)
         common = {
             **plain_settings(self.settings),
-            "scheduler": SCHEDULER,
+            "scheduler": schedule["_class_name"] if schedule and name_of(self.model).flow else SCHEDULER,
             "model": base_fingerprint(self.model, self.base) or self.model,
             **self.base.model_dump(mode="json", exclude_defaults=True),
             "precision": self.used_precision,

@@ -18,13 +18,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fairhuman import __version__
+from fairhuman.bases.base import Base, base_of, evaluating
+from fairhuman.bases.latents import check_finite, decode_latents
+from fairhuman.bases.sdxl import SDXL, encode_prompts
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.mole import MoleFile
-from fairhuman.models.sdxl import check_finite, decode_latents, encode_prompts, evaluating, vae_factor
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -42,7 +44,7 @@ class SampledPicture:
 
 
 def sample(
-    pipeline: StableDiffusionXLPipeline,
+    pipeline: Any,
     prompts: Sequence[str],
     settings: SampleSettings,
     model: str = "",
@@ -91,7 +93,7 @@ def sample(
         for (prompt, number, picture), picture_chw in zip(batch, pictures_bchw, strict=True):
             if (number, picture) in there:
                 continue
-            metadata = _metadata(prompt, number, picture, settings, model, lora, mole)
+            metadata = _metadata(prompt, number, picture, settings, model, lora, mole, scheduler_of(pipeline))
             if guides:
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
@@ -132,6 +134,7 @@ def _metadata(
     model: str,
     lora: Lora | None,
     mole: MoleFile | None,
+    scheduler: str,
 ) -> dict[str, str]:
     metadata = {
         "prompt": prompt,
@@ -142,7 +145,7 @@ def _metadata(
         "picture_index": str(picture_index),
         "steps": str(settings.steps),
         "guidance": str(settings.guidance),
-        "scheduler": SCHEDULER,
+        "scheduler": scheduler,
         "model": model,
         "lora": str(lora.path) if lora else "",
         "lora_weight": str(lora.weight) if lora else "",
@@ -152,7 +155,7 @@ def _metadata(
 
 
 def draw(
-    pipeline: StableDiffusionXLPipeline,
+    pipeline: Any,
     prompts: Sequence[str],
     generators: Sequence[torch.Generator],
     settings: SampleSettings,
@@ -172,9 +175,11 @@ def draw(
         RecipeError: too many steps for the schedule.
         ModelError: latents or images aren't finite.
     """
+    size, base = picture_size(pipeline, settings), base_of(pipeline)
+    if not isinstance(base, SDXL):
+        return _draw_by_base(base, prompts, generators, settings, size, start_latents_bchw, strength, on_step)
     check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
-    size = picture_size(pipeline, settings)
     arguments: dict[str, Any] = {
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.guidance,
@@ -210,9 +215,7 @@ def _after_step(
     return tensors
 
 
-def prompt_arguments(
-    pipeline: StableDiffusionXLPipeline, prompts: Sequence[str], settings: SampleSettings
-) -> dict[str, Tensor]:
+def prompt_arguments(pipeline: Any, prompts: Sequence[str], settings: SampleSettings) -> dict[str, Tensor]:
     """Return the encoded prompts and, with guidance, the negative prompt, as arguments of an SDXL pipeline."""
     dtype = pipeline.unet.dtype
     embeds, pooled = encode_prompts(pipeline, prompts)
@@ -224,9 +227,39 @@ def prompt_arguments(
     return arguments
 
 
-def picture_size(pipeline: StableDiffusionXLPipeline, settings: SampleSettings) -> tuple[int, int]:
+def scheduler_of(pipeline: Any) -> str:
+    """Return the name of the sampler: UniPC for SDXL, the model's own for other bases."""
+    name: str = pipeline.scheduler.config["_class_name"] if not isinstance(base_of(pipeline), SDXL) else SCHEDULER
+    return name
+
+
+def _draw_by_base(
+    base: Base,
+    prompts: Sequence[str],
+    generators: Sequence[torch.Generator],
+    settings: SampleSettings,
+    size: tuple[int, int],
+    start_latents_bchw: Tensor | None,
+    strength: float,
+    on_step: Callable[[], object] | None,
+) -> Tensor:
+    """Draw images one by one by the base's own pipeline; as `draw`."""
+    found = []
+    for number, (prompt, generator) in enumerate(zip(prompts, generators, strict=True)):
+        # each batch counts its steps once, as SDXL's batches do
+        tell = on_step if number == len(prompts) - 1 else None
+        way = settings.steps, settings.guidance, settings.negative_prompt, tell
+        if start_latents_bchw is None:
+            found.append(base.draw(size, prompt, generator, *way))
+        else:
+            start_1chw = start_latents_bchw[number : number + 1]
+            found.append(base.redraw(start_1chw, strength, prompt, generator, *way))
+    return torch.stack(found)
+
+
+def picture_size(pipeline: Any, settings: SampleSettings) -> tuple[int, int]:
     """Return height and width of the images in pixels: the settings' or the model's own."""
-    own = pipeline.unet.config.sample_size * vae_factor(pipeline.vae)
+    own = base_of(pipeline).side
     return settings.height or own, settings.width or own
 
 
@@ -264,7 +297,7 @@ def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str]) -> Non
     write_atomically(path, lambda partial: image.save(partial, format="PNG", pnginfo=information))
 
 
-def with_unipc(pipeline: StableDiffusionXLPipeline, kind: type) -> Any:
+def with_unipc(pipeline: Any, kind: type) -> Any:
     """Return a pipeline of class `kind` that shares all modules but uses UniPC; `pipeline` keeps its own scheduler."""
     scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     sampler = kind(**{**pipeline.components, "scheduler": scheduler}, add_watermarker=False)

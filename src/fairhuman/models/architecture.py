@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from fairhuman.bases.latents import cast
 from fairhuman.models.checkpoint_file import Architecture
 from fairhuman.models.tokenizer import build_tokenizer
 from fairhuman.utils.clip_tokenizer import clip_tokenizer
@@ -134,12 +134,6 @@ def build_meta(architecture: Architecture) -> StableDiffusionXLPipeline:
     if architecture == "sdxl":
         pipeline.register_modules(tokenizer=clip_tokenizer(), tokenizer_2=clip_tokenizer(pad="!"))
     return pipeline
-
-
-def cast(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast in place if needed, with `nn.Module.to`, as diffusers' own `to` warns about every cast."""
-    if any(parameter.dtype != dtype for parameter in module.parameters()):
-        nn.Module.to(module, dtype)
 
 
 def build_shape(folder: str) -> StableDiffusionXLPipeline:

@@ -11,9 +11,9 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.bases.latents import vae_factor
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, channel_count
-from fairhuman.models.sdxl import vae_factor
 
 # Widths of the stem that downsamples the condition to the latents' size, by 2 between neighbours.
 STEM_CHANNELS = (16, 32, 96, 256)

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
+from fairhuman.bases.base import base_class, base_of
+from fairhuman.bases.names import BaseName, latent_shape
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file, location_of
+from fairhuman.models.locations import (
+    SMALL,
+    SMALL_FOLDER,
+    UNTRAINED,
+    check_location,
+    fetch_configurations,
+    is_file,
+    location_of,
+    name_of,
+)
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.digest import content_digest, file_digest
 from fairhuman.utils.parse import parse_json
@@ -24,12 +34,12 @@ _IGNORED = ("transformers_version", "dtype", "torch_dtype")
 
 
 class EncodedSize(NamedTuple):
-    """Shapes of the outputs of the VAE and the text encoders."""
+    """Shapes of the outputs of the VAE and the text encoders; of the longest caption."""
 
     factor: int  # pixels per latent cell and side
     channels: int
     tokens: int
-    width: int  # of both encoders' concatenated embeddings
+    width: int  # of a token's embedding, in SDXL both encoders' concatenated
     pooled: int
 
     def latent_bytes(self, resolution: tuple[int, int]) -> int:
@@ -39,7 +49,7 @@ class EncodedSize(NamedTuple):
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of a caption's embeddings in float16."""
+        """Bytes of a caption's embeddings in float16 or bfloat16."""
         return 2 * (self.tokens * self.width + self.pooled)
 
 
@@ -58,6 +68,9 @@ def encoded_size(model: str) -> EncodedSize:
         if architecture == "sdxl":
             return SDXL_SIZE
         model = SMALL
+    if (name := name_of(model)).flow:
+        fetch_configurations(model)
+        return _flow_size(name, Path(location_of(model)), model)
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     if not folder.exists():
         return SDXL_SIZE
@@ -77,6 +90,18 @@ def encoded_size(model: str) -> EncodedSize:
         raise ModelError(
             f"model {model!r}: expected config.json of vae and both text encoders, found {error}"
         ) from error
+
+
+def _flow_size(name: BaseName, folder: Path, model: str) -> EncodedSize:
+    base = base_class(name)
+    try:
+        config = parse_json((folder / base.part / "config.json").read_text(encoding="utf-8"))
+        shapes = base.text_shapes(config)
+        tokens, width = next(shape for shape in shapes.values() if len(shape) == 2)
+        pooled = sum(shape[0] for shape in shapes.values() if len(shape) == 1)
+        return EncodedSize(*latent_shape(folder), tokens, width, pooled)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {model!r}: expected config.json of vae and {base.part}, found {error}") from error
 
 
 def base_fingerprint(model: str, base: BaseSettings) -> str | None:
@@ -135,19 +160,18 @@ def _whole(file: Path, _mtime: int, _size: int) -> str:
     return file_digest(file)
 
 
-def vae_fingerprint(pipeline: StableDiffusionXLPipeline) -> str:
+def vae_fingerprint(pipeline: Any) -> str:
     """Return a hash of everything that latents depend on: the VAE's weights and settings."""
     return _digest([_network(pipeline.vae)])
 
 
-def text_fingerprint(pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> str:
+def text_fingerprint(pipeline: Any, precision: torch.dtype | None) -> str:
     """Return a hash of everything that embeddings depend on: encoders, tokenizers, empty prompts, autocast dtype."""
-    encoders = [_network(encoder) for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)]
-    words = [
-        [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length]
-        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)
-    ]
-    return _digest([encoders, words, bool(pipeline.config.force_zeros_for_empty_prompt), str(precision)])
+    base = base_of(pipeline)
+    parts, readers = ([getattr(pipeline, name) for name in names] for names in (base.encoders, base.tokenizers))
+    encoders = [_network(encoder) for encoder in parts if encoder is not None]
+    words = [[sorted(one.get_vocab().items()), one.model_max_length] for one in readers if one is not None]
+    return _digest([encoders, words, bool(pipeline.config.get("force_zeros_for_empty_prompt")), str(precision)])
 
 
 def _network(module: nn.Module) -> list[Any]:

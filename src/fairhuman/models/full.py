@@ -1,83 +1,56 @@
-"""Full fine-tuning of the U-Net and, optionally, the text encoders."""
+"""Full fine-tuning of the network and, of SDXL, optionally the text encoders."""
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from fairhuman.bases.base import base_of, networks
 from fairhuman.data.samples.batch import Batch
-from fairhuman.models.sdxl import encode_prompts
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 
-# Maps the U-Net's latents and its conditioning arguments to additional arguments.
-Residuals = Callable[[Tensor, Mapping[str, Any]], dict[str, Any]]
-
 
 def predict_noise(
-    pipeline: StableDiffusionXLPipeline,
-    batch: Batch,
-    noisy_latents_bchw: Tensor,
-    timesteps_b: Tensor,
-    train_text: bool = False,
-    residuals: Residuals | None = None,
+    pipeline: Any, batch: Batch, noisy_latents_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
 ) -> Tensor:
-    """Return the U-Net's output [B, C, h, w] in float32 for captions and time ids of `batch`.
-
-    The text encoders run unless the batch has text embeddings, without gradients unless `train_text`. Time ids stay in
-    float32: sizes above 256 aren't exact in bfloat16. `residuals` returns residuals to add inside the U-Net.
-    """
-    with nullcontext() if train_text else torch.no_grad():
-        embeds_bnd, pooled_bp = batch.text or encode_prompts(pipeline, batch.captions)
-    unet, device = pipeline.unet, noisy_latents_bchw.device
-    dtype = unet.conv_in.weight.dtype  # unet.dtype walks through all parameters
-    latents_bchw = noisy_latents_bchw.to(dtype)
-    given: dict[str, Any] = {
-        "encoder_hidden_states": embeds_bnd.to(device, dtype),
-        "added_cond_kwargs": {"text_embeds": pooled_bp.to(device, dtype), "time_ids": batch.time_ids_b6.to(device)},
-    }
-    inside = residuals(latents_bchw, given) if residuals is not None else {}
-    prediction: Tensor = unet(latents_bchw, timesteps_b, **given, **inside).sample
-    return prediction.float()
+    """Return the base's prediction [B, C, h, w] in float32 for the captions of `batch`; see `Base.prediction`."""
+    return base_of(pipeline).prediction(batch, noisy_latents_bchw, levels_b, train_text, **more)
 
 
 class FullModel(NamedWeights):
-    """Trains all weights of the U-Net in float32; use autocast for half precision.
+    """Trains all weights of the network in float32; use autocast for half precision.
 
     Args:
-        pipeline: its U-Net (and text encoders) are trained in place.
-        text_encoders: train them too, except the layers after the one whose output SDXL reads.
+        pipeline: its network (and text encoders) are trained in place.
+        text_encoders: of SDXL: train them too, except the layers after the one whose output SDXL reads.
         gradient_checkpointing: less memory, about a third more time.
     """
 
-    def __init__(
-        self, pipeline: StableDiffusionXLPipeline, text_encoders: bool = False, gradient_checkpointing: bool = False
-    ) -> None:
+    def __init__(self, pipeline: Any, text_encoders: bool = False, gradient_checkpointing: bool = False) -> None:
         self.pipeline = pipeline
+        self._base = base_of(pipeline)
         self._train_text = text_encoders
-        pipeline.vae.requires_grad_(False)
-        pipeline.unet.float().requires_grad_(True).train()
-        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-            encoder.requires_grad_(text_encoders)
-            if text_encoders:
-                encoder.float().train()
+        network = self._base.network
+        for part in networks(pipeline):
+            part.requires_grad_(False)
+        network.float().requires_grad_(True).train()
         if text_encoders:
+            for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+                encoder.requires_grad_(True)
+                encoder.float().train()
             _freeze_unread_layers(pipeline)
         if gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the U-Net's prediction, float32."""
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, self._train_text)
+        """Return the network's prediction, float32."""
+        return self._base.prediction(batch, noisy_latents_bchw, timesteps_b, self._train_text)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return all weights of the U-Net, then the trained ones of the text encoders."""
-        parts = ("unet", "text_encoder", "text_encoder_2")
+        """Return all weights of the network, then the trained ones of the text encoders."""
+        parts = (self._base.part, *self._base.encoders) if self._train_text else (self._base.part,)
         return {
             f"{part}.{name}": parameter
             for part in parts
@@ -91,7 +64,7 @@ class FullModel(NamedWeights):
             write_atomically(folder, self.pipeline.save_pretrained)
 
 
-def _freeze_unread_layers(pipeline: StableDiffusionXLPipeline) -> None:
+def _freeze_unread_layers(pipeline: Any) -> None:
     """Freeze layers without a gradient: SDXL reads the first encoder's penultimate hidden state."""
     for name, parameter in pipeline.text_encoder.named_parameters():
         last = f"layers.{pipeline.text_encoder.config.num_hidden_layers - 1}."

@@ -4,10 +4,11 @@ import math
 import re
 from pathlib import Path
 
+from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
 from fairhuman.models.settings import BaseSettings
-from fairhuman.utils.hub import refuse_pickles
+from fairhuman.utils.hub import loading, refuse_pickles
 from fairhuman.utils.parse import parse_json
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
@@ -17,7 +18,9 @@ SMALL_FOLDER = Path(__file__).with_name("small")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
 SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
+FLOW_FACTOR = 8  # pixels per latent cell and side of the published flow bases
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # folders of a pipeline that hold weights
+FLOW_NETWORKS = ("transformer", "text_encoder_3")  # of other bases, besides
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
@@ -45,27 +48,78 @@ def check_location(model: str, own_vae: bool = False) -> None:
                 f"model {model!r}: expected {SMALL!r}, {EXPECTED}, a .safetensors file or a hub id, "
                 f"found no such {kind}"
             )
+        if model in ON_THE_HUB:
+            base_name(model, ON_THE_HUB[model], path)
         return
     if not (path / "model_index.json").is_file():
         lora = "; it holds a LoRA: give it as --lora" if (path / DIFFUSERS_FILE).is_file() else ""
         raise ModelError(f"model {model!r}: expected {EXPECTED}, found a folder without model_index.json{lora}")
     try:
-        found = str(parse_json((path / "model_index.json").read_text(encoding="utf-8")).get("_class_name"))
-    except (OSError, ValueError, AttributeError) as error:
+        found = dict(parse_json((path / "model_index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
-    for part in NETWORKS:
+    for part in (*NETWORKS, *FLOW_NETWORKS):
         refuse_pickles(f"model {model!r}", path / part)
-    if not found.startswith("StableDiffusionXL"):
-        raise ModelError(f"model {model!r}: expected {EXPECTED}, found {found}")
+    base_name(model, found, path)
+
+
+def name_of(model: str) -> BaseName:
+    """Return which base a model is, without loading it; what ships and files are SDXL's.
+
+    A hub id that is neither on this machine nor in `ON_THE_HUB` is taken for SDXL, and so is a folder that can't be
+    read: loading says what is wrong.
+    """
+    folder = Path(location_of(model))
+    try:
+        index = parse_json((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        index = ON_THE_HUB.get(model, {})
+    try:
+        return base_name(model, dict(index), folder)
+    except (ValueError, TypeError, ModelError):
+        return BASES["StableDiffusionXLPipeline"]
+
+
+def is_whole(model: str) -> bool:
+    """Whether the weights of a flow-matching base are on this machine, and not its configurations alone."""
+    folder = Path(location_of(model))
+    return all(any((folder / part).glob("*.safetensors")) for part in ("transformer", "vae", "text_encoder"))
+
+
+def fetch_configurations(model: str) -> None:
+    """Download the configurations of a hub id that isn't on this machine, which say what shapes it has.
+
+    Raises:
+        ModelError: they can't be had.
+    """
+    if not is_hub_id(model) or (Path(location_of(model)) / "vae" / "config.json").exists():
+        return
+    from huggingface_hub import snapshot_download
+
+    with loading(f"model {model!r}", model, "a pipeline"):
+        snapshot_download(model, allow_patterns=["*.json", "*/*.json"])
+
+
+def require_sdxl(model: str, what: str) -> None:
+    """Check that a model is an SDXL; `what` needs one.
+
+    Raises:
+        ModelError: it is another base.
+    """
+    name = name_of(model)
+    if name.flow:
+        raise ModelError(f"{what} is for SDXL alone, but model {model!r} is {name.title}")
 
 
 def check_base(model: str, base: BaseSettings) -> None:
     """Check a model and the VAE of `base` without loading them.
 
     Raises:
-        ModelError: as of `check_location` and `check_vae`.
+        ModelError: as of `check_location` and `check_vae`; or settings of `base` for a model other than SDXL.
     """
     check_location(model, base.vae is not None)
+    for name in base.model_dump(exclude_defaults=True):
+        require_sdxl(model, f"base.{name}")
     if base.vae is not None:
         check_vae(base.vae)
 
@@ -95,8 +149,28 @@ def is_hub_id(text: str) -> bool:
 
 
 def location_of(model: str) -> str:
-    """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged."""
-    return str(SMALL_FOLDER) if model == SMALL else model
+    """Return the location for diffusers: the folder of a model that ships with the package, or `model` unchanged.
+
+    For the hub id of a base other than SDXL it is the folder in the hub's cache, once it is there.
+    """
+    if model == SMALL:
+        return str(SMALL_FOLDER)
+    return model if Path(model).exists() or not is_hub_id(model) else _cached(model) or model
+
+
+def _cached(model: str) -> str | None:
+    """Return the folder of a flow-matching base in the hub's cache on this machine; None: there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        index = try_to_load_from_cache(model, "model_index.json")
+        if not isinstance(index, str):
+            return None
+        kind = parse_json(Path(index).read_text(encoding="utf-8")).get("_class_name")
+    except (HFValidationError, OSError, ValueError, AttributeError):
+        return None
+    return str(Path(index).parent) if kind in BASES and BASES[kind].flow else None
 
 
 def find_weights_file(kind: str, place: Path, name: str) -> Path:
@@ -146,6 +220,8 @@ def check_lora_weight(weight: float) -> None:
 def side_multiple(model: str) -> int:
     """Return the pixels of which a picture's sides must be multiples: the VAE's factor, halved in each U-Net level.
 
+    For other bases it is the VAE's factor times 2, the cells of a token.
+
     It is read from a folder's configurations or a file's header. Whatever has none here, such as a hub id, is taken for
     SDXL.
     """
@@ -156,6 +232,9 @@ def side_multiple(model: str) -> int:
             return SDXL_SIDE_MULTIPLE
     folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
     try:
+        if name_of(model).flow:
+            cached = Path(location_of(model))
+            return PATCH * (latent_shape(cached)[0] if (cached / "vae").exists() else FLOW_FACTOR)
         vae, unet = (
             len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")

@@ -1,91 +1,95 @@
-"""LoRA on the U-Net: a frozen base in any precision, float32 updates W + (alpha / rank) B A, through peft.
+"""LoRA on a base's network: a frozen base in any precision, float32 updates W + (alpha / rank) B A, through peft.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fairhuman.bases.base import Base, base_of, networks
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import DIFFUSERS_FILE, find_weights_file
 from fairhuman.models.lora_file import LoraLayer, kohya_metadata, read_lora, to_kohya
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
-from fairhuman.utils.safetensors_header import sort_header
+from fairhuman.utils.safetensors_header import read_header, sort_header
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-CONVOLUTIONS = ("conv1", "conv2")
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
 _ADAPTER = "default"
 
 
-def resolve_targets(unet: UNet2DConditionModel, targets: str | list[str]) -> list[str]:
+def resolve_targets(network: nn.Module, targets: str | list[str], base: type[Base] = SDXL) -> list[str]:
     """Return the full names of the linear layers and convolutions whose names end in one of the targets.
 
+    A preset's ends that match nothing are left out: not every network of a base has all layers.
+
     Raises:
-        ModelError: a target matches no layer; names some layers.
+        ModelError: the base has no such preset, or a target matches no layer; names some layers.
     """
-    ends = (
-        {"attention": ATTENTION, "attention+conv": ATTENTION + CONVOLUTIONS}.get(targets, ())
-        if isinstance(targets, str)
-        else tuple(targets)
-    )
-    layers = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if isinstance(targets, str) and targets not in base.targets:
+        presets = " or ".join(base.targets)
+        raise ModelError(f"lora.targets: {targets!r} is no preset of this base, take {presets}, or name layers")
+    layers = [name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if isinstance(targets, str) and base is not SDXL:
+        ends = tuple(end for end in base.targets[targets] if any(_matches(name, end) for name in layers))
+    else:
+        ends = tuple(base.targets[targets] if isinstance(targets, str) else targets)
     missing = [end for end in ends if not any(_matches(name, end) for name in layers)]
     if missing or not ends:
         examples = ", ".join(layers[:: max(1, len(layers) // 5)][:5])
         raise ModelError(
-            f"lora.targets {targets!r}: each must match linear layers or convolutions of the U-Net; "
+            f"lora.targets {targets!r}: each must match linear layers or convolutions of the {base.called}; "
             f"nothing matches {missing or 'an empty list'}; layers are for example {examples}"
         )
     return [name for name in layers if any(_matches(name, end) for end in ends)]
 
 
-def add_lora(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
-    """Freeze `unet`, add low-rank updates (A random from `seed`, B zero); return their float32 parameters by name."""
+def add_lora(network: Any, settings: LoraSettings, seed: int, base: type[Base] = SDXL) -> dict[str, nn.Parameter]:
+    """Freeze `network`, add low-rank updates (A random from `seed`, B zero); return their float32 parameters."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha or settings.rank,
-        target_modules=resolve_targets(unet, settings.targets),
+        target_modules=resolve_targets(network, settings.targets, base),
         lora_dropout=settings.dropout,
         init_lora_weights="gaussian" if settings.init == "gaussian" else True,
     )
-    unet.requires_grad_(False)
-    devices = sorted({p.device.index or 0 for p in unet.parameters() if p.device.type == "cuda"})
+    network.requires_grad_(False)
+    devices = sorted({p.device.index or 0 for p in network.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        unet.add_adapter(config, adapter_name=_ADAPTER)
-    parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+        network.add_adapter(config, adapter_name=_ADAPTER)
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
     return parameters
 
 
-def shape_mismatches(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) -> list[str]:
-    """Return a message for each A or B in `state` (diffusers' names, prefixed by `unet.`) that fits no layer of `unet`.
+def shape_mismatches(network: nn.Module, state: Mapping[str, Tensor], part: str = "unet") -> list[str]:
+    """Return a message for each A or B in `state` (diffusers' names, prefixed by `part`) that fits no layer.
 
     Shapes: W [out, in, ...], A [rank, in, ...], B [out, rank, ...].
     """
-    ours = {key.removeprefix("unet."): tensor for key, tensor in state.items() if key.startswith("unet.")}
+    prefix = f"{part}."
+    ours = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     if not any(".lora_A." in key for key in ours):
         ours = convert_unet_state_dict_to_peft(ours)
-    layers = dict(unet.named_modules())
+    layers = dict(network.named_modules())
     found = []
     for key, tensor in ours.items():
-        for part, axis, side in ((".lora_A.", 1, "inputs"), (".lora_B.", 0, "outputs")):
-            name, matched, _ = key.partition(part)
+        for half, axis, side in ((".lora_A.", 1, "inputs"), (".lora_B.", 0, "outputs")):
+            name, matched, _ = key.partition(half)
             if not matched or tensor.ndim < 2:
                 continue
             weight = getattr(layers.get(name), "weight", None)
@@ -97,10 +101,10 @@ def shape_mismatches(unet: UNet2DConditionModel, state: Mapping[str, Tensor]) ->
 
 
 class LoraModel(NamedWeights):
-    """Trains low-rank updates of some of the U-Net's layers; the base is frozen.
+    """Trains low-rank updates of some of the network's layers; the base is frozen.
 
     Args:
-        pipeline: the updates are added to its U-Net in place; its precision is unchanged.
+        pipeline: the updates are added to its network in place; its precision is unchanged.
         settings: rank, alpha, targets, dropout, and a LoRA to start from.
         seed: of the updates' initialisation, which depends on nothing else.
         gradient_checkpointing: less memory, about a third more time.
@@ -112,7 +116,7 @@ class LoraModel(NamedWeights):
 
     def __init__(
         self,
-        pipeline: StableDiffusionXLPipeline,
+        pipeline: Any,
         settings: LoraSettings,
         seed: int,
         gradient_checkpointing: bool = False,
@@ -121,43 +125,56 @@ class LoraModel(NamedWeights):
         self.pipeline = pipeline
         self.settings = settings
         self.size = size
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+        self._base = base_of(pipeline)
+        network = self._base.network
+        for part in networks(pipeline):
             part.requires_grad_(False)
         start = read_start(pipeline, settings)
-        self._parameters = add_lora(pipeline.unet, settings, seed)
+        self._parameters = add_lora(network, settings, seed, type(self._base))
         _copy(start, self._parameters, settings.strength)
-        pipeline.unet.train()
+        network.train()
         if gradient_checkpointing:
-            pipeline.unet.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing()
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the U-Net's prediction, float32."""
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+        """Return the network's prediction, float32."""
+        return self._base.prediction(batch, noisy_latents_bchw, timesteps_b)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of every target, in module order."""
         return self._parameters
 
     def save(self, folder: Path) -> None:
-        """Write one file for diffusers and one for kohya, ComfyUI and A1111, each atomically.
+        """Write one file for diffusers and, of SDXL, one for kohya, ComfyUI and A1111, each atomically.
+
+        ComfyUI reads the diffusers file of all other bases, whose B are therefore scaled by alpha / rank.
 
         Raises:
-            ModelError: a value is too large for the precision of kohya's file.
+            ModelError: a value is too large for the precision of kohya's file, or a name isn't one of the network's.
         """
-        unet, settings = self.pipeline.unet, self.settings
-        state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(unet).items()}
-        metadata = unet.peft_config[_ADAPTER].to_dict()
+        network = self._base.network
+        state = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(network).items()}
+        metadata = network.peft_config[_ADAPTER].to_dict()
         # peft stores a set, whose order differs between processes; equal LoRAs must give equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
+        if not isinstance(self._base, SDXL):  # ComfyUI reads this file, and no alpha from its metadata
+            strength = self.settings.strength
+            state = {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in state.items()}
+            metadata["lora_alpha"] = metadata["r"]
 
         def write(partial: Path) -> None:
-            StableDiffusionXLPipeline.save_lora_weights(
-                partial.parent, unet_lora_layers=state, unet_lora_adapter_metadata=metadata, weight_name=partial.name
-            )
+            self._base.save_lora(partial, state, metadata)
             sort_header(partial)
+            check_names(partial, self._base)
 
+        write_atomically(folder / DIFFUSERS_FILE, write)
+        if isinstance(self._base, SDXL):
+            self._save_kohya(folder, state)
+
+    def _save_kohya(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        settings = self.settings
         alpha, dtype = settings.alpha or settings.rank, DTYPES[settings.kohya_precision] or torch.float32
-        kohya = to_kohya(state, alpha, unet.config.layers_per_block, dtype)
+        kohya = to_kohya(state, alpha, self.pipeline.unet.config.layers_per_block, dtype)
         large = [name for name, tensor in kohya.items() if not bool(tensor.isfinite().all())]
         if large:
             raise ModelError(
@@ -175,15 +192,27 @@ class LoraModel(NamedWeights):
             zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
         )
 
-        def write_kohya(partial: Path) -> None:
+        def write(partial: Path) -> None:
             save_file(kohya, partial, metadata=about)
             sort_header(partial)
 
-        write_atomically(folder / DIFFUSERS_FILE, write)
-        write_atomically(folder / KOHYA_FILE, write_kohya)
+        write_atomically(folder / KOHYA_FILE, write)
 
 
-def read_start(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> dict[str, LoraLayer]:
+def check_names(file: Path, base: Base) -> None:
+    """Check that every tensor of a LoRA file is of a layer of the base's network: ComfyUI only warns of others.
+
+    Raises:
+        ModelError: names the first that isn't.
+    """
+    layers = {name.replace(".base_layer", "") for name, _ in base.network.named_modules()}
+    for key in read_header(file, f"LoRA {str(file)!r}").tensors:
+        name, _, side = key.removeprefix(f"{base.part}.").partition(".lora_")
+        if not key.startswith(f"{base.part}.") or name not in layers or side not in ("A.weight", "B.weight"):
+            raise ModelError(f"LoRA {str(file)!r}: its tensor {key} is of no layer of the {base.part}")
+
+
+def read_start(pipeline: Any, settings: LoraSettings) -> dict[str, LoraLayer]:
     """Read the LoRA to start from and check that the run trains the same layers at the same rank.
 
     Raises:
@@ -194,17 +223,18 @@ def read_start(pipeline: StableDiffusionXLPipeline, settings: LoraSettings) -> d
     file = find_weights_file("lora.start", settings.start, DIFFUSERS_FILE)
     found = read_lora(file, pipeline)
     name = f"lora.start {str(file)!r}"
-    others = {network: len(layers) for network, layers in found.items() if network != "unet"}
+    base = base_of(pipeline)
+    others = {network: len(layers) for network, layers in found.items() if network != base.part}
     if others:
         text = " and ".join(f"{count} layers of {network}" for network, count in others.items())
-        raise ModelError(f"{name}: changes {text} too, but a run trains the U-Net's alone")
-    layers = found.get("unet", {})
+        raise ModelError(f"{name}: changes {text} too, but a run trains the {base.called}'s alone")
+    layers = found.get(base.part, {})
     ranks = sorted({layer.rank for layer in layers.values()})
     if ranks != [settings.rank]:
         advice = f"; set lora.rank={ranks[0]}" if len(ranks) == 1 else ""
         text = ", ".join(map(str, ranks))
         raise ModelError(f"{name}: has rank {text}, but lora.rank is {settings.rank}{advice}")
-    wanted = set(resolve_targets(pipeline.unet, settings.targets))
+    wanted = set(resolve_targets(base.network, settings.targets, type(base)))
     if wanted != layers.keys():
         missing, more = sorted(wanted - layers.keys()), sorted(layers.keys() - wanted)
         sides = [f"{len(missing)} are missing in the file, such as {missing[0]}"] if missing else []

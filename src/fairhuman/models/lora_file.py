@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from fairhuman.bases.base import base_of
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import check_lora_file
 from fairhuman.models.original import unet_name
@@ -57,8 +57,8 @@ class LoraLayer:
         return self.scale * (self.up.float().flatten(1) @ self.down.float().flatten(1)).reshape(shape)
 
 
-def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict[str, LoraLayer]]:
-    """Return the updates of a LoRA file by network (`unet`, `text_encoder`, `text_encoder_2`) and layer of a pipeline.
+def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
+    """Return the updates of a LoRA file by network (`unet`, `text_encoder`, `transformer`, ...) and layer.
 
     Reads diffusers' and peft's names, and kohya's with the original layer names or with diffusers'.
 
@@ -76,8 +76,9 @@ def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict
         for part, kind in _OTHER.items():
             if part in key:
                 raise ModelError(f"{name}: is a {kind} (tensor {key}), which isn't supported; only plain LoRAs are")
-    names = {network: _names(pipeline, network) for network in _NETWORKS}
-    found: dict[str, dict[str, LoraLayer]] = {network: {} for network in _NETWORKS}
+    networks = _networks(pipeline)
+    names = {network: _names(pipeline, network) for network in networks}
+    found: dict[str, dict[str, LoraLayer]] = {network: {} for network in networks}
     unknown = []
     for key, down in tensors.items():
         end = next((end for end in _DOWN if key.endswith(end)), None)
@@ -108,9 +109,15 @@ def read_lora(file: Path, pipeline: StableDiffusionXLPipeline) -> dict[str, dict
     return {network: layers for network, layers in found.items() if layers}
 
 
-def _names(pipeline: StableDiffusionXLPipeline, network: str) -> dict[str, str]:
+def _networks(pipeline: Any) -> Mapping[str, tuple[str, str]]:
+    """Return the networks that a LoRA may change, with both prefixes: of other bases than SDXL, the trained one."""
+    part = base_of(pipeline).part
+    return _NETWORKS if part == "unet" else {part: (f"lora_{part}_", f"{part}.")}
+
+
+def _names(pipeline: Any, network: str) -> dict[str, str]:
     """Return the layers of a network by every name that files have for them."""
-    kohya, plain = _NETWORKS[network]
+    kohya, plain = _networks(pipeline)[network]
     module: nn.Module = getattr(pipeline, network)
     layers = [name for name, one in module.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
     found: dict[str, str] = {}
@@ -118,6 +125,8 @@ def _names(pipeline: StableDiffusionXLPipeline, network: str) -> dict[str, str]:
         if network == "unet":
             other = unet_name(layer, pipeline.unet.config.layers_per_block)
             found[layer] = layer
+        elif network == base_of(pipeline).part:
+            other = found[layer] = layer
         else:  # transformers 5 leaves out the prefix of the first encoder
             other = f"text_model.{layer.removeprefix('text_model.')}"
         for spelling in (layer, other):

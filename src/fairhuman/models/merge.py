@@ -5,18 +5,19 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
+from fairhuman.bases.base import networks
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import SUFFIX
-from fairhuman.models.locations import check_base, find_lora, location_of
+from fairhuman.models.locations import check_base, find_lora, location_of, require_sdxl
 from fairhuman.models.lora_file import LoraLayer, read_lora
 from fairhuman.models.original import PREFIXES
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import save_single_file
 from fairhuman.utils.files import write_atomically
@@ -68,6 +69,8 @@ class MergeJob:
             raise RecipeError(f"{self.out}: exists already; give a new name, nothing is overwritten")
         try:
             check_base(self.model, self.base)
+            if self.single:
+                require_sdxl(self.model, f"a single file ({self.out})")
             return find_lora(self.lora)
         except ModelError as error:
             if self._swapped():
@@ -113,12 +116,7 @@ def merge(job: MergeJob) -> dict[str, int]:
     return {network: len(found) for network, found in layers.items()}
 
 
-def fuse_(
-    pipeline: StableDiffusionXLPipeline,
-    layers: Mapping[str, Mapping[str, LoraLayer]],
-    weight: float,
-    dtype: torch.dtype,
-) -> None:
+def fuse_(pipeline: Any, layers: Mapping[str, Mapping[str, LoraLayer]], weight: float, dtype: torch.dtype) -> None:
     """Add `weight` times the updates to the pipeline's weights, which become `dtype`; sums are taken in float32.
 
     Raises:
@@ -134,13 +132,18 @@ def fuse_(
 
 
 def stored_dtype(model: str) -> torch.dtype:
-    """Return the precision in which a U-Net is stored on this machine, which loads it exactly; else float32."""
+    """Return the precision in which a network is stored on this machine, which loads it exactly; else float32."""
     place = Path(location_of(model))
-    files = [place] if place.is_file() else sorted((place / "unet").glob("*.safetensors"))
+    files = (
+        [place]
+        if place.is_file()
+        else [file for part in ("unet", "transformer") for file in sorted((place / part).glob("*.safetensors"))]
+    )
     for file in files:
         tensors = read_header(file, f"model {model!r}").tensors
         name = PREFIXES["unet"] + "input_blocks.0.0.weight"
-        entry = tensors.get(name) or tensors.get("conv_in.weight")
+        first = next(iter(tensors.values()), None) if file.parent.name == "transformer" else None
+        entry = tensors.get(name) or tensors.get("conv_in.weight") or first
         if entry is not None:
             return {"F16": torch.float16, "BF16": torch.bfloat16}.get(entry.dtype, torch.float32)
     return torch.float32

@@ -1,21 +1,20 @@
 """The protocol of trainable models, all that a training step knows about them."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from fairhuman.data.samples.batch import Batch
 
 
 class Model(Protocol):
-    """An SDXL pipeline with a prediction for noisy latents."""
+    """A pipeline of a base with a prediction for noisy latents."""
 
-    pipeline: StableDiffusionXLPipeline
+    pipeline: Any
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the U-Net's prediction [B, C, H, W], float32, for the captions and time ids of `batch`."""
+        """Return the prediction [B, C, H, W], float32, for the captions of `batch`, at noise levels [B] of the base."""
         ...
 
 

@@ -50,9 +50,10 @@ class LoraSettings(Settings):
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
     alpha: float | None = Field(default=None, gt=0, description="updates are scaled by alpha / rank; None: by 1")
-    targets: Literal["attention", "attention+conv"] | list[str] = Field(
+    targets: Literal["attention", "attention+conv", "attention+ff"] | list[str] = Field(
         default="attention",
-        description="'attention': q, k, v, out; 'attention+conv': also residual blocks' convolutions; or name endings",
+        description="'attention': q, k, v, out; 'attention+conv', of SDXL: also residual blocks' convolutions; "
+        "'attention+ff', of other bases: also feed-forward layers; or name endings",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of every update")
     init: Literal["kaiming", "gaussian"] = Field(

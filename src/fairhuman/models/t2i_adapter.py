@@ -11,9 +11,9 @@ import torch
 from diffusers import StableDiffusionXLPipeline, T2IAdapter
 from torch import Tensor
 
+from fairhuman.bases.latents import vae_factor
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, channel_count
-from fairhuman.models.sdxl import vae_factor
 
 TYPE = "full_adapter_xl"
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")

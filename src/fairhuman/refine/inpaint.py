@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
+from fairhuman.bases.base import evaluating
+from fairhuman.bases.latents import check_finite, decode_latents, encode_pictures, vae_factor
 from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
 from fairhuman.generate.settings import SampleSettings
-from fairhuman.models.sdxl import check_finite, decode_latents, encode_pictures, evaluating, vae_factor
 from fairhuman.refine.settings import RefineSettings
 
 PIPELINE_GRID = 8  # diffusers requires sides that are multiples of this, whatever the VAE's factor

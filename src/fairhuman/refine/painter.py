@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
+from fairhuman.bases.base import networks
 from fairhuman.data.condition.depth_model import check_depth_model
 from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_spec import ControlSpec, parse_controls
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import check_steps
-from fairhuman.models.locations import check_base, check_lora_weight, find_lora
+from fairhuman.models.locations import check_base, check_lora_weight, find_lora, require_sdxl
 from fairhuman.models.registry import CONTROLS, DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, scheduler_config
+from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.settings import RefineSettings
@@ -33,6 +34,7 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
     if settings.lora is not None:
         find_lora(Path(settings.lora))
     check_base(settings.model, settings.base)
+    require_sdxl(settings.model, "refine")
     schedule = scheduler_config(settings.model, settings.base)
     if schedule is not None:
         check_steps(schedule, settings.steps)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from fairhuman.bases.base import base_of
 from fairhuman.errors import ModelError, PluginError, RecipeError
 from fairhuman.fairness import (
     AlphaFair,
@@ -131,7 +132,7 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
             kinds["split"] = SplitEstimator
         for name, kind in kinds.items():
             try:
-                ladder.insert(0, kind(model.pipeline.unet, parameters, every or AUDITS[name], exact))
+                ladder.insert(0, kind(base_of(model.pipeline).network, parameters, every or AUDITS[name], exact))
             except ValueError as error:
                 if mode == name:
                     raise ModelError(f"fairness.mode {mode}: {error}") from error

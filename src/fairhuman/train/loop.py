@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
 
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.sampler import BucketOrder, Order
 from fairhuman.errors import DataError
@@ -23,6 +24,7 @@ from fairhuman.fairness.distributed import world_size
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.report.text import percent
 from fairhuman.train import sharding
+from fairhuman.train.cache.plan import captions
 from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, step_metrics
@@ -67,7 +69,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
     saved = run.step
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
-    _tell(run, run.checkpoints.notes)
+    _tell(run, run.checkpoints.notes + _cut_captions(run))
     if run.main:
         _write_overlay(run)
         for watcher in run.watchers:
@@ -112,6 +114,16 @@ def _tell(run: Run, texts: Sequence[str]) -> None:
     for text in texts if run.main else ():
         for watcher in run.watchers:
             watcher.on_message(text)
+
+
+def _cut_captions(run: Run) -> list[str]:
+    """Return a line that counts the captions whose end a flow-matching base doesn't read; builds tell those of SDXL."""
+    base = run.objectives.base
+    if isinstance(base, SDXL) or not run.main:
+        return []
+    found = [caption for caption in captions(run.recipe, run.data) if base.cuts(caption)]
+    read = f"the {base.longest} tokens that the model reads"
+    return [f"{len(found)} captions are longer than {read}, and cut, as {found[0][:60]!r}"] if found else []
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:

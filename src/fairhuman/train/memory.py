@@ -4,23 +4,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from fairhuman import config
+from fairhuman.bases.base import Base, base_class, base_of, networks
+from fairhuman.bases.latents import cast
+from fairhuman.bases.sdxl import SDXL as SDXL_BASE
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness.estimators.estimator import weighted_sum
-from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape, cast
+from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
-from fairhuman.models.locations import SDXL, SMALL, SMALL_FOLDER, UNTRAINED, check_location, is_file
+from fairhuman.models.locations import (
+    SDXL,
+    SMALL,
+    SMALL_FOLDER,
+    UNTRAINED,
+    check_location,
+    fetch_configurations,
+    is_file,
+    location_of,
+    name_of,
+)
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import networks, vae_factor
 from fairhuman.record import CONDITIONS
+from fairhuman.train.bases import check_settings
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
 from fairhuman.train.model import make_trainable
@@ -94,8 +106,9 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, previews.
 
     Raises:
-        ModelError: nothing found at the model's location, or no SDXL.
+        ModelError: nothing found at the model's location, or no base that can be trained.
         OSError: the model's configurations can't be read.
+        RecipeError: a setting isn't for the base.
     """
     model, weights = _model_and_weights(recipe)
     encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
@@ -109,10 +122,12 @@ def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
 
 
 def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes]:
+    check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = shape_of(recipe.model)
-    for part in (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
-        cast(part, dtype or torch.float32)
+    for part in networks(pipeline):
+        if part is not pipeline.vae:
+            cast(part, dtype or torch.float32)
     with torch.device("meta"):
         model = make_trainable(recipe, pipeline)
     changing = {id(parameter) for parameter in model.trainable_parameters()}
@@ -124,8 +139,8 @@ def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes
     return model, WeightBytes(frozen, trained, optimizer)
 
 
-def shape_of(model: str) -> StableDiffusionXLPipeline:
-    """Return a model's networks without weights; `sdxl` and hub ids are SDXL base 1.0 in shape.
+def shape_of(model: str) -> Any:
+    """Return a model's networks without weights; `sdxl` and hub ids of SDXL are SDXL base 1.0 in shape.
 
     Raises:
         ModelError: nothing found at the model's location, or no SDXL.
@@ -133,6 +148,9 @@ def shape_of(model: str) -> StableDiffusionXLPipeline:
     """
     if model == SDXL:
         return build_sdxl_shape()
+    if (name := name_of(model)).flow:
+        fetch_configurations(model)
+        return base_class(name).shape(location_of(model)).pipeline
     if not Path(model).is_dir():  # a folder needs no more than configurations
         check_location(model, own_vae=True)
     if model in (SMALL, UNTRAINED):
@@ -168,35 +186,37 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) ->
 
 def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: "str | tuple[bool, bool] | None") -> int:
     """Return the peak of encoding, of an exact step, or (None) of an ordinary step."""
-    vae, precision = model.pipeline.vae, DTYPES[recipe.precision]
+    base, precision = base_of(model.pipeline), DTYPES[recipe.precision]
     batch, _, height, width = pictures.shape
-    latent_hw = height // vae_factor(vae), width // vae_factor(vae)
+    latent_hw = height // base.factor, width // base.factor
     masks_kbhw = torch.empty(len(recipe.objective_names), batch, *latent_hw)
     known = [p for whole in _networks(model) for p in whole.parameters()]
     live = LiveBytes(known)
     with live:
         if way == "encode":
             with torch.no_grad():
-                vae.encode(pictures)
+                base.vae.encode(pictures if base.vae.config.get("z_dim") is None else pictures[:, :, None])
             return live.peak
-        noisy = torch.empty(batch, vae.config.latent_channels, *latent_hw)
+        noisy = torch.empty(batch, base.channels, *latent_hw)
         with torch.autocast("cpu", precision, enabled=precision is not None):
-            prediction = model.predict(_batch(recipe, pictures), noisy, torch.empty(batch))
+            prediction = model.predict(_batch(recipe, base, pictures), noisy, torch.empty(batch))
         squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
         losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]
         _backward(recipe, losses, [p for p in known if p.requires_grad], exact=way is not None)
     return live.peak
 
 
-def _batch(recipe: TrainRecipe, pictures: Tensor) -> Batch:
-    count = len(pictures)
+def _batch(recipe: TrainRecipe, base: Base, pictures: Tensor) -> Batch:
+    count, texts = len(pictures), None
+    if not isinstance(base, SDXL_BASE):  # the texts of some bases have a length that depends on the caption
+        shapes = base.text_shapes(base.network.config)
+        texts = [{name: torch.empty(shape) for name, shape in shapes.items()}] * count
     masks = torch.empty(count, len(recipe.regions.names), *pictures.shape[2:])
     names = recipe.control.conditions if recipe.control is not None else ()
     conditions: dict[str, Tensor] = {name: torch.empty(count, CONDITIONS[name], *pictures.shape[2:]) for name in names}
     captions = ["a person"] * count
-    return Batch(
-        pictures, masks, masks[:, :, 0, 0], captions, torch.empty(count, 6), [], [], torch.empty(count), conditions
-    )
+    ids, positions = torch.empty(count, 6), torch.empty(count)
+    return Batch(pictures, masks, masks[:, :, 0, 0], captions, ids, [], [], positions, conditions, texts=texts)
 
 
 def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:

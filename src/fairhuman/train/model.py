@@ -1,9 +1,12 @@
 """Build the model of a run from its recipe."""
 
+from typing import Any
+
 import torch
-from diffusers import StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor
 
+from fairhuman.bases.base import base_of, networks
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, ControlModel
 from fairhuman.models.full import FullModel
@@ -11,36 +14,39 @@ from fairhuman.models.lora import LoraModel
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.registry import CONTROLS, DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import ControlSettings
+from fairhuman.train.bases import check_settings
 from fairhuman.train.recipe import TrainRecipe
 
 
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`."""
+    check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base)
-    factor = vae_factor(pipeline.vae)
-    levels = 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+    base = base_of(pipeline)
+    step = base.factor * base.patch
     for size in recipe.sizes:
-        if any(side % (factor * levels) for side in size):
+        if any(side % step for side in size):
             name = "resolution" if size == recipe.size else "view.bucket_step"
             raise ModelError(
-                f"{name} must be a multiple of {factor * levels} (VAE factor {factor}, U-Net {levels}), found {size}"
+                f"{name} must be a multiple of {step} (VAE factor {base.factor}, {base.called} {base.patch}), "
+                f"found {size}"
             )
     for part in networks(pipeline):
         part.to(device)
-    if recipe.precision == "bf16" and device.type == "cpu":
+    if recipe.precision == "bf16" and device.type == "cpu" and isinstance(base, SDXL):
         # Fused attention is about 25 % slower on a CPU, forward and backward.
         pipeline.unet.set_attn_processor(AttnProcessor())
     if recipe.compile:
         # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
-        pipeline.unet.compile_repeated_blocks()
+        base.network.compile_repeated_blocks()
     return make_trainable(recipe, pipeline)
 
 
-def make_trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> TrainableModel:
+def make_trainable(recipe: TrainRecipe, pipeline: Any) -> TrainableModel:
     """Wrap a pipeline as the trainable model of the recipe's kind."""
     pipeline.vae.enable_slicing()  # one picture at a time: a float32 batch could need more memory than everything else
     if recipe.kind == "full":
@@ -52,7 +58,7 @@ def make_trainable(recipe: TrainRecipe, pipeline: StableDiffusionXLPipeline) -> 
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing, recipe.size)
 
 
-def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: StableDiffusionXLPipeline) -> Control:
+def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: Any) -> Control:
     """Return the recipe's ControlNet or T2I-adapter, new or loaded from `start`."""
     kind = CONTROLS[recipe.kind]
     if settings.start is None:

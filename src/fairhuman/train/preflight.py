@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
+from fairhuman.bases.names import BASES
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id
+from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, is_whole, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
+from fairhuman.train.bases import check_settings
 from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
@@ -72,7 +74,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
         DataError: a data set doesn't exist, is a bare folder of photos, or was built in another way than is asked for.
         ModelError: there is no such model.
         PluginError: the strategy's package can't be loaded.
-        RecipeError: the run in `out` has other settings; see `check_resumable`.
+        RecipeError: the run in `out` has other settings, see `check_resumable`; or a setting isn't for the base.
     """
     if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
@@ -85,6 +87,7 @@ def check_at_once(recipe: TrainRecipe) -> int:
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
     _check_folder(recipe.out)
+    check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
     if not step:  # a run that has begun goes on as it is
         for path in data_paths(recipe):
@@ -115,7 +118,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
         device_memory: bytes of the device that it is for; None: this machine's.
 
     Raises:
-        RecipeError: the run in `out` has other settings, or `fairness.options` don't fit the strategy.
+        RecipeError: the run in `out` has other settings, a setting isn't for the base, or `fairness.options` don't fit.
         PluginError: the strategy's package can't be loaded.
     """
     import torch
@@ -123,6 +126,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     from fairhuman.train.fairness import build_strategy
 
     build_strategy(recipe, torch.device("cpu"))
+    check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
     model = model_finding(recipe.model, recipe.base)
     yield model
@@ -154,7 +158,7 @@ def model_finding(model: str, base: BaseSettings) -> StartFinding:
         check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
-    if Path(model).exists() or not is_hub_id(model):
+    if Path(model).exists() or not is_hub_id(model) or (name_of(model).flow and is_whole(model)):
         return StartFinding("model", "ok", model)
     return _on_the_hub(model)
 
@@ -173,7 +177,7 @@ def _on_the_hub(model: str) -> StartFinding:
         if all(any(part.glob("*.safetensors")) for part in parts):
             return StartFinding("model", "ok", f"{model}, in the hub's cache on this machine")
     try:
-        HfApi().model_info(model, timeout=5.0)
+        tags = HfApi().model_info(model, timeout=5.0).tags or ()
     except Exception as error:  # of the network, of the hub, or its offline mode
         reason = f"the hub can't be asked ({type(error).__name__})"
         return StartFinding(
@@ -181,6 +185,8 @@ def _on_the_hub(model: str) -> StartFinding:
             "missing",
             f"{model} isn't on this machine and {reason}; connect to the network or give a folder as model=FOLDER",
         )
+    if not name_of(model).flow and any(f"diffusers:{kind}" in tags for kind, name in BASES.items() if name.flow):
+        return StartFinding("model", "missing", f"{model} isn't on this machine: run `hf download {model}`")
     return StartFinding("model", "ok", f"{model}, which is downloaded from the hub at the start")
 
 
@@ -287,7 +293,9 @@ def data_findings(
 
 
 def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
-    """The recipe with a model whose shapes are known: a hub's model is SDXL base 1.0 in shape."""
+    """The recipe with a model whose shapes are known: a hub's SDXL is SDXL base 1.0 in shape."""
+    if name_of(recipe.model).flow:
+        return recipe
     on_hub = is_hub_id(recipe.model) and not Path(recipe.model).exists() and model.state == "ok"
     return recipe.model_copy(update={"model": SDXL}) if on_hub or model.what == HUB_WEIGHTS else recipe
 

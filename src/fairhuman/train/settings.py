@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman.bases.settings import TimeSettings
 from fairhuman.config import Settings
 from fairhuman.data.sources import SourceSettings
 from fairhuman.regions.settings import MaskSettings
@@ -173,7 +174,10 @@ class NoiseSettings(Settings):
     min_snr_gamma: float | None = Field(
         default=None, gt=0.0, description="γ of min-SNR weighting (5 in Hang et al., ICCV 2023); None: off"
     )
-    offset: float = Field(default=0.0, ge=0.0, description="standard deviation of offset noise, constant per channel")
+    offset: float = Field(
+        default=0.0, ge=0.0, description="of SDXL: standard deviation of offset noise, constant per channel"
+    )
+    times: TimeSettings = TimeSettings()
 
 
 class ViewSettings(Settings):

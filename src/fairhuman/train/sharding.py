@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from fairhuman.bases.base import base_of
 from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import full_tensor, shard_of, world_size
 from fairhuman.models.control import ControlModel
@@ -31,7 +32,7 @@ def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
     """
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise TrainingError(f"processes.sharding is fsdp, which needs PyTorch 2.14, found {torch.__version__}")
-    network = model.control.network if isinstance(model, ControlModel) else model.pipeline.unet
+    network = model.control.network if isinstance(model, ControlModel) else base_of(model.pipeline).network
     shard_network(network, device)
     return [network]
 
@@ -39,8 +40,9 @@ def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
 def shard_network(network: nn.Module, device: torch.device) -> None:
     """Shard a network in place: each of its `UNITS`, and the remaining parameters together."""
     mesh = init_device_mesh(device.type, (world_size(),))
+    blocks = getattr(network, "_repeated_blocks", None) or ()  # the names of a transformer's blocks
     for module in list(network.modules()):
-        if isinstance(module, UNITS):
+        if isinstance(module, UNITS) or type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
     fully_shard(network, mesh=mesh, reshard_after_forward=True)
 

@@ -17,16 +17,15 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.profiler import record_function
 
+from fairhuman.bases.base import Base, base_of
+from fairhuman.bases.noising import Noising
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, FairStep, Output
 from fairhuman.fairness.distributed import world_size
-from fairhuman.models.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.models.model import Model
-from fairhuman.models.sdxl import encode_pictures, noise_scheduler, vae_factor
 from fairhuman.regions.objectives import denominators, masked_losses, objective_masks, split_by_band
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.cache.latents import LatentCache
@@ -40,11 +39,11 @@ PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "predicti
 
 
 class NoiseDraw(NamedTuple):
-    """Random draws for the samples of a batch: standard normals [B, C, h, w] and timesteps [B]."""
+    """Random draws for the samples of a batch: standard normals [B, C, h, w] and noise levels [B]."""
 
     encoding_bchw: Tensor
     noise_bchw: Tensor
-    timesteps_b: Tensor
+    levels_b: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,64 +65,69 @@ class Objectives:
     bands: int = 1
 
     @cached_property
-    def scheduler(self) -> DDPMScheduler:
-        """The pipeline's noise schedule and prediction type."""
-        return noise_scheduler(self.model.pipeline)
+    def base(self) -> Base:
+        """The base of the model."""
+        return base_of(self.model.pipeline)
+
+    @cached_property
+    def noising(self) -> Noising:
+        """The base's noise process."""
+        return self.base.noising(self.noise.times)
 
     def masks(self, batch: Batch) -> Tensor:
         """Return m [B, K, h, w] on the latent grid."""
-        return objective_masks(batch.masks_brhw, vae_factor(self.model.pipeline.vae), batch.ignored_bhw)
+        return objective_masks(batch.masks_brhw, self.base.factor, batch.ignored_bhw)
 
     def step_masks(self, batch: Batch) -> Tensor:
         """Return m [B, K, h, w] of a step's objectives: `masks`, with the global one in bands if it is split.
 
-        Bands hold equally many timesteps of the schedule: of T, t is in band ⌊t · bands / T⌋. Log SNR falls with t.
+        Bands hold equal shares of the noise levels; log SNR falls from band to band.
         """
         masks_bkhw = self.masks(batch)
         if self.bands == 1:
             return masks_bkhw
-        timesteps_b = self._draw(batch, masks_bkhw.shape[-2:]).timesteps_b
-        band_b = timesteps_b * self.bands // self.scheduler.config.num_train_timesteps
-        return split_by_band(masks_bkhw, band_b, self.bands)
+        levels_b = self._draw(batch, masks_bkhw.shape[-2:]).levels_b
+        return split_by_band(masks_bkhw, self.noising.bands(levels_b, self.bands), self.bands)
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
         draw = self._draw(batch, masks_bkhw.shape[-2:])
         residual_bchw = self.residual(batch, draw)
-        weights_b = sample_weights(self.scheduler, draw.timesteps_b, self.noise.min_snr_gamma)
+        weights_b = self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
         first, *regions = self.regions.factors()
         factors_k = denominators_k.new_tensor([first] * self.bands + regions)
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
-        return losses, Output(residual_bchw, signal_to_noise(self.scheduler, draw.timesteps_b).log())
+        return losses, Output(residual_bchw, self.noising.log_snr(draw.levels_b))
 
     def residual(self, batch: Batch, draw: NoiseDraw) -> Tensor:
-        """Return e [B, C, h, w], float32: the prediction minus the target of the scheduler's prediction type."""
+        """Return e [B, C, h, w], float32: the prediction minus the target of the base's noising."""
         with record_function(PARTS["latents"]):
             latents = self._encode(batch, draw.encoding_bchw)
-            noisy = self.scheduler.add_noise(latents, draw.noise_bchw, draw.timesteps_b)
+            noisy = self.noising.add(latents, draw.noise_bchw, draw.levels_b)
         with record_function(PARTS["prediction"]):
-            batch = batch if self.texts is None else self.texts.with_embeddings(batch)
+            batch = batch if self.texts is None else self.texts.with_texts(batch)
             with torch.autocast(latents.device.type, self.precision, enabled=self.precision is not None):
-                prediction = self.model.predict(batch, noisy, draw.timesteps_b)
-        return prediction.float() - prediction_target(self.scheduler, latents, draw.noise_bchw, draw.timesteps_b)
+                prediction = self.model.predict(batch, noisy, draw.levels_b)
+        return prediction.float() - self.noising.target(latents, draw.noise_bchw, draw.levels_b)
 
     def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
         if self.latents is None:
-            return encode_pictures(self.model.pipeline.vae, batch.pictures_bchw, noise_bchw)
-        mean_bchw, std_bchw = self.latents.moments(batch)
+            mean_bchw, std_bchw = self.base.moments(batch.pictures_bchw)
+        else:
+            mean_bchw, std_bchw = self.latents.moments(batch)
         return mean_bchw + std_bchw * noise_bchw
 
     def _draw(self, batch: Batch, size: Sequence[int]) -> NoiseDraw:
-        channels = self.model.pipeline.vae.config.latent_channels
-        encodings, noises, steps = [], [], []
+        channels, tokens = self.base.channels, size[0] * size[1] // self.base.patch**2
+        encodings, noises, levels = [], [], []
         for position in batch.positions_b.tolist():
             generator = seeded_generator(self.seed, Stream.NOISE, position)
             encodings.append(torch.randn(channels, *size, generator=generator))
             offset = self.noise.offset * torch.randn(channels, 1, 1, generator=generator)
             noises.append(torch.randn(channels, *size, generator=generator) + offset)
-            steps.append(torch.randint(self.scheduler.config.num_train_timesteps, (), generator=generator))
+            levels.append(self.noising.draw(generator, tokens))
         device = batch.pictures_bchw.device
-        drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(steps))
+        drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(levels))
         return NoiseDraw(*(tensor.to(device) for tensor in drawn))
 
 
@@ -140,7 +144,7 @@ def fair_step(
     processes = world_size()
     if processes > 1:
         dist.all_reduce(areas_k)
-    channels = objectives.model.pipeline.vae.config.latent_channels
+    channels = objectives.base.channels
     # Losses are sums over all processes, but gradients are averaged: so multiply by the number of processes.
     normalize, bands = objectives.regions.normalize, objectives.bands
     denominators_k = denominators(areas_k, channels, normalize, bands) / processes

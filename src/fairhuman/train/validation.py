@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairhuman.bases.base import evaluating
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.dataset import PeopleDataset
-from fairhuman.models.sdxl import evaluating
 from fairhuman.train.step import NoiseDraw, Objectives
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -53,7 +53,7 @@ def held_out_losses(
                 draw = _noise_draw(objectives, batch, masks, t, share)
                 squares_bhw = objectives.residual(batch, draw).square().sum(dim=1)
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
-            channels = objectives.model.pipeline.vae.config.latent_channels
+            channels = objectives.base.channels
             areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()
             sums_2nk[:, positions] = torch.stack([errors_bk, areas_bk])
             for position, key in zip(positions, batch.keys, strict=True):
@@ -78,11 +78,11 @@ def _alike(dataset: PeopleDataset, most: int) -> Iterator[list[int]]:
 
 def _noise_draw(objectives: Objectives, batch: Batch, masks: Tensor, t: int, share: float) -> NoiseDraw:
     """Return noise seeded by (seed, sample, timestep); the latent is the mean of the encoding."""
-    shape = (objectives.model.pipeline.vae.config.latent_channels, *masks.shape[-2:])
+    shape = (objectives.base.channels, *masks.shape[-2:])
     noises = [
         torch.randn(shape, generator=seeded_generator(objectives.seed, Stream.VALIDATION, position, t))
         for position in batch.positions_b.tolist()
     ]
     noise_bchw = torch.stack(noises).to(masks.device)
-    step = torch.full((len(noises),), int(share * objectives.scheduler.config.num_train_timesteps), device=masks.device)
-    return NoiseDraw(torch.zeros_like(noise_bchw), noise_bchw, step)
+    levels_b = objectives.noising.at(share).to(masks.device).expand(len(noises))
+    return NoiseDraw(torch.zeros_like(noise_bchw), noise_bchw, levels_b)

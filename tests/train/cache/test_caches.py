@@ -11,12 +11,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fairhuman.bases.base import base_of, stacked
+from fairhuman.bases.sdxl import encode_prompts
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples import encodings
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.errors import FairHumanError
 from fairhuman.models.fingerprint import SDXL_SIZE, encoded_size, text_fingerprint, vae_fingerprint
-from fairhuman.models.sdxl import encode_prompts, load_pipeline
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.cache import plan as caches
 from fairhuman.train.cache.fill import CacheFill, fill
 from fairhuman.train.cache.plan import Caches, budget
@@ -271,15 +273,16 @@ def test_fingerprints_distinguish_weights_settings_and_precision() -> None:
 def test_embeddings_are_those_of_the_encoders_rounded(tmp_path: Path) -> None:
     pipeline = load_pipeline("small")
     captions = ["a person", "", "a person", "two people waving"]
-    cache = TextCache(Encodings(tmp_path), pipeline, None)
+    cache = TextCache(Encodings(tmp_path), base_of(pipeline), None)
     with torch.no_grad():
         exact = encode_prompts(pipeline, captions)
     for _ in range(2):
-        for ours, theirs in zip(cache.embeddings(captions), exact, strict=True):
+        found = cache.texts(captions)
+        for ours, theirs in zip((stacked(found, "embeds"), stacked(found, "pooled")), exact, strict=True):
             assert ours.dtype == torch.float16
             torch.testing.assert_close(ours.float(), theirs, rtol=1e-3, atol=1e-4)
     assert len(cache.kept) == 3
-    assert float(cache.embeddings([""])[0].abs().max()) == 0.0
+    assert float(cache.texts([""])[0]["embeds"].abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("trouble", ["read-only", "full"])

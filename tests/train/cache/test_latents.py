@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairhuman.bases.base import base_of
+from fairhuman.bases.latents import latent_moments
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.views import View
 from fairhuman.errors import RecipeError
-from fairhuman.models.sdxl import latent_moments, load_pipeline
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.data import load_data
 from fairhuman.train.recipe import TrainRecipe
@@ -24,11 +26,12 @@ def test_a_view_is_encoded_once_and_its_flip_separately(make_recipe: MakeRecipe,
     kept = Encodings(tmp_path / "kept")
     data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport()).reading(kept)
     plain = data.reading(None)
-    vae = load_pipeline("small").vae
+    pipeline = load_pipeline("small")
+    vae = pipeline.vae
     encoded: list[int] = []
     encode = vae.encode
     vae.encode = lambda pictures: (encoded.append(len(pictures)), encode(pictures))[1]
-    cache = LatentCache(kept, vae)
+    cache = LatentCache(kept, base_of(pipeline))
     batches: list[Batch] = []
     for first in range(0, 4 * len(data.train), 3):
         batches.append(collate([data.train[position] for position in range(first, first + 3)]))
@@ -47,16 +50,16 @@ def test_a_view_is_encoded_once_and_its_flip_separately(make_recipe: MakeRecipe,
 def test_cached_latents_do_not_depend_on_the_batch(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """A resumed run may find its cache empty in the middle of an epoch."""
     data = load_data(make_recipe(view={"crop": "center"}, cache={"latents": True}), LoadReport())
-    vae = load_pipeline("small").vae
+    base = base_of(load_pipeline("small"))
     chance = torch.Generator().manual_seed(0)
     noise = [
         replace(data.train[i], picture_chw=2 * torch.rand(3, 32, 32, generator=chance) - 1, view=View(str(i), ""))
         for i in range(12)
     ]
-    filled = LatentCache(Encodings(tmp_path / "filled"), vae)
+    filled = LatentCache(Encodings(tmp_path / "filled"), base)
     for pair in zip(noise[::2], noise[1::2], strict=True):
         filled.moments(collate(pair[:1]))
-        empty = LatentCache(Encodings(tmp_path / "empty"), vae)
+        empty = LatentCache(Encodings(tmp_path / "empty"), base)
         ours, theirs = (cache.moments(collate(pair)) for cache in (filled, empty))
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])

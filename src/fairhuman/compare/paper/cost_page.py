@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from fairhuman.bases.base import networks
 from fairhuman.compare.paper.cost import ExtraMemory, Spread, measure_costs, table_for_sdxl, with_mole
 from fairhuman.compare.paper.settings import FUSED, MIB, MOLE, SDXL_SHAPE, UNFUSED, CostSettings
 from fairhuman.errors import DataError
 from fairhuman.models.architecture import build_sdxl_shape
+from fairhuman.models.locations import require_sdxl
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.report.html import render
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.parse import parse_json
@@ -32,6 +34,7 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
     if settings.model == SDXL_SHAPE:
         pipeline = build_sdxl_shape(device, dtype)
     else:
+        require_sdxl(settings.model, "the cost of the paper's methods")
         pipeline = load_pipeline(settings.model, dtype=dtype)
     for part in networks(pipeline):
         part.to(device)

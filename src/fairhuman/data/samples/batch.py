@@ -10,6 +10,8 @@ from fairhuman.data.pictures.notes import Note
 from fairhuman.data.samples.views import View
 from fairhuman.regions.transforms import ViewDraw
 
+Text = Mapping[str, Tensor]  # of one caption, by name, as the base's `encode` returns it
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -59,7 +61,7 @@ class Batch:
     moments: Sequence[Tensor | None] = ()  # one per sample, [2, C, h, w]
     ignored_bhw: Tensor | None = None
     whole_br2: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 2, dtype=torch.int64))  # see Sample.whole_r2
-    text: tuple[Tensor, Tensor] | None = None  # text embeddings [B, 77, D] and pooled [B, P]; None: not computed yet
+    texts: Sequence[Text] | None = None  # what the network reads of each caption; None: not computed yet
 
     @property
     def present_br(self) -> Tensor:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from fairhuman.bases.base import base_of, networks
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.sources import read_source
@@ -17,9 +17,10 @@ from fairhuman.errors import ModelError
 from fairhuman.evaluate.settings import LossSettings
 from fairhuman.generate.lora import load_lora
 from fairhuman.models.full import predict_noise
+from fairhuman.models.locations import require_sdxl
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
-from fairhuman.models.sdxl import load_pipeline, networks, vae_factor
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.spec import ModelSpec
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
@@ -35,7 +36,7 @@ from fairhuman.utils.files import write_json
 class _Pipeline:
     """A pipeline as a `Model`."""
 
-    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+    def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
@@ -59,11 +60,13 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
     found = {}
     for name, one in models.items():
         pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
-        grid = vae_factor(pipeline.vae) * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+        base = base_of(pipeline)
+        grid = base.factor * base.patch
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
         added = one.added_weights()
         if added is not None and added[1]:
+            require_sdxl(one.model, "a MoLE")
             load_mole(pipeline.unet, added[0])
         elif added is not None:
             load_lora(pipeline, added[0], one.weight)

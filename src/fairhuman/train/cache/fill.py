@@ -146,7 +146,7 @@ def _fill_texts(caches: Caches, progress: Progress) -> int:
         return 0
     found = captions(caches.recipe, caches.data)
     for done, caption in enumerate(found, start=1):
-        caches.texts.embeddings([caption])
+        caches.texts.texts([caption])
         _check(caches.texts.kept)
         progress("texts", done, len(found))
     return len({digest(caption) for caption in found})

@@ -1,12 +1,11 @@
 """Cache of latents: the VAE is frozen, so a repeated view need not be encoded again."""
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
+from fairhuman.bases.base import Base
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.models.sdxl import latent_moments
 
 
 class LatentCache:
@@ -17,12 +16,12 @@ class LatentCache:
     results don't depend on the cache's contents.
     """
 
-    def __init__(self, kept: Encodings, vae: AutoencoderKL) -> None:
+    def __init__(self, kept: Encodings, base: Base) -> None:
         self.kept = kept
-        self._vae = vae
+        self._base = base
 
     def moments(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation [B, C, h, w] of the batch's latents, as `latent_moments`.
+        """Return mean and standard deviation [B, C, h, w] of the batch's latents, as `Base.moments`.
 
         The samples must come from a data set that reads from this cache, so that they have views.
         """
@@ -40,6 +39,6 @@ class LatentCache:
         """Return the moments [2, C, h, w] of a view's picture, float16, and cache them."""
         moments_2chw = self.kept.get(key)  # another sample may have added this view since this one was loaded
         if moments_2chw is None:
-            moments_2chw = torch.cat(latent_moments(self._vae, picture_chw[None])).half().cpu()
+            moments_2chw = torch.cat(self._base.moments(picture_chw[None])).half().cpu()
             self.kept.add(key, moments_2chw, origin)
         return moments_2chw

@@ -3,9 +3,9 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffusers import StableDiffusionXLPipeline
-
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.encodings import RESERVE, Encodings, count_other_networks
 from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.registry import DTYPES
@@ -82,20 +82,21 @@ class Caches:
         data: the run's data, which skips decoding of pictures whose latents are cached.
     """
 
-    def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: StableDiffusionXLPipeline) -> None:
+    def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: Any) -> None:
         self.recipe = recipe
+        base = base_of(pipeline)
         self.budget = budget(recipe, data)
         self.latents: LatentCache | None = None
         self.texts: TextCache | None = None
         self.data = data
         if recipe.cache.latents:
             kept = Encodings(self.budget.folder / f"latents-{vae_fingerprint(pipeline)}")
-            self.latents = LatentCache(kept, pipeline.vae)
+            self.latents = LatentCache(kept, base)
             self.data = data.reading(kept)
         if recipe.cache.text:
             precision = DTYPES[recipe.precision]
             kept = Encodings(self.budget.folder / f"texts-{text_fingerprint(pipeline, precision)}")
-            self.texts = TextCache(kept, pipeline, precision)
+            self.texts = TextCache(kept, base, precision)
 
     @property
     def kept(self) -> dict[str, Encodings]:

@@ -1,51 +1,45 @@
-"""Cache of text embeddings: the text encoders are frozen, so a caption need not be encoded again."""
+"""Cache of texts: the text encoders are frozen, so a caption need not be encoded again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from diffusers import StableDiffusionXLPipeline
-from torch import Tensor
 
-from fairhuman.data.samples.batch import Batch
+from fairhuman.bases.base import Base
+from fairhuman.bases.latents import check_finite
+from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.models.sdxl import check_finite, encode_prompts
 from fairhuman.utils.files import digest
 
 
 class TextCache:
-    """The token embeddings [77, D] and the pooled embedding [P] of each caption, concatenated, in float16.
+    """What the network reads of each caption, as the base packs it: float16 for SDXL, bfloat16 for all others.
 
     For SDXL this takes 318 KB per caption. As with latents, the first use is rounded like later ones, and each caption
     is encoded alone. The text encoders must be frozen; `precision` is the run's autocast dtype.
     """
 
-    def __init__(self, kept: Encodings, pipeline: StableDiffusionXLPipeline, precision: torch.dtype | None) -> None:
+    def __init__(self, kept: Encodings, base: Base, precision: torch.dtype | None) -> None:
         self.kept = kept
-        self._pipeline, self._precision = pipeline, precision
+        self._base, self._precision = base, precision
 
-    def with_embeddings(self, batch: Batch) -> Batch:
-        """Return the batch with the embeddings of its captions, on the device of its pictures."""
-        embeds_bnd, pooled_bp = self.embeddings(batch.captions)
-        device = batch.pictures_bchw.device
-        return replace(batch, text=(embeds_bnd.to(device), pooled_bp.to(device)))
+    def with_texts(self, batch: Batch) -> Batch:
+        """Return the batch with the texts of its captions."""
+        return replace(batch, texts=self.texts(batch.captions))
 
-    def embeddings(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return embeddings [B, 77, D] and pooled ones [B, P], as `encode_prompts` does, in float16 on the CPU."""
-        pooled = self._pipeline.text_encoder_2.config.projection_dim
-        flat = torch.stack([self._embedding(caption) for caption in captions])
-        tokens = self._pipeline.tokenizer.model_max_length
-        return flat[:, :-pooled].reshape(len(captions), tokens, -1), flat[:, -pooled:]
+    def texts(self, captions: Sequence[str]) -> list[Text]:
+        """Return the text of each caption, rounded, on the CPU."""
+        return [self._text(caption) for caption in captions]
 
-    def _embedding(self, caption: str) -> Tensor:
+    def _text(self, caption: str) -> Text:
         key = digest(caption)
-        flat = self.kept.get(key)
-        if flat is None:
-            device = self._pipeline.text_encoder.device
-            enabled = self._precision is not None
+        packed = self.kept.get(key)
+        if packed is None:
+            device, enabled = self._base.device, self._precision is not None
             with torch.no_grad(), torch.autocast(device.type, self._precision, enabled=enabled):
-                embeds_bnd, pooled_bp = encode_prompts(self._pipeline, [caption])
-            flat = torch.cat([embeds_bnd.flatten(), pooled_bp.flatten()]).half().cpu()
-            check_finite(flat, f"embeddings of {caption!r} in float16", "they overflow; set cache.text=false")
-            self.kept.add(key, flat)
-        return flat
+                text = self._base.encode(caption)
+            packed = self._base.packed(text)
+            for name, tensor in self._base.unpacked(packed).items():
+                check_finite(tensor, f"{name} of {caption!r} in {tensor.dtype}", "they overflow; set cache.text=false")
+            self.kept.add(key, packed)
+        return self._base.unpacked(packed)

@@ -1,0 +1,1 @@
+"""Base models: one file a base, behind one protocol."""

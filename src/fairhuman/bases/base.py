@@ -1,0 +1,398 @@
+"""What a base model is to everything else. A base file says how captions are encoded and how the network is called.
+
+Latents are [B, C, h, w] on the VAE's grid everywhere. Packing into tokens is undone before a prediction is returned, so
+masks, losses and estimators are the same for all bases. `docs/extending.md` has a guide to adding a base.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import diffusers
+import torch
+import transformers
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
+from fairhuman.bases.names import BASES, PATCH, BaseName
+from fairhuman.bases.noising import Flow, Noising
+from fairhuman.bases.settings import TimeSettings
+from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.errors import ModelError
+
+
+class Base(ABC):
+    """A pipeline, and what training and sampling need to know of it. It holds nothing else, so it is cheap to make.
+
+    Attributes:
+        kind: the pipeline's class in diffusers.
+        targets: LoRA's presets by name: each a list of ends of layers' names; every base has `attention`.
+        part, called: the component that is trained, and what messages call it.
+        guided: whether guidance is between two predictions; false where the network is told it.
+        longest: tokens of a caption that are read, by the last of the tokenizers.
+        encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
+    """
+
+    kind: ClassVar[type]
+    targets: ClassVar[Mapping[str, Sequence[str]]]
+    part: ClassVar[str] = "transformer"
+    called: ClassVar[str] = "transformer"
+    guided: ClassVar[bool] = True
+    longest: ClassVar[int] = 512
+    encoders: ClassVar[Sequence[str]] = ("text_encoder",)
+    tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    @classmethod
+    def load(cls, folder: str, dtype: torch.dtype = torch.float32) -> Self:
+        """Load a pipeline's folder or hub id: the VAE in float32, all else in `dtype`. Called once, first."""
+        OwnPipeline: Any = cls.kind
+        dtypes = {"default": dtype, "vae": torch.float32}
+        return cls(OwnPipeline.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
+
+    @classmethod
+    def shape(cls, folder: str) -> Self:
+        """Build a pipeline's folder on `meta`, without weights, from its configurations: for a run's memory.
+
+        Raises:
+            OSError: a configuration is missing.
+        """
+        kind: Any = cls.kind
+        index = kind.load_config(folder)
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+        found = {name: _part(folder, name, library, of) for name, (library, of) in parts.items()}
+        plain = {name: value for name, value in index.items() if name[0] != "_" and name not in parts}
+        return cls(kind(**found, **plain))
+
+    @classmethod
+    @abstractmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `encode`'s tensors for the longest caption, from the network's configuration.
+
+        For estimates of memory and of a cache's size, before anything is loaded.
+        """
+
+    @property
+    def network(self) -> Any:
+        """The network that is trained, an `nn.Module`."""
+        return getattr(self.pipeline, self.part)
+
+    @property
+    def vae(self) -> Any:
+        """The VAE."""
+        return self.pipeline.vae
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        return vae_factor(self.vae)
+
+    @property
+    def patch(self) -> int:
+        """Latent cells per token and side; sides of pictures are multiples of factor · patch."""
+        return PATCH
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    def noising(self, times: TimeSettings | None = None) -> Noising:
+        """Return the noise process. Called once a run; `times` are the settings of flow-matching bases."""
+        return Flow.of(self.pipeline.scheduler.config, times)
+
+    def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the latents, [B, C, h, w], float32, in the network's scale.
+
+        Called once a micro-batch, or once a view if latents are cached, with pictures [B, 3, H, W] in [-1, 1] on the
+        VAE's device. Without gradients; the VAE runs in float32, outside of autocast.
+
+        Raises:
+            ModelError: a side isn't a multiple of the factor, or a value isn't finite.
+        """
+        return latent_moments(self.vae, pictures_bchw)
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Return pictures [B, 3, H, W] in [-1, 1], float32; undoes the mean of `moments`. Called after sampling.
+
+        Raises:
+            ModelError: a value isn't finite.
+        """
+        return decode_latents(self.vae, latents_bchw)
+
+    @abstractmethod
+    def encode(self, caption: str) -> Text:
+        """Return what the network reads of one caption, as the pipeline's sampling does, without a batch axis.
+
+        Called once a caption if texts are cached, else once a sample; without gradients. Without padding that depends
+        on other captions: the number of tokens may differ from caption to caption. An empty caption gives what
+        sampling takes for the unconditional prediction.
+        """
+
+    def texts(self, captions: Sequence[str], gradient: bool = False) -> list[Text]:
+        """Return `encode` of each caption; `gradient`: so that the encoders can be trained."""
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            return [self.encode(caption) for caption in captions]
+
+    def cuts(self, caption: str) -> bool:
+        """Whether a caption has more tokens than are read, so that its end isn't seen. Called once a caption."""
+        found = [one for name in self.tokenizers if (one := getattr(self.pipeline, name)) is not None]
+        limit = min(self.longest, found[-1].model_max_length)
+        return bool(len(found[-1](caption, verbose=False).input_ids) > limit)
+
+    def packed(self, text: Text) -> Tensor:
+        """Return a text as one tensor on the CPU, for a cache on disk: a safetensors file's bytes, floats in bfloat16.
+
+        Encoders such as T5 and Qwen overflow in float16.
+        """
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in text.items()}
+        kept = {name: t.bfloat16() if t.is_floating_point() else t for name, t in kept.items()}
+        return torch.frombuffer(bytearray(save(kept)), dtype=torch.uint8)
+
+    def unpacked(self, packed: Tensor) -> Text:
+        """Return the text of `packed`."""
+        found: Text = load(packed.numpy().tobytes())
+        return found
+
+    @abstractmethod
+    def predict(
+        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None = None
+    ) -> Tensor:
+        """Return the network's prediction of `noising().target`, [B, C, h, w].
+
+        Called once a micro-batch, with gradients. Noisy latents [B, C, h, w] and floating-point texts come in the
+        network's type and on its device; levels [B] as `noising` draws them. The result may have any type. `batch` has
+        the samples' time ids, which SDXL reads.
+        """
+
+    def prediction(
+        self, batch: Batch, noisy_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
+    ) -> Tensor:
+        """Return `predict` for the captions of a batch, float32; encodes them unless the batch has their texts.
+
+        `train_text`: with gradients to the text encoders. `more` are arguments of the base's `predict`.
+        """
+        texts = batch.texts or self.texts(batch.captions, train_text)
+        return self._predicted(noisy_bchw, levels_b, texts, batch, **more)
+
+    def _predicted(
+        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None, **more: Any
+    ) -> Tensor:
+        """Return `predict` of inputs of any type, float32."""
+        device, dtype = noisy_bchw.device, self.dtype
+        given = [{n: t.to(device, dtype if t.is_floating_point() else None) for n, t in text.items()} for text in texts]
+        return self.predict(noisy_bchw.to(dtype), levels_b, given, batch, **more).float()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's type: that of its first weight, as LoRA's weights are float32 in any network."""
+        found: torch.dtype = next(self.network.parameters()).dtype
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """The network's device."""
+        found: torch.device = next(self.network.parameters()).device
+        return found
+
+    def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.
+
+        Args:
+            file: to write; its folder exists.
+            state: A and B by peft's names, without a prefix.
+            metadata: peft's settings.
+        """
+        kind: Any = self.kind
+        given = {f"{self.part}_lora_layers": dict(state), f"{self.part}_lora_adapter_metadata": dict(metadata)}
+        kind.save_lora_weights(file.parent, weight_name=file.name, **given)
+
+    @property
+    def side(self) -> int:
+        """Pixels per side of a picture if none are given: the model's own."""
+        return int(getattr(self.pipeline, "default_sample_size", 128)) * self.factor
+
+    def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
+        return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
+
+    def sampled(self, found: Any, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - bases that pack latents need it
+        """Return latents [1, C, h, w] for `decode` from the pipeline's output of `output_type="latent"`.
+
+        `size` is the picture's (height, width).
+        """
+        latents: Tensor = found
+        return latents
+
+    def draw(
+        self,
+        size: tuple[int, int],
+        prompt: str,
+        generator: torch.Generator,
+        steps: int,
+        guidance: float,
+        negative_prompt: str = "",
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        """Draw one picture [3, H, W] in [-1, 1], float32 on the CPU, by the base's own pipeline and scheduler.
+
+        Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
+
+        Args:
+            size: height and width, multiples of factor · patch.
+            prompt, negative_prompt: the texts.
+            generator: of the noise.
+            steps, guidance: as the pipeline means them.
+            on_step: called after each step.
+
+        Raises:
+            ModelError: latents or pictures aren't finite.
+        """
+        self.pipeline.set_progress_bar_config(disable=True)
+        with torch.no_grad(), evaluating(self.pipeline), quiet():
+            found = self.pipeline(
+                **self.arguments(prompt, negative_prompt, guidance),
+                height=size[0],
+                width=size[1],
+                num_inference_steps=steps,
+                generator=generator,
+                output_type="latent",
+                **({} if on_step is None else {"callback_on_step_end": partial(_after_step, on_step)}),
+            ).images
+            latents_bchw = self.sampled(found, size)
+            return self._decoded(latents_bchw)
+
+    def redraw(
+        self,
+        start_1chw: Tensor,
+        strength: float,
+        prompt: str,
+        generator: torch.Generator,
+        steps: int,
+        guidance: float,
+        negative_prompt: str = "",
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        """Draw a picture [3, H, W] from the latents of another, noised to level `strength`; otherwise as `draw`.
+
+        Euler's method in ⌊steps · strength⌋ equal steps. Guidance is that between prompt and negative prompt; bases
+        whose network is told the guidance (`guided` is false) go without.
+        """
+        device, noising = start_1chw.device, self.noising()
+        noise = torch.randn(start_1chw.shape, generator=generator).to(device)
+        levels = torch.linspace(strength, 0.0, max(1, int(steps * strength)) + 1, device=device)
+        with torch.no_grad(), evaluating(self.pipeline):
+            x = noising.add(start_1chw.float(), noise, levels[:1])
+            with_negative = self.guided and guidance > 1.0
+            texts = self.texts([prompt, negative_prompt] if with_negative else [prompt])
+            for level, after in pairwise(levels):
+                found = [self._predicted(x, level[None], [text], None) for text in texts]
+                velocity = torch.lerp(found[1], found[0], guidance) if with_negative else found[0]
+                x = x + (after - level) * velocity
+                if on_step is not None:
+                    on_step()
+            return self._decoded(x)
+
+    def _decoded(self, latents_1chw: Tensor) -> Tensor:
+        check_finite(latents_1chw, f"the {self.called}'s latents ({self.dtype})", "sample in bf16 or fp32")
+        return self.decode(latents_1chw)[0].cpu()
+
+
+def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
+    """Build a component: networks on `meta`, the scheduler as it is; None for tokenizers and where a pipeline has none.
+
+    Raises:
+        ModelError: its class isn't one of diffusers or transformers.
+    """
+    if library is None or kind is None or name.startswith("tokenizer"):
+        return None
+    found: Any = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), kind, None)
+    if found is None:
+        raise ModelError(f"model {folder!r}: expected a {name} of diffusers or transformers, found {library}.{kind}")
+    with torch.device("meta") if issubclass(found, nn.Module) else nullcontext():
+        if library == "diffusers":
+            return found.from_config(found.load_config(folder, subfolder=name))
+        return found(AutoConfig.from_pretrained(folder, subfolder=name, trust_remote_code=False))
+
+
+def base_class(name: BaseName) -> type[Base]:
+    """Import the class of a base."""
+    module, _, attribute = name.place.partition(":")
+    found: type[Base] = getattr(import_module(f"fairhuman.bases.{module}"), attribute)
+    return found
+
+
+def base_of(pipeline: Any) -> Base:
+    """Return the base of a loaded pipeline.
+
+    Raises:
+        KeyError: there is no base for its class; loading refuses such pipelines.
+    """
+    return base_class(BASES[type(pipeline).__name__])(pipeline)
+
+
+def networks(pipeline: Any) -> tuple[nn.Module, ...]:
+    """Return all modules of a pipeline that hold weights."""
+    return tuple(part for part in pipeline.components.values() if isinstance(part, nn.Module))
+
+
+@contextmanager
+def evaluating(pipeline: Any) -> Iterator[None]:
+    """Put all modules of the pipeline in eval mode; restore each one's own mode afterwards."""
+    parts = networks(pipeline)
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    for part in parts:
+        part.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence diffusers and transformers, which warn of every caption that CLIP cuts although T5 reads on."""
+    logs = diffusers.utils.logging, transformers.utils.logging
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
+
+
+def stacked(texts: Sequence[Text], name: str) -> Tensor:
+    """Return a text's tensors of equal shape as one, [B, ...]."""
+    return torch.stack([text[name] for text in texts])
+
+
+def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor | None]:
+    """Return tensors [n, D] of any n as one [B, longest, D], padded with zeros, and a mask [B, longest], int64.
+
+    The mask is None if all are equally long.
+    """
+    parts = [text[name] for text in texts]
+    if len({len(part) for part in parts}) == 1:
+        return torch.stack(parts), None
+    ones = [torch.ones(len(part), dtype=torch.int64, device=part.device) for part in parts]
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return pad(parts), pad(ones)
+
+
+def _after_step(
+    on_step: Callable[[], object], _pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    on_step()
+    return tensors

@@ -1,0 +1,87 @@
+"""FLUX.2 klein base.
+
+Sources: diffusers, `pipelines/flux2/pipeline_flux2_klein.py` and
+`examples/dreambooth/train_dreambooth_lora_flux2_klein.py`. Both keep latents as patches, 4C channels on half of the
+grid; here they stay on the VAE's grid, so that masks have its resolution.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import Flux2KleinPipeline
+from torch import Tensor
+
+from fairhuman.bases.base import Base, stacked
+from fairhuman.bases.latents import decoded, posterior_moments
+from fairhuman.bases.sd3 import JOINT_ATTENTION
+from fairhuman.data.samples.batch import Batch, Text
+
+
+class Flux2Klein(Base):
+    """Qwen3's layers 9, 18 and 27 of 512 tokens, padding included; a batch norm for each value of a patch."""
+
+    kind = Flux2KleinPipeline
+    targets: ClassVar = {"attention": (*JOINT_ATTENTION, "attn.to_qkv_mlp_proj", "attn.to_out")}
+
+    def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the normalised latents."""
+        mean_bchw, std_bchw = posterior_moments(self.vae, pictures_bchw, self.factor)
+        return self._normalised(mean_bchw), self._normalised(std_bchw, shift=False)
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Return pictures; undoes the normalisation."""
+        shift, scale = self._norm()
+        patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
+        return decoded(self.vae, Flux2KleinPipeline._unpatchify_latents(patches * scale + shift))
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of any caption."""
+        return {"embeds": (cls.longest, config["joint_attention_dim"])}
+
+    def encode(self, caption: str) -> Text:
+        """Return embeddings [512, 3 D]."""
+        return {"embeds": self.pipeline.encode_prompt(caption, self.pipeline.text_encoder.device)[0][0]}
+
+    def predict(
+        self,
+        noisy_bchw: Tensor,
+        levels_b: Tensor,
+        texts: Sequence[Text],
+        batch: Batch | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Return the velocity [B, C, h, w]."""
+        kind, embeds_bnd, device = Flux2KleinPipeline, stacked(texts, "embeds"), noisy_bchw.device
+        patches = kind._patchify_latents(noisy_bchw)
+        tokens = self.network(
+            hidden_states=kind._pack_latents(patches),
+            timestep=levels_b,
+            guidance=None,
+            encoder_hidden_states=embeds_bnd,
+            txt_ids=kind._prepare_text_ids(embeds_bnd).to(device),
+            img_ids=kind._prepare_latent_ids(patches).to(device),
+            return_dict=False,
+        )[0]
+        velocity: Tensor = kind._unpatchify_latents(tokens.transpose(1, 2).reshape(patches.shape))
+        return velocity
+
+    def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:  # noqa: ARG002
+        """Return prompt and guidance; the unconditional prediction is that of the empty prompt."""
+        return {"prompt": prompt, "guidance_scale": guidance}
+
+    def sampled(self, found: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - they aren't packed
+        """Normalise the VAE's latents, which the pipeline returns."""
+        return self._normalised(found)
+
+    def _normalised(self, latents_bchw: Tensor, shift: bool = True) -> Tensor:
+        mean, std = self._norm()
+        patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
+        patches = (patches - mean if shift else patches) / std
+        normalised: Tensor = Flux2KleinPipeline._unpatchify_latents(patches)
+        return normalised
+
+    def _norm(self) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        std = torch.sqrt(norm.running_var.float() + self.vae.config.batch_norm_eps)
+        return norm.running_mean.float().view(1, -1, 1, 1), std.view(1, -1, 1, 1)

@@ -1,0 +1,179 @@
+"""How latents are noised and what is predicted: DDPM (SDXL), or flow matching (all other bases).
+
+A noise level is what the network is told: an int64 timestep for DDPM, σ in [0, 1] for flow matching, where 1 is pure
+noise. Levels of a batch have the shape [B].
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from fairhuman.bases.diffusion import prediction_target, sample_weights, signal_to_noise
+from fairhuman.bases.settings import TimeSettings
+from fairhuman.errors import ModelError, RecipeError
+
+LEAST = 1e-6  # of σ and 1 - σ in the log SNR
+
+
+class Noising(ABC):
+    """The noise process of a base. A training step calls all methods but `at`, which is the validation's."""
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator, tokens: int) -> Tensor:
+        """Return a random level of one sample, a scalar on the CPU; called after the sample's noise is drawn.
+
+        `tokens` is the number of picture tokens, on which a shift may depend.
+        """
+
+    @abstractmethod
+    def at(self, share: float) -> Tensor:
+        """Return the level at a share (0 to 1) of the schedule, a scalar on the CPU: the validation's fixed levels."""
+
+    @abstractmethod
+    def bands(self, levels_b: Tensor, count: int) -> Tensor:
+        """Return the band [B], int64 in 0..count - 1, of each level; 0 has the least noise."""
+
+    @abstractmethod
+    def add(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
+        """Return noisy latents [B, C, h, w]."""
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
+        """Return what the network has to predict, [B, C, h, w]."""
+
+    @abstractmethod
+    def log_snr(self, levels_b: Tensor) -> Tensor:
+        """Return the finite log SNR [B]: mode `output` learns by it how much of a gradient arrives."""
+
+    @abstractmethod
+    def weights(self, levels_b: Tensor, gamma: float | None) -> Tensor:
+        """Return the min-SNR weights [B] of the squared error of `target`; ones if `gamma` is None."""
+
+
+@dataclass(frozen=True)
+class Ddpm(Noising):
+    """x_t = √ᾱ x + √(1 - ᾱ) ε; the network predicts noise, velocity or the picture, as its scheduler states."""
+
+    scheduler: DDPMScheduler
+
+    @property
+    def steps(self) -> int:
+        """The number of timesteps."""
+        return int(self.scheduler.config.num_train_timesteps)
+
+    def draw(self, generator: torch.Generator, tokens: int) -> Tensor:  # noqa: ARG002 - uniform at every size
+        """Return a uniformly random timestep."""
+        return torch.randint(self.steps, (), generator=generator)
+
+    def at(self, share: float) -> Tensor:
+        """Return the timestep ⌊share · T⌋."""
+        return torch.tensor(int(share * self.steps))
+
+    def bands(self, levels_b: Tensor, count: int) -> Tensor:
+        """Return ⌊t · count / T⌋."""
+        return levels_b * count // self.steps
+
+    def add(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
+        """Return √ᾱ x + √(1 - ᾱ) ε."""
+        noisy: Tensor = self.scheduler.add_noise(latents, noise, levels_b)
+        return noisy
+
+    def target(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
+        """Return the target of the scheduler's prediction type."""
+        return prediction_target(self.scheduler, latents, noise, levels_b)
+
+    def log_snr(self, levels_b: Tensor) -> Tensor:
+        """Return log(ᾱ / (1 - ᾱ))."""
+        return signal_to_noise(self.scheduler, levels_b).log()
+
+    def weights(self, levels_b: Tensor, gamma: float | None) -> Tensor:
+        """Return min(SNR, γ) over the SNR of the prediction type."""
+        return sample_weights(self.scheduler, levels_b, gamma)
+
+
+@dataclass(frozen=True)
+class Flow(Noising):
+    """x_σ = (1 - σ) x + σ ε; the network predicts ε - x.
+
+    σ = s u / (1 + (s - 1) u) with u = sigmoid(mean + std N(0, 1)) and a shift s: a number, or a function of the number
+    of tokens n: exp of the line through `(tokens, exponent)` and `(tokens, exponent)`.
+
+    Source: diffusers, `examples/dreambooth/train_dreambooth_lora_sd3.py` and `train_dreambooth_lora_flux.py`; the line
+    is `calculate_shift` of `pipelines/flux/pipeline_flux.py`.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float | tuple[tuple[int, float], tuple[int, float]] = 1.0
+
+    @classmethod
+    def of(cls, schedule: Mapping[str, Any], times: TimeSettings | None = None) -> "Flow":
+        """Return the process of a FlowMatchEulerDiscreteScheduler's configuration.
+
+        Raises:
+            ModelError: the scheduler isn't a flow-matching one.
+            RecipeError: shift `resolution`, but the scheduler's doesn't depend on it.
+        """
+        if "shift" not in schedule:
+            raise ModelError(
+                f"scheduler: expected a FlowMatchEulerDiscreteScheduler, found {schedule.get('_class_name')}"
+            )
+        times, dynamic = times or TimeSettings(), bool(schedule.get("use_dynamic_shifting"))
+        if times.shift == "resolution":
+            if not dynamic:
+                raise RecipeError(
+                    "noise.times.shift=resolution: the model's scheduler has one shift for all resolutions; take auto"
+                )
+            line = tuple(
+                (int(schedule[f"{end}_image_seq_len"]), float(schedule[f"{end}_shift"])) for end in ("base", "max")
+            )
+            return cls(times.mean, times.std, (line[0], line[1]))
+        own = 1.0 if dynamic else float(schedule["shift"])
+        return cls(times.mean, times.std, own if times.shift == "auto" else times.shift)
+
+    def draw(self, generator: torch.Generator, tokens: int) -> Tensor:
+        """Return a random σ in (0, 1), float32."""
+        u = torch.sigmoid(self.mean + self.std * torch.randn((), generator=generator))
+        s = self.shift_at(tokens)
+        return s * u / (1 + (s - 1) * u)
+
+    def shift_at(self, tokens: int) -> float:
+        """Return the shift s for a number of tokens."""
+        if not isinstance(self.shift, tuple):
+            return self.shift
+        (few, low), (many, high) = self.shift
+        return math.exp(low + (high - low) * (tokens - few) / (many - few))
+
+    def at(self, share: float) -> Tensor:
+        """Return σ = share, whatever the shift: so runs with other shifts are compared at equal noise."""
+        return torch.tensor(float(share))
+
+    def bands(self, levels_b: Tensor, count: int) -> Tensor:
+        """Return ⌊σ · count⌋, and the last band for σ = 1."""
+        return (levels_b * count).long().clamp(max=count - 1)
+
+    def add(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
+        """Return (1 - σ) x + σ ε."""
+        level_b111 = levels_b[:, None, None, None]
+        return (1.0 - level_b111) * latents + level_b111 * noise
+
+    def target(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:  # noqa: ARG002 - at every level
+        """Return ε - x."""
+        return noise - latents
+
+    def log_snr(self, levels_b: Tensor) -> Tensor:
+        """Return 2 log((1 - σ) / σ), σ within [1e-6, 1 - 1e-6]."""
+        sigma_b = levels_b.clamp(LEAST, 1.0 - LEAST)
+        return 2.0 * (torch.log1p(-sigma_b) - sigma_b.log())
+
+    def weights(self, levels_b: Tensor, gamma: float | None) -> Tensor:
+        """Return σ² min(SNR, γ): min-SNR weighs the error of x, which is σ times the velocity's."""
+        if gamma is None:
+            return torch.ones(levels_b.shape, device=levels_b.device)
+        return self.log_snr(levels_b).exp().clamp(max=gamma) * levels_b.square()

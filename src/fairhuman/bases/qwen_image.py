@@ -1,0 +1,96 @@
+"""Qwen-Image.
+
+Sources: diffusers, `pipelines/qwenimage/pipeline_qwenimage.py` and
+`examples/dreambooth/train_dreambooth_lora_qwen_image.py`. Its VAE is one for videos; pictures are videos of one frame.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import QwenImagePipeline
+from torch import Tensor
+
+from fairhuman.bases.base import Base, padded
+from fairhuman.bases.latents import decoded, posterior_moments
+from fairhuman.data.samples.batch import Batch, Text
+
+
+class QwenImage(Base):
+    """Qwen2.5-VL's last layer for any number of tokens, with a mask; a mean and deviation of each latent channel."""
+
+    kind = QwenImagePipeline
+    targets: ClassVar = {
+        "attention": (*("to_q", "to_k", "to_v", "to_out.0"), *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
+    }
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        return int(2 ** len(self.vae.config.temperal_downsample))
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return int(self.vae.config.z_dim)
+
+    def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the normalised latents."""
+        mean, std = self._norm()
+        found = posterior_moments(self.vae, pictures_bchw[:, :, None], self.factor)
+        mean_bchw, std_bchw = (each[:, :, 0] for each in found)
+        return (mean_bchw - mean) / std, std_bchw / std
+
+    def decode(self, latents_bchw: Tensor) -> Tensor:
+        """Return pictures; undoes the normalisation."""
+        mean, std = self._norm()
+        return decoded(self.vae, (latents_bchw.float() * std + mean)[:, :, None])[:, :, 0]
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the longest caption."""
+        return {"embeds": (cls.longest, config["joint_attention_dim"])}
+
+    def encode(self, caption: str) -> Text:
+        """Return embeddings [n, D] of the caption's n tokens."""
+        device = self.pipeline.text_encoder.device
+        embeds, mask = self.pipeline.encode_prompt(caption, device, max_sequence_length=self.longest)
+        return {"embeds": embeds[0] if mask is None else embeds[0][mask[0].bool()]}
+
+    def predict(
+        self,
+        noisy_bchw: Tensor,
+        levels_b: Tensor,
+        texts: Sequence[Text],
+        batch: Batch | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Return the velocity [B, C, h, w]."""
+        b, c, h, w = noisy_bchw.shape
+        embeds_bnd, mask_bn = padded(texts, "embeds")
+        tokens = self.network(
+            hidden_states=QwenImagePipeline._pack_latents(noisy_bchw, b, c, h, w),
+            timestep=levels_b,
+            encoder_hidden_states=embeds_bnd,
+            encoder_hidden_states_mask=mask_bn,
+            img_shapes=[[(1, h // self.patch, w // self.patch)]] * b,
+            return_dict=False,
+        )[0]
+        return self.sampled(tokens, (h * self.factor, w * self.factor))
+
+    def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return prompts and guidance."""
+        if guidance <= 1.0:  # a negative prompt would be unused
+            return {"prompt": prompt, "true_cfg_scale": guidance}
+        return {"prompt": prompt, "negative_prompt": negative_prompt, "true_cfg_scale": guidance}
+
+    def sampled(self, found: Tensor, size: tuple[int, int]) -> Tensor:
+        """Undo the packing of latents, and drop the axis of frames."""
+        latents: Tensor = QwenImagePipeline._unpack_latents(found, *size, self.factor)
+        return latents[:, :, 0]
+
+    def _norm(self) -> tuple[Tensor, Tensor]:
+        config, device = self.vae.config, self.vae.device
+        mean, std = (
+            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std)
+        )
+        return mean, std

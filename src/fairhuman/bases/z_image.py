@@ -1,0 +1,48 @@
+"""Z-Image, the base model.
+
+Sources: diffusers, `pipelines/z_image/pipeline_z_image.py` and
+`examples/dreambooth/train_dreambooth_lora_z_image.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import ZImagePipeline
+from torch import Tensor
+
+from fairhuman.bases.base import Base
+from fairhuman.data.samples.batch import Batch, Text
+
+
+class ZImage(Base):
+    """Qwen3's last hidden layer but one; the network is told 1 - σ and predicts x - ε.
+
+    Pictures and captions are lists, which the network pads and masks itself.
+    """
+
+    kind = ZImagePipeline
+    targets: ClassVar = {"attention": ("to_q", "to_k", "to_v", "to_out.0")}
+
+    @classmethod
+    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of the longest caption."""
+        return {"embeds": (cls.longest, config["cap_feat_dim"])}
+
+    def encode(self, caption: str) -> Text:
+        """Return embeddings [n, D] of the caption's n tokens, 512 at most."""
+        device = self.pipeline.text_encoder.device
+        found = self.pipeline.encode_prompt([caption], device, do_classifier_free_guidance=False)
+        return {"embeds": found[0][0]}
+
+    def predict(
+        self,
+        noisy_bchw: Tensor,
+        levels_b: Tensor,
+        texts: Sequence[Text],
+        batch: Batch | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Return the velocity [B, C, h, w]."""
+        pictures = list(noisy_bchw[:, :, None].unbind(0))
+        found = self.network(pictures, 1 - levels_b, [text["embeds"] for text in texts], return_dict=False)[0]
+        return -torch.stack(list(found))[:, :, 0]
