@@ -24,9 +24,11 @@ _MIN_VOCABULARY = 300  # a file without a vocabulary gives a tokenizer with a fe
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s++[^a-z]|\s*+$)|[。！？]++[」』”）]*+")
 _CLAUSE_END = re.compile(r"(?=[,;:]\s|\s[-–—]\s|—|[，、；：])")
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
-_FUNCTION_WORDS = "a|an|the|and|or|but|with|of|in|on|at|to|by|for|from|her|his|their|its|who|which|is|are"
-_DANGLING = re.compile(  # of a text that is written backwards, so that one match from its start finds them
-    rf"(?:[\s,;:–—-]|(?:{_FUNCTION_WORDS[::-1]})(?=\s))*+", re.IGNORECASE
+_FUNCTION_WORDS = frozenset(
+    (
+        *("a", "an", "the", "and", "or", "but", "with", "of", "in", "on", "at", "to", "by", "for", "from"),
+        *("her", "his", "their", "its", "who", "which", "is", "are"),
+    )
 )
 
 
@@ -168,5 +170,13 @@ def _no_tokenizers(model: str, error: Exception) -> ModelError:
 
 def _strip_dangling(text: str) -> str:
     """Remove punctuation and function words left dangling at the end of a cut text."""
-    found = _DANGLING.match(text[::-1])
-    return text[: len(text) - found.end()] if found else text
+    end = len(text)
+    while True:
+        while end and (text[end - 1].isspace() or text[end - 1] in ",;:–—-"):
+            end -= 1
+        start = end
+        while start and not text[start - 1].isspace():
+            start -= 1
+        if not start or text[start:end].lower() not in _FUNCTION_WORDS:
+            return text[:end]
+        end = start
