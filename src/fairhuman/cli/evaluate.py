@@ -64,6 +64,7 @@ def evaluate(
 
     inputs = EvaluationInputs(methods, prompts, reference, against, cache or cache_folder() / "features")
     display = ConsoleDisplay()
+    moved = ""
     if out is not None:
         check_folder(out, inputs.identity(settings))
     else:
@@ -71,7 +72,7 @@ def evaluate(
         usual = first.with_name(f"{first.name}-evaluation")
         out = default_folder(usual, inputs.identity(settings))
         if out != usual:
-            display.say(f"{usual} holds another evaluation; this one goes into {out}")
+            moved = f"{usual} holds another evaluation; this one goes into {out}"
     if dry_run:
         display.settings(settings)
         if prompts is not None:
@@ -79,11 +80,15 @@ def evaluate(
         if reference is not None:
             display.say(f"reference: {reference}, read as {source_kind(reference)}")
         display.would_write(out, methods)
+        if moved:
+            display.say(moved)
         return
     with writing(out), display:
         done = evaluate(inputs, settings, out, display.progress)
     if done is None:  # another process of `accelerate launch` reports
         return
+    if moved:
+        display.say(moved)
     for name, notes in done.reports.items():
         display.counts(notes.counts(), f"{name}: ")
     for warning in done.found.warnings:

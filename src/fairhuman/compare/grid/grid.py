@@ -101,7 +101,7 @@ def _page(
         "grid.html",
         title=f"{plural(len(grid), 'prompt')} by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
-        widest=max(256, *(2 * cell.size[0] for row in grid for cell in row.cells)),  # small pictures stay small
+        widest=max(384, *(2 * cell.size[0] for row in grid for cell in row.cells)),  # small pictures stay small
         notes=[*notes, _size_note(grid, height)],
         nothing=nothing,
         rows=[
