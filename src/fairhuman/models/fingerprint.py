@@ -75,13 +75,12 @@ def encoded_size(model: str) -> EncodedSize:
     if not folder.exists():
         return SDXL_SIZE
     try:
-        vae, one, two = (
+        one, two = (
             parse_json((folder / part / "config.json").read_text(encoding="utf-8"))
-            for part in ("vae", "text_encoder", "text_encoder_2")
+            for part in ("text_encoder", "text_encoder_2")
         )
         return EncodedSize(
-            factor=2 ** (len(vae["block_out_channels"]) - 1),
-            channels=vae["latent_channels"],
+            *latent_shape(folder),
             tokens=one["max_position_embeddings"],
             width=one["hidden_size"] + two["hidden_size"],
             pooled=two["projection_dim"],
