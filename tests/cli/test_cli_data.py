@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from fairhuman.cli.options import written_file
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review import ReviewSettings
 from fairhuman.data.review.events import FILE, TABLES
@@ -55,6 +56,10 @@ def test_a_folder_or_a_photo_is_never_replaced(words, photos, typed, monkeypatch
     code, _, errors = typed(*words, "photos/0.png")
     assert (code, "0.png: is there already, and isn't replaced" in errors) == (2, True), errors
     assert sorted(photos.iterdir()) == before
+    assert written_file(photos / "new.page") == photos / "new.page"
+    for page in (photos.parent / "a.html", photos.parent / "a.htm"):
+        page.touch()
+        assert written_file(page) == page, "a page replaces a page"
     with Image.open(photos / "0.png") as picture:
         assert picture.size == (48, 64)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # `--help` doesn't need it
     from fairhuman.models.settings import BaseSettings
 
 
-_WRITTEN = (".html", ".json", ".csv")  # pages, numbers, tables
+_PAGES = (".html", ".htm")
+_WRITTEN = (*_PAGES, ".json", ".csv")  # and numbers, tables
 _SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 
 
@@ -62,7 +63,7 @@ def page_settings(overrides: list[str] | None) -> list[str] | None:
         RecipeError: one of them is the page's name.
     """
     for text in overrides or ():
-        if "=" not in text and Path(text).suffix.lower() in (".html", ".htm"):
+        if "=" not in text and Path(text).suffix.lower() in _PAGES:
             raise RecipeError(f"{text}: the name of the page goes with --out: --out {text}")
     return overrides
 
