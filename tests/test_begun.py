@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fairhuman
@@ -291,29 +291,48 @@ def numbers(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "as_then"),
     [
-        (),
-        ("precision=bf16", "strategy=nash", "fairness.mode=exact", "gradient_checkpointing=true", "cache.text=true"),
-        ("strategy=alpha", "fairness.mode=tail", "ema.decay=0.9", "view.crop=random", "cache.latents=false"),
-        ("strategy=uw", "accumulate=2", "optimizer.name=adamw", "lora.dropout=0.1", "schedule.name=constant"),
+        ((), ()),
+        (
+            (
+                "precision=bf16",
+                "strategy=nash",
+                "fairness.mode=exact",
+                "gradient_checkpointing=true",
+                "cache.text=true",
+            ),
+            ("base.vae=rounded-vae",),
+        ),
+        (("strategy=alpha", "fairness.mode=tail", "ema.decay=0.9", "view.crop=random", "cache.latents=false"), ()),
+        (
+            ("strategy=uw", "accumulate=2", "optimizer.name=adamw", "lora.dropout=0.1", "schedule.name=constant"),
+            ("fairness.uw_learning_rate=1e-3",),
+        ),
     ],
     ids=["recipe", "exact", "tail", "weighting"],
 )
 def test_a_run_has_the_same_bits_as_with_the_earlier_code(
-    settings: tuple[str, ...], begun: Callable[[str], Path], tmp_path: Path
+    settings: tuple[str, ...], as_then: tuple[str, ...], begun: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    """`as_then` undoes what was changed on purpose: the weights of the VAE aren't rounded to bfloat16 any more, and the
+    learning rate of uncertainty weighting has another default."""
     begun("training")
+    round_vae(tmp_path / "rounded-vae")
     earlier = tmp_path / "earlier"
     unpack(COMMIT, earlier)
     ended = {}
-    for name, source in (("earlier", earlier / "src"), ("present", Path(fairhuman.__file__).parents[1])):
+    for name, source, extra in (
+        ("earlier", earlier / "src", ()),
+        ("present", Path(fairhuman.__file__).parents[1], as_then),
+    ):
         variables = {**environment(), "PYTHONPATH": str(source)}
         where = [sys.executable, "-c", "import fairhuman; print(fairhuman.__file__)"]
         printed = subprocess.run(where, env=variables, capture_output=True, text=True, check=True).stdout
         assert Path(printed.strip()).is_relative_to(source)
-        own = (f"out={name}-run", f"cache.folder={name}-encodings", "steps=20", "checkpoint_every=10", *settings)
-        done = subprocess.run(command(*TRAIN, *own), env=variables, capture_output=True, text=True, check=False)
+        own = (f"out={name}-run", f"cache.folder={name}-encodings", "steps=20", "checkpoint_every=10")
+        typed = command(*TRAIN, *own, *settings, *extra)
+        done = subprocess.run(typed, env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         ended[name] = tmp_path / f"{name}-run"
     found, expected = (load_file(ended[name] / "lora" / LORA) for name in ("present", "earlier"))
@@ -321,6 +340,14 @@ def test_a_run_has_the_same_bits_as_with_the_earlier_code(
     assert [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)] == []
     for name in ("metrics.jsonl", "validation.jsonl"):
         assert without_times(ended["present"] / name) == without_times(ended["earlier"] / name)
+
+
+def round_vae(folder: Path) -> None:
+    """Copy the VAE of the small SDXL, its weights rounded to bfloat16."""
+    (own,) = Path(fairhuman.__file__).parent.rglob("vae/diffusion_pytorch_model.safetensors")
+    shutil.copytree(own.parent, folder)
+    rounded = {name: tensor.bfloat16().float() for name, tensor in load_file(own).items()}
+    save_file(rounded, folder / own.name, {"format": "pt"})
 
 
 def unpack(commit: str, folder: Path) -> None:
