@@ -287,6 +287,10 @@ def test_the_example_of_a_package_names_what_the_examples_define() -> None:
         assert point.partition(":")[2] in defined
 
 
+def test_the_readme_stays_under_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
 def test_pages_list_all_strategies_once() -> None:
     """The README in the order of the table, and a row each in the method."""
     from fairhuman.fairness import STRATEGIES
