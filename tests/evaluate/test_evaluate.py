@@ -24,6 +24,7 @@ from fairhuman.evaluate.people.detections import ImageDetections
 from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings, Group
+from fairhuman.generate.unread import READ
 from helpers.tiny_pictures import noise
 
 
@@ -212,13 +213,14 @@ def test_methods_drawn_with_other_settings_are_told_apart(folders, monkeypatch):
     for name, steps in (("one", "30"), ("other", "8"), ("same", "30")):
         (folders / name).mkdir()
         info = PngInfo()
-        for key, value in (("prompt", "a"), ("prompt_index", "0"), ("seed", "0"), ("steps", steps)):
+        for key, value in (("prompt", "a"), ("prompt_index", "0"), ("seed", "0"), ("steps", steps), (READ, "77")):
             info.add_itxt(key, value)
         Image.new("RGB", (32, 32)).save(folders / name / "0.png", pnginfo=info)
     done = evaluate(job(folders, "one", "other", "same", prompts=None), settings("metrics=[strict]"), folders / "out")
     told = [text for text in done.found.warnings if "differ in" in text]
     assert told == ["Methods differ in steps (one: 30; other: 8)."]
     assert told[0] in done.page.read_text()
+    assert sum("1 of 1 prompt is longer than the 77 tokens" in text for text in done.found.warnings) == 1
 
 
 def test_methods_that_lack_pictures_are_compared_on_those_they_share(folders):

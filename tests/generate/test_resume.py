@@ -55,7 +55,8 @@ def test_the_same_command_draws_what_is_missing_alone(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    assert typed(*command(out))[0] == 0
+    code, said, _ = typed(*command(out))
+    assert (code, "longer than" in said) == (0, False)
     whole, before = contents(out), times(out)
     assert sorted(whole) == ["00000-00.png", "00001-00.png", "00002-00.png"]
     (out / "00001-00.png").unlink()
@@ -190,6 +191,13 @@ def test_pictures_without_a_record_are_refused(tmp_path: Path, typed: Typed) -> 
     assert "00000-00.png has no record of what it was drawn with, as by an earlier version; give another" in errors
     assert typed(*command(tmp_path, "--redraw"))[0] == 0
     assert read_record(tmp_path / "00000-00.png") is not None
+
+
+def test_prompts_that_are_cut_are_counted_once(tmp_path: Path, typed: Typed) -> None:
+    prompts = ("a person waving, " * 30, "a hat, " * 60, "a hat")
+    code, said, errors = typed(*command(tmp_path / "out", "--count", 2, prompts=prompts))
+    assert (code, errors) == (0, "")
+    assert said.count("2 of 3 prompts are longer than the 77 tokens that the model reads") == 1
 
 
 def test_the_record_holds_what_a_picture_depends_on(tmp_path: Path, typed: Typed) -> None:

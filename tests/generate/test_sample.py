@@ -1,19 +1,23 @@
+import io
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UniPCMultistepScheduler
 from PIL import Image
 from pydantic import ValidationError
 
 from fairhuman import __version__
+from fairhuman.bases.base import base_of
 from fairhuman.bases.latents import decode_latents
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import load_lora
 from fairhuman.generate.sample import SampledPicture, check_steps, picture_generator, sample, save_png
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.generate.unread import READ, unread_lines, unread_of
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.settings import LoraSettings
@@ -72,6 +76,25 @@ def test_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> No
     expected = (decode_latents(reference.vae, latents)[0].permute(1, 2, 0) + 1) * 127.5
     assert np.abs(np.asarray(picture.image) - expected.numpy()).max() <= 0.51
     assert picture.metadata["prompt"] == PROMPTS[0]
+
+
+def test_a_prompt_that_is_cut_is_told_in_our_words_alone() -> None:
+    pipeline, said = build_small(0), io.StringIO()
+    long, one = "a person waving, " * 30, SMALL.model_copy(update={"images_per_prompt": 1})
+    handler = logging.StreamHandler(said)
+    transformers.utils.logging.add_handler(handler)
+    try:
+        pictures = list(sample(pipeline, [long, "a hat"], one))
+    finally:
+        transformers.utils.logging.remove_handler(handler)
+    assert said.getvalue() == ""
+    assert [picture.metadata.get(READ) for picture in pictures] == ["77", None]
+    told = "1 of 2 prompts is longer than the 77 tokens that the model reads: the pictures follow the first 77 alone"
+    assert unread_lines((picture.metadata["prompt"], picture.metadata) for picture in pictures) == [told]
+    assert unread_of(base_of(pipeline), [long, "a hat"]) == [told]
+    suffixed = unread_of(base_of(pipeline), ["a hat", "a cap"], suffix=long, negative=long)
+    assert suffixed[0].startswith("2 of 2 prompts are longer than the 77 tokens")
+    assert suffixed[1:] == ["the negative prompt is longer than the 77 tokens that the model reads"]
 
 
 def test_pipeline_and_global_generator_stay_as_they_are(pipeline: StableDiffusionXLPipeline) -> None:

@@ -16,6 +16,7 @@ from fairhuman.data.pipeline.cache import CachedRows, Key
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.errors import DataError
 from fairhuman.generate.record import SETTINGS
+from fairhuman.generate.unread import READ
 from fairhuman.record import HumanRecord
 from fairhuman.utils.parse import parse_json
 
@@ -97,7 +98,7 @@ def read_pictures(
     texts = _read_records(records, workers, report)
     chosen = _prompts(path, [(record, text) for record, _, text in texts], prompts)
     pictures = [
-        EvalImage(record, sha, prompt, group, {name: text[name] for name in SETTINGS if name in text})
+        EvalImage(record, sha, prompt, group, {name: text[name] for name in (*SETTINGS, READ) if name in text})
         for (record, sha, text), (prompt, group) in zip(texts, chosen, strict=True)
     ]
     return _decodable(pictures, checked, workers, report, progress)

@@ -30,6 +30,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.tools import EvaluationTools
 from fairhuman.evaluate.verdict import verdicts
 from fairhuman.generate.record import differing_settings
+from fairhuman.generate.unread import unread_lines
 from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 from fairhuman.utils.tables import write_table
@@ -151,6 +152,7 @@ def evaluate(
     reference = _read(job.reference, None, tools, reports["reference"]) if job.reference is not None else None
     found = EvaluationResults()
     _compare_pictures(methods, job.baseline, found)
+    found.warnings += unread_lines((one.prompt, one.drawn_with) for pictures in methods.values() for one in pictures)
     for name, measure in measures.items():
         with leaving_out(settings, name):
             measure(methods, reference, job.baseline, tools, found)

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from fairhuman.bases.base import networks
+from fairhuman.bases.base import base_of, networks
 from fairhuman.errors import RecipeError
 from fairhuman.generate.checks import check_options
 from fairhuman.generate.control_inputs import ControlInputs
@@ -20,6 +20,7 @@ from fairhuman.generate.lora import load_lora
 from fairhuman.generate.record import PictureKey, drawn_files, kept_pictures, plain_settings, records_of, to_entry
 from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.generate.unread import unread_of
 from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints, weights_fingerprint
 from fairhuman.models.locations import find_lora, find_mole, name_of, require_sdxl, side_multiple
 from fairhuman.models.mole import load_mole
@@ -161,6 +162,9 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
         if len(kept) == len(records):
             return
         pipeline = load_pipeline(job.model, dtype=DTYPES[job.used_precision] or torch.float32, base=job.base)
+        one = job.settings
+        for line in unread_of(base_of(pipeline), job.prompts, one.prompt_suffix, one.negative_prompt):
+            display.say(line)
         fuse = job.fuse is not False
         lora = load_lora(pipeline, job.lora, job.lora_weight, fuse) if job.lora is not None else None
         mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fairhuman import __version__
-from fairhuman.bases.base import Base, base_of, evaluating
+from fairhuman.bases.base import Base, base_of, evaluating, quiet
 from fairhuman.bases.latents import check_finite, decode_latents
 from fairhuman.bases.sdxl import SDXL, encode_prompts
 from fairhuman.errors import RecipeError
@@ -26,6 +26,7 @@ from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.generate.unread import read_entry
 from fairhuman.models.mole import MoleFile
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.randomness import Stream, seeded_generator
@@ -76,7 +77,7 @@ def sample(
             whole, so that not even rounding depends on them.
         on_step: called after each denoising step with the number of steps done and that of all batches.
     """
-    size = picture_size(pipeline, settings)
+    size, base = picture_size(pipeline, settings), base_of(pipeline)
     batches = list(_batches(prompts, indices, settings, share, there))
     done = count(1)
     for batch in batches:
@@ -94,6 +95,7 @@ def sample(
             if (number, picture) in there:
                 continue
             metadata = _metadata(prompt, number, picture, settings, model, lora, mole, scheduler_of(pipeline))
+            metadata |= read_entry(base, f"{prompt}{settings.prompt_suffix}")
             if guides:
                 metadata["control"] = json.dumps([guide.metadata() for guide in guides])
                 metadata |= asked.texts(number, size) if asked is not None else {}
@@ -195,7 +197,8 @@ def draw(
         kind = StableDiffusionXLImg2ImgPipeline
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
     with torch.no_grad(), evaluating(pipeline):
-        arguments |= prompt_arguments(pipeline, prompts, settings)
+        with quiet():  # prompts that are cut are told in a line, see `unread`
+            arguments |= prompt_arguments(pipeline, prompts, settings)
         sampler = with_unipc(pipeline, kind)
         all_conditions = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
         with apply_controls(unet, sampler.scheduler, guides, all_conditions):

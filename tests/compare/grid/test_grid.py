@@ -309,3 +309,12 @@ def test_a_figure_of_too_many_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"30000 pixels per side, 100 rows take \d+"):
         write_grid({"many": folder}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_of_which_the_pictures_follow_the_beginning_are_told(tmp_path: Path) -> None:
+    cut, said = {1: {"tokens_read": "77"}}, []
+    methods = {name: write_method(tmp_path / name, changed=cut) for name in ("base", "MPD")}
+    page = write_grid(methods, tmp_path / "grid", tell=said.append).read_text(encoding="utf-8")
+    told = "1 of 3 prompts is longer than the 77 tokens that the model reads: the pictures follow the first 77 alone"
+    assert said == [told]
+    assert page.count(told) == 1

@@ -15,7 +15,7 @@ from PIL import Image
 from fairhuman.compare.grid.conditions import condition_pictures, read_conditions
 from fairhuman.compare.grid.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.grid.grid_figure import HEIGHT, GridCell, GridRow, grid_figure, save_figure
-from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
+from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes, unread_prompts
 from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
@@ -79,6 +79,8 @@ def write_grid(
     nothing = _nothing_to_zoom(zoom_on) if zooming and not parts else ""
     if nothing:
         tell(nothing)
+    for line in unread_prompts(chosen):
+        tell(line)
     zoom_notes = [nothing] if nothing else _zoom_notes(zoom_on, zooming, grid)
     notes = [choice, *zoom_notes, *setting_notes(chosen)]
     save_figure(grid_figure(grid, [*notes, _size_note(grid, HEIGHT)]), out)

@@ -15,6 +15,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
 from fairhuman.generate.record import differing_settings, shown
+from fairhuman.generate.unread import unread_lines
 from fairhuman.utils.files import natural_order
 
 IDENTITY = ("prompt", "prompt_index", "picture_index")
@@ -85,7 +86,9 @@ def match_pictures(methods: Mapping[str, Path], lacking: list[str] | None = None
 
 
 def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
-    """Sentences on the common seed, settings that differ between methods, and methods without text entries."""
+    """Sentences on the common seed, settings that differ between methods, methods without text entries, and prompts
+    that were too long.
+    """
     names = list(rows[0].pictures)
     with_entries = [name for name in names if rows[0].pictures[name].entries]
     entries = {name: [row.pictures[name].entries for row in rows] for name in with_entries}
@@ -98,7 +101,14 @@ def setting_notes(rows: Sequence[MatchedRow]) -> list[str]:
         for name in names
         if name not in with_entries
     ]
-    return notes
+    return [*notes, *(f"{line}." for line in unread_prompts(rows))]
+
+
+def unread_prompts(rows: Sequence[MatchedRow]) -> list[str]:
+    """Lines on prompts of which the pictures follow the beginning alone; see `unread_lines`."""
+    return unread_lines(
+        (row.prompt, picture.entries) for row in rows for picture in row.pictures.values() if row.prompt is not None
+    )
 
 
 def _read_folder(name: str, folder: Path) -> list[PictureFile]:
