@@ -200,6 +200,18 @@ def test_several_reviews_a_picture_reach_the_progress_page(opened, review_folder
     assert "2 of 2" in shown
 
 
+def test_what_sdxl_does_not_read_of_a_prompt_is_told_and_may_be_kept(opened, review_folder):
+    page = opened(review_folder(1))
+    long = "a person waving, " * 18 + "in a park with tall old trees, at noon"
+    assert page.ask("unread", {"prompt": long}).json() == {
+        "unread": "This prompt has 84 tokens, and SDXL reads 77: what begins with “with tall old trees, at noon” "
+        "isn't read. You may keep it so."
+    }
+    assert page.ask("unread", {"prompt": "a person waving"}).json() == {"unread": ""}
+    assert page.ask("unread", {"prompt": "a\x00person"}).json() == {"unread": ""}, "the decision refuses it"
+    assert page.keep("p0", prompt=long).status_code == 200
+
+
 def test_names_are_data(opened, review_folder):
     name = "<script>alert('1')</script> & Söhne 👩‍🔬"
     escaped = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; Söhne 👩‍🔬"

@@ -98,6 +98,18 @@ def test_one_key_a_decision_undo_and_reload(reviewing, events):
 
 
 @pytest.mark.slow
+def test_what_is_not_read_of_a_long_prompt_is_shown_while_it_is_written(reviewing):
+    _, opened = reviewing(2)
+    page = opened("Ada")
+    showing(page, "p0")
+    page.fill("#prompt", "a person waving, " * 30)
+    page.wait_for_function("document.getElementById('unread').textContent.includes(\"isn't read\")")
+    page.keyboard.press("Control+Enter")
+    saying(page, "Kept with the new prompt.")
+    page.wait_for_function("document.getElementById('unread').textContent === ''")
+
+
+@pytest.mark.slow
 def test_the_next_picture_is_there_before_it_is_asked_for(reviewing):
     _, opened = reviewing(4)
     page = opened("Ada")

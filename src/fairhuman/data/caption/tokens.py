@@ -83,6 +83,10 @@ class TokenBudget:
         text = self._cut(text)
         return Caption(text, self.count(text), cut=True)
 
+    def unread(self, text: str) -> str:
+        """The end of a text that is beyond the limit; empty if nothing is."""
+        return text[min(self._limit_position(tokenizer, text) for tokenizer in self.tokenizers) :].strip()
+
     def _cut(self, text: str) -> str:
         end = min(self._limit_position(tokenizer, text) for tokenizer in self.tokenizers)
         keep: Callable[[str], str] = str

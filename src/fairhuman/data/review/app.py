@@ -20,6 +20,7 @@ from fairhuman.data.review.events import open_review
 from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
 from fairhuman.data.review.store import ReviewStore, WorkList
+from fairhuman.data.review.unread import unread_text
 from fairhuman.data.sources.rows import printable
 from fairhuman.record import region_column
 from fairhuman.report.colours import colours
@@ -34,6 +35,12 @@ class ReviewerBody(Settings):
     """Body of every request that may change data."""
 
     reviewer: Annotated[str, AfterValidator(clean_name)]
+
+
+class PromptBody(ReviewerBody):
+    """Body of a question about a prompt that may be kept."""
+
+    prompt: str
 
 
 class DecisionBody(ReviewerBody):
@@ -113,6 +120,7 @@ class _Review:
             Route("/r/{token}/picture", self.picture),
             Route("/r/{token}/api/work", self._endpoint(ReviewerBody, self.work), methods=["POST"]),
             Route("/r/{token}/api/decisions", self._endpoint(DecisionBody, self.decide), methods=["POST"]),
+            Route("/r/{token}/api/unread", self._endpoint(PromptBody, self.unread), methods=["POST"]),
             Route("/r/{token}/api/undo", self._endpoint(ReviewerBody, self.undo), methods=["POST"]),
         ]
 
@@ -171,6 +179,9 @@ class _Review:
 
     def decide(self, body: DecisionBody) -> Mapping[str, Any]:
         return self._work_list(self.store.decide(body.reviewer, body.key, body.action, body.prompt, body.reason))
+
+    def unread(self, body: PromptBody) -> Mapping[str, Any]:
+        return {"unread": unread_text(body.prompt)}
 
     def undo(self, body: ReviewerBody) -> Mapping[str, Any]:
         work, undone = self.store.undo(body.reviewer)

@@ -3,6 +3,8 @@
 const ENLARGED = 2.5; // zoom factor relative to the fitted size
 const STEP = 1.4;
 const LARGEST = 12;
+const MEASURE_MS = 400; // pause in typing after which a prompt is measured
+const READ_BYTES = 75; // a prompt has no more tokens than bytes, so one of so many is read as a whole
 const AGAIN_MS = 5000; // interval of polling for pictures that other reviewers release
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -87,6 +89,7 @@ function show(picture, undone) {
   canvas.replaceChildren(image, drawBoxes(picture));
   setZoom(1);
   showEdit();
+  measure();
 }
 
 function fail(picture, image) {
@@ -189,6 +192,23 @@ function showEdit() {
 function restore() {
   prompt.value = original;
   showEdit();
+  measure();
+}
+
+let asked = 0; // an answer that comes after another question counts for nothing
+let pause = 0;
+
+async function measure() {
+  clearTimeout(pause);
+  const mine = ++asked;
+  const long = new TextEncoder().encode(prompt.value).length > READ_BYTES;
+  const answer = long ? await ask("/api/unread", { prompt: prompt.value }).catch(() => null) : null;
+  if (mine === asked) find("unread").textContent = answer?.unread ?? "";
+}
+
+function measureSoon() {
+  clearTimeout(pause);
+  pause = setTimeout(measure, MEASURE_MS);
 }
 
 // Preferences stored in the browser
@@ -232,6 +252,7 @@ const clicks = { keep, undo, edit, original: restore, zoom: () => toggleZoom(), 
 for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("click", handle);
 
 prompt.addEventListener("input", showEdit);
+prompt.addEventListener("input", measureSoon);
 prompt.addEventListener("keydown", (event) => {
   if (event.isComposing || event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
