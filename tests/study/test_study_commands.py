@@ -49,6 +49,15 @@ def test_links_go_to_a_file_and_those_of_visitors_are_left_out(typed, study_fold
     assert "1 left out" in errors
 
 
+def test_links_without_an_address_say_what_they_assume(typed, study_folder):
+    folder = study_folder(participants=1)
+    for options, address in (((), "http://127.0.0.1:8080"), (("--port", 9001), "http://127.0.0.1:9001")):
+        rows, errors = links(typed, folder, *options)
+        assert rows[0]["link"].startswith(f"{address}/p/")
+        assert f"the links begin with {address} and work on this machine, while study serve listens on" in errors
+    assert links(typed, folder, "--url", "https://study.example.org")[1] == ""
+
+
 def test_a_report_is_not_written_through_a_link(typed, study_folder, tmp_path):
     folder = study_folder()
     (folder / "report").symlink_to(tmp_path)

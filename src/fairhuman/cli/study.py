@@ -239,7 +239,10 @@ def links(
     out: Annotated[
         Path | None, Option(callback=written_file, help="CSV file; by default the links are printed.")
     ] = None,
-    url: Annotated[str, Option(help="Address before the links.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str | None, Option(help="Address before the links; this machine's by default, which no other machine can open.")
+    ] = None,
+    port: Annotated[int, Option(min=1, max=65535, help="Port of study serve, for links without --url.")] = 8080,
     database: Database = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -255,7 +258,7 @@ def links(
     from fairhuman.utils.files import write_text, writing
     from fairhuman.web.site import parse_site
 
-    base, _ = parse_site(url)
+    base, _ = parse_site(url or f"http://127.0.0.1:{port}")
     loaded = load_shown(study)
     everybody = len(loaded.participants)
     display = ConsoleDisplay(Console(stderr=True))  # the links alone go to standard output
@@ -273,5 +276,10 @@ def links(
         with writing(out):
             write_text(out, text.getvalue(), private=True)
         display.say(f"links: {out}")
+    if url is None:
+        display.say(
+            f"the links begin with {base} and work on this machine, while study serve listens on port {port}; other "
+            "machines need --url ADDRESS"
+        )
     if len(invited) < everybody:
         display.say(f"{everybody - len(invited)} left out: their places are taken through the open link or other links")
