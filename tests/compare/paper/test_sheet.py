@@ -59,6 +59,8 @@ def test_our_costs_stand_beside_the_published_ones(costs, tmp_path):
     said = SheetSettings.model_validate({"costs": WORDS})
     page = write_sheet(read_tables(costs, None, said), tmp_path).read_text()
     assert "the small SDXL" in page
+    assert "<td>“Ours” in the paper: its LoRA</td>" in page, "beside columns of our own numbers"
+    assert (", MB" in page, "Extra Memory Usage, MiB<br>published" in page) == (False, True)
     assert page.count("not measured") == 4, "Table 2"
     sheet = json.loads((tmp_path / "paper.json").read_text())
     ours = {(one["row"], one["column"]): one["ours"] for one in sheet["rows"] if one["ours"] is not None}

@@ -28,6 +28,7 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "official hand confidence": ("Hand Confi.", 100.0),
     "official face confidence": ("Face Confi.", 100.0),
 }
+PAPER_WORDS = {"Ours": "“Ours” in the paper: its LoRA"}  # beside columns of numbers that are ours
 ROWS = {UNFUSED: "Ours", MOLE: "MoLE"}  # a LoRA that adds memory and time isn't fused
 ALIASES = {"MPD": "MPD-FairGrad"}  # our name of a strategy to the published row
 
@@ -164,7 +165,10 @@ def _tables(sheet: PaperSheet) -> list[dict[str, Any]]:
                 "name": table,
                 "columns": [(name, column.unit, column.better) for name, column in columns.items()],
                 "rows": [
-                    (row, [(f"{numbers[row, name].published:g}", _text(numbers[row, name].ours)) for name in columns])
+                    (
+                        PAPER_WORDS.get(row, row),
+                        [(f"{numbers[row, name].published:g}", _text(numbers[row, name].ours)) for name in columns],
+                    )
                     for row in rows
                 ],
                 "note": sheet.notes.get(table),
