@@ -215,6 +215,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, people: Path, numb
     again = "Ctrl-C again" if number == signal.SIGINT else "another signal"
     assert f"Ending after this step; {again} stops at once\n" in err
     done = len(metrics(tmp_path / "run"))
+    assert f"step {done} is done; saving a checkpoint and writing the report\n" in out
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
 
 

@@ -79,6 +79,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
         while True:
             _evaluate_if_due(run, tracker)
             if run.stopped_by is not None and run.step > saved:  # the signal came while previews were drawn
+                _tell_saving(run)
                 save_checkpoint(run)
             if run.finished or run.stopped_by is not None:
                 break
@@ -91,6 +92,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
                     watcher.on_step(run, metrics)
             _agree_on_stop(run)
             if run.finished or run.stopped_by is not None or run.step % recipe.checkpoint_every == 0:
+                _tell_saving(run)
                 save_checkpoint(run)
                 saved = run.step
     if run.finished and _broadcast_from_main(run, run.step > started_at or not recipe.product.exists()):
@@ -114,6 +116,12 @@ def _tell(run: Run, texts: Sequence[str]) -> None:
     for text in texts if run.main else ():
         for watcher in run.watchers:
             watcher.on_message(text)
+
+
+def _tell_saving(run: Run) -> None:
+    """Say what takes the seconds after a signal."""
+    if run.stopped_by is not None and not run.finished:
+        _tell(run, [f"step {run.step} is done; saving a checkpoint and writing the report"])
 
 
 def _cut_captions(run: Run) -> list[str]:
