@@ -105,22 +105,31 @@ def test_how_a_data_set_is_read_is_a_setting(photos: Path, tmp_path: Path, typed
     assert "read as folder: would write" in said
 
 
-def test_a_validation_set_and_what_its_reviewers_decided(photos: Path, tmp_path: Path, typed: Typed) -> None:
+def test_a_validation_set_and_what_its_reviewers_decided(
+    photos: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--count", 4, "filters.min_side=32", "filters.min_persons=null", "filters.min_clarity_percentile=null")
     code, said, error = typed("data", "validation", photos, tmp_path / "val", *options)
     assert code == 0, error
     assert "4 of 6 usable pictures" in said
     again = typed("data", "validation", photos, tmp_path / "val", *options, "--dry-run")[1]
     assert again.endswith(f"{tmp_path / 'val'}: already finished, nothing to do\n")
+    monkeypatch.chdir(tmp_path)
+    relative = typed("data", "validation", photos, "val", *options)[1]
+    assert "val: already finished, nothing to do\n" in relative
+    assert "look at val/report.html\n" in relative
+    assert f"{tmp_path / 'val'}" not in relative
     assert len((tmp_path / "val/metadata.jsonl").read_text().splitlines()) == 4
     code, _, error = typed("data", "review", tmp_path / "val", "--apply")
     assert (code, "nothing has been reviewed yet" in error) == (1, True), error
-    for decided, done in ((0, ""), (3, "1 undecided: "), (4, "done: ")):
+    for decided, done in ((0, ""), (3, "written: "), (4, "done: ")):
         _decide(tmp_path / "val", decided)
         code, said, error = typed("data", "review", tmp_path / "val", "--apply")
         assert (code, "nothing has been reviewed yet" in error) == ((1, True) if not decided else (0, False)), error
         assert ("undecided: 1; left out until" in said) == (decided == 3)
         assert f"{done}{tmp_path / 'val/reviewed.jsonl'}" in said or not decided
+        left_out = f"without 1 undecided picture; decide with fairhuman data review {tmp_path / 'val'}, then apply it"
+        assert (left_out in said) == (decided == 3)
 
 
 def _decide(folder: Path, count: int) -> None:

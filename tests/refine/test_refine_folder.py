@@ -65,7 +65,7 @@ def test_a_folder_is_refined_copied_and_told_about(images: Path, tmp_path: Path)
     assert page.count("<b>attempt 1</b>") == 2
     assert re.search(r"quality 0\.\d\d, accepted<", page)
     assert "broken.png" in page
-    assert "a.png: face 0" in page
+    assert "a.png: face</h3>" in page
     assert summary(done)[0].startswith("3 faces, 2 poor, 2 of them improved")
 
 
@@ -243,6 +243,7 @@ def test_the_page_shows_doubtful_faces_and_parts_that_were_measured_again(images
     page = write_page(out, list_sources(images, None), started, RefineOutcome(rows, {})).read_text(encoding="utf-8")
     assert "quality 0.39 in the original, 0.45 beside the parts redrawn before it" in page
     assert "quality 0.01, left as it is" in page
+    assert "a.png: first of 2 faces" in page
     assert page.count('src="data:image') == 3 + 1, "before, the attempt, what was kept; and the doubtful face"
 
 

@@ -163,9 +163,12 @@ def review(
     summary = apply_review(folder, settings)
     for line in summary.lines():
         display.say(line)
-    done = f"{summary.undecided:,} undecided" if summary.undecided else "done"
-    kept = plural(summary.kept, "picture")
-    display.say(f"{done}: {folder / 'reviewed.jsonl'}; {folder} is now read as reviewed, with {kept}")
+    kept = f"{folder / 'reviewed.jsonl'}; {folder} is now read as reviewed, with {plural(summary.kept, 'picture')}"
+    if not summary.undecided:
+        display.say(f"done: {kept}")
+        return
+    left = plural(summary.undecided, "undecided picture")
+    display.say(f"written: {kept}, without {left}; decide with fairhuman data review {folder}, then apply it again")
 
 
 @data_app.command("benchmark-detectors")

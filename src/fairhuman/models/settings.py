@@ -46,7 +46,7 @@ class BaseSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """`kind: lora`."""
+    """Read by `kind: lora`: low-rank updates of the base's layers."""
 
     rank: int = Field(default=64, ge=1, description="rank of every update")
     alpha: float | None = Field(default=None, gt=0, description="updates are scaled by alpha / rank; None: by 1")
@@ -79,7 +79,7 @@ class LoraSettings(Settings):
 
 
 class ControlSettings(Settings):
-    """`kind: controlnet` and `kind: t2i_adapter`."""
+    """Read by `kind: controlnet` and `kind: t2i_adapter`: a network that follows a pose or a depth map."""
 
     conditions: tuple[Literal["pose", "depth"], ...] = Field(
         default=("pose",), min_length=1, description="their channels (pose 3, depth 1) are concatenated in this order"
@@ -108,7 +108,7 @@ class Alphas(Settings):
 
 
 class MoleSettings(Settings):
-    """`kind: mole`."""
+    """Read by `kind: mole`: experts for faces and hands, and their gates."""
 
     stage: Literal["face", "hand", "gates"] = Field(
         default="face", description="train one expert alone, without gates; or the gates, with both experts frozen"

@@ -26,6 +26,7 @@ COPIED = {
     ANIMATED: "animated",
     "no parts": "without a face or hand",
 }
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
 
@@ -110,7 +111,17 @@ def _shown(
     else:
         words = f"attempt {taken + 1}, quality {part['after']:.2f}"
         steps.append(_step("kept", words, _cut(after, part["square"]), UNREADABLE))
-    return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": steps}
+    return {"name": row["name"], "part": _name(row, part), "steps": steps}
+
+
+def _name(row: Mapping[str, Any], part: Mapping[str, Any]) -> str:
+    """The part's label, and which one it is where a picture has several: `second of 3 right hands`."""
+    label = part["label"]
+    alike = [one["number"] for one in row["parts"] if one["label"] == label]
+    if len(alike) == 1:
+        return str(label)
+    place = sorted(alike).index(part["number"])
+    return f"{ORDINALS[place] if place < len(ORDINALS) else f'{place + 1}th'} of {len(alike)} {label}s"
 
 
 def _doubtful(row: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def _doubtful(row: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> di
     square = [round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), round(side)]
     words = f"quality {part['before']:.2f}, left as it is"
     step = _step("doubtful", words, _cut(path, square), UNREADABLE)
-    return {"name": row["name"], "part": f"{part['label']} {part['number']}", "steps": [step]}
+    return {"name": row["name"], "part": _name(row, part), "steps": [step]}
 
 
 def _reason(number: int, quality: float, why: str, taken: int | None) -> str:

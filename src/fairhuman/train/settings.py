@@ -29,7 +29,7 @@ class DataSource(Settings):
 
 
 class FullSettings(Settings):
-    """`kind: full`."""
+    """Read by `kind: full`: all weights of the base's network."""
 
     text_encoders: bool = Field(default=False, description="train both text encoders too")
 
@@ -66,7 +66,7 @@ def of_another_package(strategy: str) -> bool:
 
 
 class TorchJDSettings(Settings):
-    """`strategy: torchjd:NAME`."""
+    """Read by `strategy: torchjd:NAME`: a balancer of another paper."""
 
     c: float = Field(
         default=0.4, ge=0.0, description="for torchjd:CAGrad: radius around the mean gradient, as a share of its length"

@@ -87,6 +87,7 @@ def test_a_build_brings_its_funnel(built, tmp_path):
     write_statistics(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "shorter side below 41 pixels" in page
+    assert ">shorter side of at least 41 pixels<" in page
     assert page.count("data:image/svg+xml") == 9
     found.save(tmp_path / "stats.json")
     assert json.loads((tmp_path / "stats.json").read_text()) == json.loads(json.dumps(summary))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from fairhuman.data.look.statistics import Statistics, describe
 from fairhuman.data.look.tally import Numbers, RegionStatistics
+from fairhuman.data.pictures.filters import Relevance
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, SIZE
@@ -46,7 +48,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
             for stage, reasons in report.get("rejected", {}).items()
             for why, number in reasons.items()
         ],
-        filters=[] if report is None else report["filters"],
+        filters=[] if report is None else [(_wanted(rule), rule["unknown"]) for rule in report["filters"]],
         regions=[(name, colour, _region_line(statistics.regions[name])) for name, colour in colours(regions).items()],
         region_plots=[(name, figure_uri(figure)) for name, figure in _region_figures(regions)],
         plots=[(name, figure_uri(figure)) for name, figure in _picture_figures(statistics)],
@@ -236,6 +238,15 @@ def _funnel(funnel: Sequence[Mapping[str, int]]) -> list[tuple[str, str, str]]:
         (str(step["stage"]), f"{step['rows']:,}", f"-{was - step['rows']:,}" if was > step["rows"] else "")
         for step, was in zip(funnel, before, strict=False)
     ]
+
+
+def _wanted(rule: Mapping[str, Any]) -> str:
+    """What a filter of a build asks for, such as `shorter side of at least 512 pixels`."""
+    if rule["name"] == Relevance.name:
+        return "a person, a face or a hand"
+    ends = (("at least", rule["low"]), ("at most", rule["high"]))
+    bounds = " and ".join(f"{word} {bound:.4g}" for word, bound in ends if bound is not None)
+    return f"{rule['name']} of {bounds} {rule['unit']}".rstrip()
 
 
 def _measures(statistics: Statistics) -> list[tuple[str, Numbers]]:

@@ -77,7 +77,7 @@ def build_validation(
         DetectorError: a detector that a filter needs can't be loaded.
         FairHumanError: the disk is full or can't be written.
     """
-    out = out.absolute()
+    given, out = out, out.absolute()
     funnel = Funnel()
     records = read_candidates(source, settings, funnel)
     if settings.prompts.kind == "rules" and not any(one.caption or one.attributes for one in records.values()):
@@ -97,14 +97,14 @@ def build_validation(
                 say(f"writing {len(chosen.records)} of {len(chosen.strata)} usable pictures")
                 write_atomically(out, partial(_write, chosen, settings, funnel, expected, progress))
         else:
-            say(f"{out}: already finished, nothing to do")
+            say(f"{given}: already finished, nothing to do")
         manifest = parse_json((out / MANIFEST).read_text(encoding="utf-8"))
     return ValidationSummary(
         len(manifest["pictures"]),
         manifest["usable"],
         dict(manifest["stages"]),
         manifest["rejected"],
-        out / "report.html",
+        given / "report.html",
     )
 
 
