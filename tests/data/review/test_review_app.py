@@ -11,7 +11,7 @@ from PIL import Image
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
-from fairhuman.data.review import ReviewSettings, create_review_app
+from fairhuman.data.review import ReviewSettings, create_review_app, unread
 from fairhuman.data.review import app as review_app
 from fairhuman.data.review.app import serve_review
 from fairhuman.data.review.events import open_review
@@ -210,6 +210,15 @@ def test_what_sdxl_does_not_read_of_a_prompt_is_told_and_may_be_kept(opened, rev
     assert page.ask("unread", {"prompt": "a person waving"}).json() == {"unread": ""}
     assert page.ask("unread", {"prompt": "a\x00person"}).json() == {"unread": ""}, "the decision refuses it"
     assert page.keep("p0", prompt=long).status_code == 200
+
+
+def test_without_a_tokenizer_words_are_counted(monkeypatch):
+    def missing():
+        raise ImportError
+
+    monkeypatch.setattr(unread, "_budget", missing)
+    assert unread.unread_text("person " * 55) == ""
+    assert unread.unread_text("person " * 56).startswith("This prompt has 56 words, and SDXL reads 77 tokens, about 55")
 
 
 def test_names_are_data(opened, review_folder):
