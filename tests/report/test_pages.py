@@ -45,3 +45,21 @@ def test_pages_fit_onto_a_phone_and_can_be_read(pages: dict[str, Path], open_pag
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             found[f"{name}, page"] = "is wider than the window"
     assert found == {}
+
+
+@pytest.mark.parametrize("name", ["training", "refinement", "grid", "data show"])
+def test_an_enlarged_picture_closes_with_esc_and_with_a_click(
+    name: str, pages: dict[str, Path], open_page: Callable[..., Any]
+) -> None:
+    page = open_page(pages[name].as_uri(), viewport={"width": 390, "height": 800})
+    button, enlarged = page.locator(".zoom").first, page.locator(":popover-open")
+    box = button.bounding_box()
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.mouse.click(200, 400)):
+        button.click()
+        shown = enlarged.bounding_box()
+        assert enlarged.count() == 1
+        assert shown["x"] == 0 == round(shown["width"] - 390)
+        close()
+        assert enlarged.count() == 0
+        assert button.evaluate("(one) => one === document.activeElement")
+        assert button.bounding_box()["height"] == box["height"]

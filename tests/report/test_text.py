@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fairhuman.report.text import decimals, estimate_text, listed, percent, plural
+from fairhuman.report.text import decimals, estimate_text, listed, percent, plural, prompt_count
 from fairhuman.stats.estimate import Estimate
 
 
@@ -44,3 +44,9 @@ def test_the_last_digit_is_a_small_part_of_the_interval(width: float) -> None:
 def test_words_in_a_row() -> None:
     assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
     assert (plural(1, "pair"), plural(8, "pair"), plural(1200, "pair")) == ("1 pair", "8 pairs", "1,200 pairs")
+
+
+def test_equal_prompts_are_counted_once() -> None:
+    assert prompt_count(["a", "b"]) == "2 prompts"
+    assert prompt_count(["a", "b", "a", "a"]) == "4 pictures of 2 prompts"
+    assert prompt_count(["a", None]) == "2 pictures"

@@ -60,7 +60,7 @@ def create(
         display.settings(settings)
         for text in [*candidates.notes, *candidates.left_out]:
             display.say(text)
-        display.say(f"{study}: would draw {settings.items} of {len(candidates.rows)} prompts, nothing is written")
+        display.say(f"{study}: would draw {settings.items} of {candidates.counted()}, nothing is written")
         return
     notes: list[str] = []
     with display:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric
-from fairhuman.report.text import listed, plural
+from fairhuman.report.text import listed, picture_count, plural
 from fairhuman.stats.paired import FLIPS
 
 SIGNIFICANCE = 0.05
@@ -76,7 +76,7 @@ def _verdict(contrasts: Sequence[Contrast], values: Mapping[tuple[Metric, str], 
     together = {subject: _together(list(each.values())) for subject, each in outcomes.items()}
     measured = [one.difference.measured for one in contrasts]
     pictures, prompts = max(one.n for one in measured), max(one.independent for one in measured)
-    sample = plural(pictures, "picture") + (f" of {plural(prompts, 'prompt')}" if prompts < pictures else "")
+    sample = picture_count(pictures, prompts)
     clauses = _clauses(together, outcomes, sample, pictures)
     if WHOLE not in together:
         clauses.append(f"{WHOLE} not measured (that takes a reference, and the metrics efficientnet or fid)")

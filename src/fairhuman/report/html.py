@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -16,12 +17,24 @@ _AFTER_PART = re.compile(r"(?<=[/\\_-])(?=[^/\\_-])")
 _TABLE = re.compile(r"<table>(\s*<thead>(.*?)</thead>)", re.DOTALL)
 _HEAD = re.compile(r"<th\b([^>]*)>(.*?)</th>", re.DOTALL)
 _SMALL = re.compile(r"<small>.*?</small>|<br>", re.DOTALL)
+_ENLARGED = re.compile(r'popovertarget="enlarged"><(img|span) id="enlarged"')
 FITTING = 3  # columns of a table that fit onto a phone
 
 
 def breakable(name: str) -> Markup:
     """A file name or other long name, escaped, that a browser may break only behind `/`, `_` or `-`."""
     return Markup("<wbr>").join(escape(part) for part in _AFTER_PART.split(name))
+
+
+def finished(page: str) -> Markup:
+    """The body of a page with `stackable` tables and an id of its own for each picture that can be enlarged."""
+    numbers = itertools.count(1)
+
+    def numbered(found: re.Match[str]) -> str:
+        name = f"enlarged-{next(numbers)}"
+        return f'popovertarget="{name}"><{found[1]} id="{name}"'
+
+    return stackable(_ENLARGED.sub(numbered, page))
 
 
 def stackable(page: str) -> Markup:
@@ -54,7 +67,7 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"breakable": breakable, "stackable": stackable}
+_TEMPLATES.filters |= {"breakable": breakable, "finished": finished}
 
 
 def render(template: str, **context: object) -> str:

@@ -35,6 +35,22 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def picture_count(pictures: int, prompts: int) -> str:
+    """`8 pictures`, and `8 pictures of 3 prompts` where some are of the same prompt."""
+    return plural(pictures, "picture") + (f" of {plural(prompts, 'prompt')}" if prompts < pictures else "")
+
+
+def prompt_count(prompts: Sequence[str | None]) -> str:
+    """What so many pictures with these prompts show: `8 prompts`, or `8 pictures of 3 prompts` where some are equal.
+
+    Where one is unknown, `None`, only the pictures are counted.
+    """
+    different = len(set(prompts))
+    if None in prompts:
+        return plural(len(prompts), "picture")
+    return plural(different, "prompt") if different == len(prompts) else picture_count(len(prompts), different)
+
+
 def decimals(low: float, high: float) -> int:
     """Decimals that an interval allows: the last one is between 2 % and 20 % of its width."""
     return min(max(math.ceil(-math.log10((high - low) / 5)), 0), MOST_DECIMALS)

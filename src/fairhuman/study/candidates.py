@@ -7,6 +7,7 @@ from pathlib import Path
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
 from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.report.text import prompt_count
 from fairhuman.study.ranks import JOIN
 from fairhuman.utils.files import read_prompts
 
@@ -32,6 +33,10 @@ class Candidates:
     rows: Sequence[Candidate]
     left_out: Sequence[str]
     notes: Sequence[str]
+
+    def counted(self) -> str:
+        """`8 prompts`, or `8 pictures of 3 prompts` where some are equal."""
+        return prompt_count([row.prompt for row in self.rows])
 
 
 def find_candidates(methods: Mapping[str, Path], prompts: Path | None, leave_out: Path | None) -> Candidates:

@@ -294,9 +294,7 @@ def _notes(
     settings: StudySettings,
 ) -> list[str]:
     left_out = len(candidates.left_out) + len(damaged)
-    notes = [
-        f"{settings.items} of {len(candidates.rows)} prompts, drawn with seed {settings.seed}; {left_out} excluded."
-    ]
+    notes = [f"{settings.items} of {candidates.counted()}, drawn with seed {settings.seed}; {left_out} excluded."]
     notes += [
         f"{name}: {count} of {settings.items} pictures were downscaled or centre-cropped to the smallest size of their "
         "item."

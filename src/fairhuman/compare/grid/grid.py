@@ -22,7 +22,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.generate.control_inputs import ControlInputs
 from fairhuman.report.html import picture_uri, render
-from fairhuman.report.text import plural
+from fairhuman.report.text import prompt_count
 from fairhuman.utils.files import write_text
 
 ZOOM = 320  # side of a close-up on the page in pixels
@@ -101,7 +101,7 @@ def _page(
     height = _page_height(grid)
     return render(
         "grid.html",
-        title=f"{plural(len(grid), 'prompt')} by {', '.join(cell.method for cell in grid[0].cells)}",
+        title=f"{prompt_count([row.prompt for row in rows])} by {', '.join(cell.method for cell in grid[0].cells)}",
         columns=[title for title, _ in grid[0].columns],
         widest=max(384, *(2 * cell.size[0] for row in grid for cell in row.cells)),  # small pictures stay small
         notes=[*notes, _size_note(grid, height)],

@@ -24,8 +24,8 @@ from fairhuman.record import HumanRecord
 class CaptionTier:
     """Writes captions with one captioner.
 
-    Only the template, which is cheap, uses the number of detected persons; so new detectors don't require new captions
-    of a model.
+    Only the template, which is cheap, uses the number of detected persons and faces; so new detectors don't require new
+    captions of a model.
     """
 
     reader: RowReader
@@ -89,9 +89,8 @@ class CaptionTier:
                 results[item.row.id] = TierResult.failure(error)
                 continue
             attributes = dict(record.attributes)
-            persons = check.get("persons") or item.earlier.get("detect", {}).get("persons")
-            if persons:
-                attributes.setdefault("persons", persons)
+            if people := _people(check, item.earlier.get("detect", {})):
+                attributes.setdefault("persons", people)
             picture = partial(self._picture, item, record, results)
             caption_items[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
         for identity, answer in zip(caption_items, captioner.caption(list(caption_items.values())), strict=True):
@@ -119,3 +118,12 @@ class CaptionTier:
                 "over": answer.over,
             }
         )
+
+
+def _people(check: Mapping[str, Any], detect: Mapping[str, Any]) -> int:
+    """How many people a picture shows at least: as many as persons and as many as faces were found.
+
+    The source's boxes count before the detector's. 0 where persons are unknown.
+    """
+    persons, faces = (check.get(name) or detect.get(name) for name in ("persons", "faces"))
+    return 0 if persons is None else max(len(persons), len(faces or ()))
