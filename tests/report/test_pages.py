@@ -63,3 +63,11 @@ def test_an_enlarged_picture_closes_with_esc_and_with_a_click(
         assert enlarged.count() == 0
         assert button.evaluate("(one) => one === document.activeElement")
         assert button.bounding_box()["height"] == box["height"]
+
+
+@pytest.mark.parametrize("name", ["training", "evaluation", "refinement", "study", "data show"])
+def test_a_menu_shows_what_it_leads_to(name: str, pages: dict[str, Path], open_page: Callable[..., Any]) -> None:
+    page = open_page(pages[name].as_uri())
+    for link in page.locator("nav a").all():
+        link.click()
+        assert page.locator(link.get_attribute("href")).is_visible()

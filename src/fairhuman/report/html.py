@@ -17,7 +17,7 @@ _AFTER_PART = re.compile(r"(?<=[/\\_-])(?=[^/\\_-])")
 _TABLE = re.compile(r"<table>(\s*<thead>(.*?)</thead>)", re.DOTALL)
 _HEAD = re.compile(r"<th\b([^>]*)>(.*?)</th>", re.DOTALL)
 _SMALL = re.compile(r"<small>.*?</small>|<br>", re.DOTALL)
-_ENLARGED = re.compile(r'popovertarget="enlarged"><(img|span) id="enlarged"')
+_ENLARGED = re.compile('(popovertarget|popover id)="enlarged"')
 FITTING = 3  # columns of a table that fit onto a phone
 
 
@@ -28,13 +28,8 @@ def breakable(name: str) -> Markup:
 
 def finished(page: str) -> Markup:
     """The body of a page with `stackable` tables and an id of its own for each picture that can be enlarged."""
-    numbers = itertools.count(1)
-
-    def numbered(found: re.Match[str]) -> str:
-        name = f"enlarged-{next(numbers)}"
-        return f'popovertarget="{name}"><{found[1]} id="{name}"'
-
-    return stackable(_ENLARGED.sub(numbered, page))
+    places = itertools.count(2)  # a button names its picture first, then the picture itself
+    return stackable(_ENLARGED.sub(lambda found: f'{found[1]}="enlarged-{next(places) // 2}"', page))
 
 
 def stackable(page: str) -> Markup:
