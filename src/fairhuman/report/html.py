@@ -28,7 +28,7 @@ def breakable(name: str) -> Markup:
 
 def finished(page: str) -> Markup:
     """The body of a page with `stackable` tables and an id of its own for each picture that can be enlarged."""
-    places = itertools.count(2)  # a button names its picture first, then the picture itself
+    places = itertools.count(2)  # a picture and its button share one
     return stackable(_ENLARGED.sub(lambda found: f'{found[1]}="enlarged-{next(places) // 2}"', page))
 
 
