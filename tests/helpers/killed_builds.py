@@ -1,5 +1,7 @@
 """Builds in processes of their own, to be killed."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -27,5 +29,10 @@ def started(source, out, *options, workers=2):
 
 
 def finished(process):
-    output, _ = process.communicate(timeout=1800)
+    try:
+        output, _ = process.communicate(timeout=1800)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     return process.returncode, output
