@@ -30,8 +30,8 @@ PUBLIC = {
     "fairhuman.fairness": (
         "AlphaFair DynamicWeightAverage EmaEstimator Estimator ExactEstimator FairBackward FairStep FallbackEstimator "
         "GradientBalancing Length LinearScalarization LossWeighting MinimumPotentialDelay NashMTL Output "
-        "OutputEstimator PairwiseEstimator RandomLossWeighting STRATEGIES ScaleInvariant SolverInfo SplitEstimator "
-        "Strategy TailEstimator UncertaintyWeighting solve solve_info strategy_named"
+        "OutputEstimator PairwiseEstimator RandomLossWeighting RateFloor STRATEGIES ScaleInvariant SolverInfo "
+        "SplitEstimator Strategy TailEstimator UncertaintyWeighting solve solve_info strategy_named"
     ),
     "fairhuman.fairness.strategy": "GradientBalancing LossWeighting Strategy",
     "fairhuman.generate.sample": "sample save_png",

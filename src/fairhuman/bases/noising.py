@@ -22,13 +22,23 @@ LEAST = 1e-6  # of σ and 1 - σ in the log SNR
 
 
 class Noising(ABC):
-    """The noise process of a base. A training step calls all methods but `at`, which is the validation's."""
+    """The noise process of a base. A training step calls all methods but `at`, which is the validation's.
+
+    Levels come from `draw`, or by rank from `quantile` where `noise.density` is set.
+    """
 
     @abstractmethod
     def draw(self, generator: torch.Generator, tokens: int) -> Tensor:
         """Return a random level of one sample, a scalar on the CPU; called after the sample's noise is drawn.
 
         `tokens` is the number of picture tokens, on which a shift may depend.
+        """
+
+    @abstractmethod
+    def quantile(self, rank: float, tokens: int) -> Tensor:
+        """Return the level that a share `rank` in [0, 1) of all draws is below, a scalar on the CPU.
+
+        Of a uniform rank it has the distribution of `draw`.
         """
 
     @abstractmethod
@@ -70,6 +80,10 @@ class Ddpm(Noising):
     def draw(self, generator: torch.Generator, tokens: int) -> Tensor:  # noqa: ARG002 - uniform at every size
         """Return a uniformly random timestep."""
         return torch.randint(self.steps, (), generator=generator)
+
+    def quantile(self, rank: float, tokens: int) -> Tensor:  # noqa: ARG002 - uniform at every size
+        """Return the timestep ⌊rank · T⌋."""
+        return torch.tensor(min(int(rank * self.steps), self.steps - 1))
 
     def at(self, share: float) -> Tensor:
         """Return the timestep ⌊share · T⌋."""
@@ -139,7 +153,14 @@ class Flow(Noising):
 
     def draw(self, generator: torch.Generator, tokens: int) -> Tensor:
         """Return a random σ in (0, 1), float32."""
-        u = torch.sigmoid(self.mean + self.std * torch.randn((), generator=generator))
+        return self._level(torch.randn((), generator=generator), tokens)
+
+    def quantile(self, rank: float, tokens: int) -> Tensor:
+        """Return the σ of the normal quantile of `rank`, float32."""
+        return self._level(torch.special.ndtri(torch.tensor(rank, dtype=torch.float64)).float(), tokens)
+
+    def _level(self, normal: Tensor, tokens: int) -> Tensor:
+        u = torch.sigmoid(self.mean + self.std * normal)
         s = self.shift_at(tokens)
         return s * u / (1 + (s - 1) * u)
 

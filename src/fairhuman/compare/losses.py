@@ -125,6 +125,8 @@ def _depends_on(recipe: CompareRecipe, run: TrainRecipe) -> dict[str, Any]:
     sources = [{**source.model_dump(mode="json"), "path": data(source.path)} for source in run.sources]
     decisive = {name: value for name, value in settings.items() if name == "steps" or not free_on_resume(name)}
     found = {**decisive, "data": sources, "validation.data": data(run.validation.data)}
+    if run.steer.data is not None:
+        found["steer.data"] = data(run.steer.data)
     # a file can be replaced by another of the same name
     return {**found, "model weights": base_fingerprint(run.model, run.base)} if is_file(run.model) else found
 

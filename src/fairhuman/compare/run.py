@@ -45,6 +45,7 @@ def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
 def missing_data(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> list[Path]:
     """Missing data sets of a comparison, except the people that it renders."""
     paths = [*(source.path for run in runs for source in run.sources), *map(recipe.data, recipe.other_data)]
+    paths += [run.steer.data for run in runs if run.steer.data is not None]
     rendered = {recipe.data(name) for name in recipe.people}
     return [path for path in dict.fromkeys(paths) if path not in rendered and not path.exists()]
 
@@ -66,7 +67,19 @@ def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterat
     if tuning is not None:
         rates = tuning.learning_rates[:1]
         runs = [*runs, *(recipe.run(cell, tuning.seed, rate, "tuning") for cell in recipe.cells for rate in rates)]
-    read = {"data", "validation", "regions", "view", "source", "control", "kind", "resolution", "model", "base"}
+    read = {
+        "data",
+        "validation",
+        "regions",
+        "view",
+        "source",
+        "control",
+        "kind",
+        "resolution",
+        "model",
+        "base",
+        "steer",
+    }
     alike = {run.model_dump_json(include=read): run for run in runs}
     told: set[str] = set()
     for run in alike.values():

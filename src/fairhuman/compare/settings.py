@@ -252,16 +252,21 @@ class CompareRecipe(Settings):
         trained += [world.train.get("data") for world in worlds.values()]
         tests = {"test": self.test}
         tests |= {f"front.worlds.{name}.test": world.test for name, world in worlds.items() if world.test is not None}
+        steered = [config.merge(self.train, own).get("steer") for own in self.cells.values()]
+        steering = [str(one["data"]) for one in steered if isinstance(one, dict) and one.get("data")]
         roles: list[dict[str, str]] = [
             {f"training data {place!r}": place for data in trained for place in _paths(data)},
             {f"tuning.data {tuning.data!r}": tuning.data},
             {f"{name} {place!r}": place for name, place in tests.items()},
+            {f"steer.data {place!r}": place for place in steering},
         ]
         for one, another in combinations(roles, 2):
             for (name, a), (second, b) in product(one.items(), another.items()):
                 first, last = (self.data(place).resolve() for place in (a, b))
                 if first.is_relative_to(last) or last.is_relative_to(first):
-                    raise ValueError(f"front trains, tunes and tests on different data: {name} and {second} overlap")
+                    raise ValueError(
+                        f"front trains, steers, tunes and tests on different data: {name} and {second} overlap"
+                    )
         seeds: dict[int, str] = {}
         for name, people in self.people.items():
             other = seeds.setdefault(people.seed, name)
@@ -329,10 +334,27 @@ class CompareRecipe(Settings):
             "out": str(self.out / "runs" / split / f"{slug(cell)}{changed}-seed-{seed}"),
             "seed": seed,
             "data": self._places(values.get("data")),
+            **self._steering(cell, values.get("steer")),
             **({"learning_rate": rate} if rate is not None else {}),
             "validation": {"data": str(self.data(data)), "every": values.get("steps", 0)},
         }
         return recipe_of(config.merge(values, own), [*self._levels(cell), Level("", own, 4)], f"cell {cell!r}")
+
+    def _steering(self, cell: str, steer: Any) -> dict[str, Any]:
+        """What a cell is steered by, with people by name in place of their path.
+
+        Raises:
+            RecipeError: it would be steered by the pictures that it is measured on.
+        """
+        if not isinstance(steer, dict) or steer.get("at_most") is None:
+            return {}
+        data = steer.get("data")
+        if data is None or data in (self.test, self.tuning.data if self.tuning is not None else None):
+            raise RecipeError(
+                f"cell {cell!r}: steer.data must be a data set of its own, as losses are compared on `test` and "
+                f"tuning.data; found {as_typed(data)}"
+            )
+        return {"steer": {"data": str(self.data(str(data)))}}
 
     def _places(self, data: Any) -> Any:
         """The data of a run, one set or several, with people by name in place of their paths."""

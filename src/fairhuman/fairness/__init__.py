@@ -20,6 +20,7 @@ from fairhuman.fairness.linear_scalarization import LinearScalarization
 from fairhuman.fairness.minimum_potential_delay import MinimumPotentialDelay
 from fairhuman.fairness.nash_mtl import NashMTL
 from fairhuman.fairness.random_loss_weighting import RandomLossWeighting
+from fairhuman.fairness.rate_floor import RateFloor
 from fairhuman.fairness.scale_invariant import ScaleInvariant
 from fairhuman.fairness.solver import SolverInfo, solve, solve_info
 from fairhuman.fairness.strategies import STRATEGIES, strategy_named
@@ -46,6 +47,7 @@ __all__ = [
     "OutputEstimator",
     "PairwiseEstimator",
     "RandomLossWeighting",
+    "RateFloor",
     "ScaleInvariant",
     "SolverInfo",
     "SplitEstimator",

@@ -26,6 +26,7 @@ from fairhuman.fairness.estimators.estimator import (
 )
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.fair_step import FairStep
+from fairhuman.fairness.rate_floor import RateFloor
 from fairhuman.fairness.strategy import GradientBalancing, LossWeighting, Strategy
 
 Length = Literal["radius", "clip", "scalarized"]
@@ -201,6 +202,7 @@ class FairBackward:
             stationary=stationary,
             exact=estimate.exact,
             cosine=estimate.cosine,
+            turned=self.strategy.turned if isinstance(self.strategy, RateFloor) else None,
         )
 
     def _skipped_step(self, estimate: GramEstimate) -> FairStep:

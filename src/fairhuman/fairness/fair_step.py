@@ -21,6 +21,8 @@ class FairStep:
     skipped: a gradient wasn't finite under a `GradScaler`; `.grad` is left non-finite, so that the scaler skips too.
     stationary: Σ w_i g_i was within rounding or the effect of a ridge, so d = 0: the objectives conflict and no
         direction improves all of them.
+    turned: degrees by which a `RateFloor` turned the strategy's direction; None without one, or without a gradient of
+        the objective that it guards.
     """
 
     weights: Tensor
@@ -33,6 +35,7 @@ class FairStep:
     stationary: bool = False
     exact: bool = True
     cosine: float | None = None
+    turned: float | None = None
 
     @property
     def norms(self) -> Tensor | None:

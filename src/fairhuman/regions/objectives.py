@@ -57,6 +57,7 @@ def denominators(areas_k: Tensor, channels: int, normalize: Normalize, bands: in
     Of `bands` objectives that the global one is split into, it is that of the global one, so their losses add up to it.
     """
     whole = areas_k[:bands].sum()
+    whole = torch.where(whole > 0.0, whole, 1.0)  # a step of close-ups alone: one cell
     own_k = torch.cat([whole.expand(bands), areas_k[bands:]])
     return channels * (own_k if normalize == "area" else whole.expand_as(areas_k))
 

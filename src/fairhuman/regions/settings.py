@@ -1,6 +1,6 @@
 """Settings of regions: which have their own objective, and how boxes are drawn as masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -105,10 +105,19 @@ def by_objective(setting: str, values: Mapping[str, float], objectives: Sequence
     Raises:
         ValueError: it names an unknown objective.
     """
-    unknown = sorted(set(values) - set(objectives))
+    check_objectives(setting, values, objectives)
+    return tuple(values.get(name, 1.0) for name in objectives)
+
+
+def check_objectives(setting: str, named: Iterable[str], objectives: Sequence[str]) -> None:
+    """Check that a setting names known objectives alone.
+
+    Raises:
+        ValueError: it names an unknown one.
+    """
+    unknown = sorted(set(named) - set(objectives))
     if unknown:
         raise ValueError(f"{setting} names {unknown[0]!r}, the objectives are {', '.join(objectives)}")
-    return tuple(values.get(name, 1.0) for name in objectives)
 
 
 def _rule(rule: object) -> object:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as T
 
 from fairhuman.record import Box
 
+LEAST_ZOOM = 1.25  # of a close-up, relative to the whole view
 _ROUNDING = 1e-6  # pixels by which products of floats may miss a whole number
 
 
@@ -87,6 +88,32 @@ class JointTransform:
             flip=draws[5] < self.flip_probability,
         )
 
+    def close_up(
+        self, whole: ViewDraw, size: tuple[int, int], box: Box, share: float, place: tuple[float, float]
+    ) -> ViewDraw | None:
+        """Return the view that shows a box large, at a random place, mirrored as the whole view is.
+
+        The box takes `share` of the view's height or width, whichever it fills first. A picture isn't enlarged beyond
+        its own pixels; None if the close-up would then show the box less than `LEAST_ZOOM` times larger than `whole`.
+
+        Args:
+            whole: the sample's ordinary view.
+            size: (height, width) of the upright picture.
+            box: in pixels of the upright picture.
+            share: in (0, 1].
+            place: two uniform numbers in [0, 1), of the crop's top and left.
+        """
+        (height, width), (target_h, target_w) = size, self.resolution
+        wanted = share * min(target_h / max(box.y1 - box.y0, 1.0), target_w / max(box.x1 - box.x0, 1.0))
+        scale = min(wanted, 1.0)
+        if scale * height < LEAST_ZOOM * whole.resized_hw[0] or scale * width < LEAST_ZOOM * whole.resized_hw[1]:
+            return None
+        resized_hw = (round(height * scale), round(width * scale))
+        rows, columns = resized_hw[0] / height, resized_hw[1] / width
+        top = _random_start(resized_hw[0], target_h, (box.y0 * rows, box.y1 * rows), place[0])
+        left = _random_start(resized_hw[1], target_w, (box.x0 * columns, box.x1 * columns), place[1])
+        return ViewDraw(resized_hw, top, left, whole.flip)
+
     def apply(self, draw: ViewDraw, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Apply one draw to everything that belongs to one picture.
 
@@ -131,17 +158,26 @@ class JointTransform:
 
         It keeps each of `spans` in view that is compatible with those before it.
         """
-        last = length - target
-        low, high = 0, last
-        for begin, end in spans:
-            # Starts in [end - target, begin] show a span that fits; a larger span fills the crop.
-            bounds = (math.ceil(end - _ROUNDING) - target, math.floor(begin + _ROUNDING))
-            first, final = (min(max(bound, 0), last) for bound in sorted(bounds))
+        low, high = 0, length - target
+        for span in spans:
+            first, final = _starts(length, target, span)
             if max(low, first) <= min(high, final):
                 low, high = max(low, first), min(high, final)
         if self.crop == "center":
-            return min(max(last // 2, low), high)
+            return min(max((length - target) // 2, low), high)
         return low + int(uniform * (high - low + 1))
+
+
+def _starts(length: int, target: int, span: tuple[float, float]) -> tuple[int, int]:
+    """First and last start of a crop that shows a span whole, or that a larger span fills."""
+    bounds = (math.ceil(span[1] - _ROUNDING) - target, math.floor(span[0] + _ROUNDING))
+    first, last = (min(max(bound, 0), length - target) for bound in sorted(bounds))
+    return first, last
+
+
+def _random_start(length: int, target: int, span: tuple[float, float], uniform: float) -> int:
+    first, last = _starts(length, target, span)
+    return first + int(uniform * (last - first + 1))
 
 
 def as_bounding_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:

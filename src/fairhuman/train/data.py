@@ -20,6 +20,7 @@ from fairhuman.data.pictures.decode import BYTES_PER_PIXEL, TRANSPARENT, Picture
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.buckets import cropped_share
+from fairhuman.data.samples.close_ups import CloseUps
 from fairhuman.data.samples.coverage import ViewCoverage, view_coverage
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
@@ -38,7 +39,14 @@ from fairhuman.report.text import listed, plural
 from fairhuman.train.conditions import check_conditions
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
-from fairhuman.train.views import NAMED, held_out_resolutions, note_enlarged, training_order, training_transform
+from fairhuman.train.views import (
+    NAMED,
+    check_close_ups,
+    held_out_resolutions,
+    note_enlarged,
+    training_order,
+    training_transform,
+)
 from fairhuman.utils.memory import available_bytes
 
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
@@ -49,7 +57,7 @@ class RunData:
     """Training and held-out samples.
 
     `held_out` is None if validation is off, or if the share of the pictures to hold out is less than one; `unmeasured`
-    says so then.
+    says so then. `steering` is what a steered run measures, `held_out` itself unless `steer.data` is given.
     """
 
     train: PeopleDataset
@@ -59,12 +67,22 @@ class RunData:
     ignored: IgnoredCount = field(default_factory=IgnoredCount)
     ignored_area: IgnoredArea = field(default_factory=IgnoredArea)
     unmeasured: str | None = None
+    steering: PeopleDataset | None = None
+
+    @property
+    def datasets(self) -> list[PeopleDataset]:
+        """The training samples, and all that losses are measured on."""
+        found = [self.train, *(one for one in (self.held_out, self.steering) if one is not None)]
+        return found[:-1] if self.steering is self.held_out is not None else found
 
     def reading(self, latents: Encodings | None) -> "RunData":
         """Return the same samples, reading latents from a cache; see `PeopleDataset.reading`."""
         place = json.dumps([str(source.path.absolute()) for source in self.sources])
         held_out = self.held_out.reading(latents, place) if self.held_out is not None else None
-        return replace(self, train=self.train.reading(latents, place), held_out=held_out)
+        steering = held_out
+        if self.steering is not self.held_out:
+            steering = self.steering.reading(latents, place) if self.steering is not None else None
+        return replace(self, train=self.train.reading(latents, place), held_out=held_out, steering=steering)
 
     def lines(self) -> list[str]:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
@@ -110,8 +128,10 @@ class RunData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the training and held-out record keys in order, and of the sources' settings."""
+        """Hash of the keys of the records trained and measured on, in order, and of the sources' settings."""
         parts = [self.train.records, self.held_out.records if self.held_out is not None else ()]
+        if self.steering is not None and self.steering is not self.held_out:
+            parts.append(self.steering.records)
         keys: list[Any] = [[record.key for record in records] for records in parts]
         said: list[Any] = [[source.repeats or 1, source.weight, source.regions] for source in self.sources]
         repeats = [record.repeats for record in self.train.records]
@@ -125,10 +145,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     records, source_of = _read_sources(recipe, report)
     train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
-        others = _read(recipe.validation.data, recipe.regions.names, recipe, report)
-        # The prefix distinguishes equal keys of the two data sets.
-        held_out = [replace(record, key=f"validation/{record.key}") for record in others]
-        held_out = _draw(held_out, recipe.validation.count, recipe.seed)
+        held_out = _others(recipe, recipe.validation.data, "validation", recipe.validation.count, report)
     rules = recipe.regions.ignore
     ignored = IgnoredCount(rules, train)
     train, held_out = ([move_ignored(record, rules) for record in part] for part in (train, held_out))
@@ -150,17 +167,55 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
         variants=recipe.cache.variants if recipe.cache.variants > 1 else 0,
         ignored=recipe.regions.ignored,
         min_in_view=recipe.view.min_in_view,
+        close_ups=CloseUps(recipe.view.close_up, recipe.view.close_up_size) if recipe.view.close_up else None,
     )
+    check_close_ups(recipe, dataset)
     note_enlarged(dataset, report)
-    if not held_out or not recipe.validation.every:
-        return RunData(dataset, None, report, recipe.sources, ignored, area, none_held_out(recipe, len(train)))
-    measured = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
-    limits = recipe.source.limits
-    shown = held_out_resolutions(recipe, dataset, held_out)
-    fixed = fixed_dataset(
-        _cached(held_out, recipe, report), recipe.size, measured, recipe.seed, limits, conditions, shown
-    )
-    return RunData(dataset, fixed, report, recipe.sources, ignored, area)
+    fixed, unmeasured = None, none_held_out(recipe, len(train))
+    if held_out and recipe.validation.every:
+        fixed, unmeasured = _measured(recipe, dataset, held_out, report), None
+    steering = _steering(recipe, dataset, fixed, report)
+    return RunData(dataset, fixed, report, recipe.sources, ignored, area, unmeasured, steering)
+
+
+def _steering(
+    recipe: TrainRecipe, train: PeopleDataset, held_out: PeopleDataset | None, report: LoadReport
+) -> PeopleDataset | None:
+    """Return what a steered run measures; None if it isn't steered.
+
+    Raises:
+        DataError: nothing is held out.
+    """
+    steer = recipe.steer
+    if steer.at_most is None:
+        return None
+    if steer.data is not None:
+        records = _others(recipe, steer.data, "steering", steer.count, report)
+        records = [move_ignored(record, recipe.regions.ignore) for record in records]
+        check_conditions(recipe, (), records)
+        return _measured(recipe, train, records, report)
+    if held_out is None:
+        raise DataError(
+            f"{recipe.data_name}: steer.at_most needs held-out pictures, and none is held out of {len(train)}; "
+            "a larger validation.share holds some out, or set steer.data to another data set"
+        )
+    return held_out
+
+
+def _others(recipe: TrainRecipe, data: Path, prefix: str, most: int, report: LoadReport) -> list[HumanRecord]:
+    """Return up to `most` records of another data set; the prefix distinguishes equal keys of two sets."""
+    found = _read(data, recipe.regions.names, recipe, report)
+    return _draw([replace(record, key=f"{prefix}/{record.key}") for record in found], most, recipe.seed)
+
+
+def _measured(
+    recipe: TrainRecipe, train: PeopleDataset, records: Sequence[HumanRecord], report: LoadReport
+) -> PeopleDataset:
+    """Return records as samples that losses are measured on, in the resolutions of training."""
+    regions = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
+    shown = held_out_resolutions(recipe, train, records)
+    records, limits = _cached(records, recipe, report), recipe.source.limits
+    return fixed_dataset(records, recipe.size, regions, recipe.seed, limits, train.conditions, shown)
 
 
 def fixed_dataset(

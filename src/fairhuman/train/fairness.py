@@ -16,12 +16,14 @@ from fairhuman.fairness import (
     ExactEstimator,
     FairBackward,
     FallbackEstimator,
+    GradientBalancing,
     LinearScalarization,
     MinimumPotentialDelay,
     NashMTL,
     OutputEstimator,
     PairwiseEstimator,
     RandomLossWeighting,
+    RateFloor,
     SplitEstimator,
     Strategy,
     TailEstimator,
@@ -37,12 +39,20 @@ from fairhuman.utils.randomness import Stream, mixed_seed
 
 
 def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
-    """Return the recipe's strategy, with its settings.
+    """Return the recipe's strategy, with its settings; with a floor for the whole picture's rate if one is asked for.
 
     Raises:
         PluginError: it is another package's, and can't be loaded.
         RecipeError: `fairness.options` don't fit it.
     """
+    strategy, floor = _strategy(recipe, device), recipe.fairness.floor
+    floored = floor is not None or recipe.steer.at_most is not None
+    if not floored or not isinstance(strategy, GradientBalancing):
+        return strategy
+    return RateFloor(strategy, floor or 0.0, recipe.objectives.bands or 1)
+
+
+def _strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
     fairness = recipe.fairness
     try:
         kind = strategy_named(recipe.strategy)

@@ -20,14 +20,15 @@ from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.sampler import BucketOrder, Order
 from fairhuman.errors import DataError
 from fairhuman.fairness import FairStep
-from fairhuman.fairness.distributed import world_size
+from fairhuman.fairness.distributed import sum_over_processes, world_size
+from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.report.text import percent
 from fairhuman.train import sharding
 from fairhuman.train.cache.plan import captions
 from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explain_failures, locked
-from fairhuman.train.metrics import Metrics, step_metrics
+from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
 from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher, averaged_weights, save_checkpoint, save_product, set_up
@@ -77,6 +78,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     ending = "Ending after this step" if run.main else ""
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number), ending):
         while True:
+            _steer_if_due(run)
             _evaluate_if_due(run, tracker)
             if run.stopped_by is not None and run.step > saved:  # the signal came while previews were drawn
                 _tell_saving(run)
@@ -109,7 +111,8 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
     run.step += 1
     times = (time.perf_counter() - started, loaded - started)
     processes = run.process.num_processes
-    return micro, step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
+    metrics = step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
+    return micro, metrics | floor_metrics(run.fair.strategy, step, run.steering)
 
 
 def _tell(run: Run, texts: Sequence[str]) -> None:
@@ -197,6 +200,31 @@ def _shown_positions(order: Order, step: int, samples: int, most: int = 16) -> l
     return list(found.values())[:most]
 
 
+def _steer_if_due(run: Run) -> None:
+    """Measure the whole picture's held-out loss if due, and set the floor of the next steps.
+
+    Runs after the step's checkpoint, and again if the run was killed or stopped meanwhile: with the same result.
+    """
+    if run.steering is None or not (run.finished or _due(run.step, run.recipe.steer.every)):
+        return
+    loss = 0.0
+    with sharding.gathered(run.sharded):
+        if run.main:
+            loss = _steering_loss(run)
+    run.steering.update(_from_main(run, loss))
+    _tell(run, [run.steering.line()] if run.finished else [])
+
+
+def _steering_loss(run: Run) -> float:
+    assert run.data.steering is not None
+    timesteps, batch_size = run.recipe.validation.timesteps, max(8, run.recipe.batch_size)
+    with averaged_weights(run):
+        held_out = held_out_losses(run.objectives, run.data.steering, timesteps, batch_size, run.process.device)
+    loss = held_out.losses()[GLOBAL]
+    assert loss is not None, "every picture has the whole picture"
+    return loss
+
+
 def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
     """Validate and draw previews if due, with the averaged weights if there are any.
 
@@ -259,11 +287,13 @@ def _due(step: int, every: int) -> bool:
 
 def _broadcast_from_main(run: Run, flag: bool) -> bool:
     """Return the main process's `flag` in all processes; others may not see its folder, or only later."""
-    if world_size() == 1:
-        return flag
-    shared = torch.tensor(int(flag), device=run.process.device)
-    dist.broadcast(shared, src=0)
-    return bool(shared)
+    return bool(_from_main(run, float(flag)))
+
+
+def _from_main(run: Run, value: float) -> float:
+    """Return the main process's `value` in all processes."""
+    mine = torch.tensor([value if run.main else 0.0], dtype=torch.float64)
+    return float(sum_over_processes(mine, run.process.device, None))
 
 
 def _agree_on_stop(run: Run) -> None:

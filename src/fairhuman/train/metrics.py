@@ -7,11 +7,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fairhuman.data.samples.batch import Batch
-from fairhuman.fairness import FairStep
+from fairhuman.fairness import FairStep, RateFloor, Strategy
 from fairhuman.fairness.distributed import world_size
 from fairhuman.regions.objectives import coverage
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.steering import Steering
 
 Metrics = dict[str, float | int | bool | None]
 
@@ -35,6 +36,7 @@ def step_metrics(
     share/NAME: ‖w_i g_i‖ / Σ_j ‖w_j g_j‖; rate/NAME: cosine of g_i and the direction. Both are estimated in steps that
     aren't exact, and None in steps without a Gram matrix.
     area/NAME: mean of the mask over pictures, without what is ignored.
+    close_ups: share of samples that are close-ups; left out if the recipe has none.
     ignored: share of the pictures that counts for no objective; left out if nothing in the data is ignored.
     coverage/NAME, known/NAME: shares of samples with the region in view, and with it annotated.
     whole/NAME: share of the region's boxes in the pictures of the step that are whole in view; None without boxes.
@@ -49,7 +51,7 @@ def step_metrics(
     metrics: Metrics = {"images": number * samples, "images_per_s": samples / times[0], "waiting": times[1] / times[0]}
     total = float(step.weights.abs().sum())
     share = sum(step.present) / total if total > 0 else 0.0
-    seen, whole = _seen(recipe.regions.names, batches)
+    seen, whole = _seen(recipe, batches)
     counted = areas_k[:bands].sum().clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
     areas = (areas_k / counted).tolist()
     if bands > 1:
@@ -58,7 +60,7 @@ def step_metrics(
         metrics[f"loss/{name}"] = _finite(step.losses[k])
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
         if k >= bands:
-            metrics[f"area/{name}"] = areas[k]
+            metrics[f"area/{name}"] = areas[k] if bool(areas_k[:bands].any()) else None
         for what, values in (("share", step.shares), ("rate", step.rates)):
             metrics[f"{what}/{name}"] = None if values is None else _finite(float(values[k]))
     cosines = step.cosines if step.exact else None
@@ -76,8 +78,22 @@ def step_metrics(
     return metrics
 
 
-def _seen(names: Sequence[str], batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float | None]]:
+def floor_metrics(strategy: Strategy, step: FairStep, steering: Steering | None) -> Metrics:
+    """Return what the floor for the whole picture's rate did in a step; nothing without a floor.
+
+    floor: the least rate that was asked for.
+    floor_turn: degrees by which the strategy's direction was turned; 0 if the floor held by itself.
+    steer_change: change of the whole picture's held-out loss in percent, at the latest measurement of a steered run.
+    """
+    if not isinstance(strategy, RateFloor):
+        return {}
+    found: Metrics = {"floor": strategy.floor, "floor_turn": step.turned}
+    return found if steering is None else {**found, "steer_change": _finite(100.0 * steering.change)}
+
+
+def _seen(recipe: TrainRecipe, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, float | None]]:
     """Return the shares of samples, means over processes, and `whole/NAME`; they take one collective."""
+    names = recipe.regions.names
     present = torch.cat([batch.present_br for batch in batches])
     known = torch.cat([batch.known_br for batch in batches])
     values = coverage(present, known, names)
@@ -85,6 +101,9 @@ def _seen(names: Sequence[str], batches: Sequence[Batch]) -> tuple[dict[str, flo
         for what in ("known", "shown"):
             flags_b = torch.cat([getattr(batch, f"{what}_conditions")[name] for batch in batches])
             values[f"condition_{what}/{name}"] = float(flags_b.float().mean())
+    if recipe.view.close_up:
+        close = [batch.area_scale_b < 1.0 for batch in batches if batch.area_scale_b is not None]
+        values["close_ups"] = float(sum(flags_b.sum() for flags_b in close)) / len(present)
     ignored = [batch.ignored_bhw for batch in batches if batch.ignored_bhw is not None]
     if ignored:
         values["ignored"] = float(torch.stack([ignored_bhw.mean() for ignored_bhw in ignored]).mean())

@@ -225,7 +225,11 @@ def _named_data(recipe: TrainRecipe) -> list[tuple[str, Path]]:
     """The data sets of a run, each with the setting that names it."""
     named = [("data", source.path) for source in recipe.sources]
     held_out = recipe.validation.data
-    return [*named, ("validation.data", held_out)] if held_out is not None and recipe.validation.every else named
+    if held_out is not None and recipe.validation.every:
+        named.append(("validation.data", held_out))
+    if recipe.steer.data is not None and recipe.steer.at_most is not None:
+        named.append(("steer.data", recipe.steer.data))
+    return named
 
 
 def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:

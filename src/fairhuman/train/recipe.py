@@ -10,7 +10,7 @@ from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
 from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
 from fairhuman.models.settings import BaseSettings, ControlSettings, LoraSettings, MoleSettings
-from fairhuman.regions.settings import RegionSettings, by_objective
+from fairhuman.regions.settings import RegionSettings, by_objective, check_objectives
 from fairhuman.train.effects import EFFECTS, Condition
 from fairhuman.train.settings import (
     GRADIENT_BALANCING,
@@ -27,6 +27,7 @@ from fairhuman.train.settings import (
     ProcessSettings,
     ScheduleSettings,
     SourceOptions,
+    SteerSettings,
     TrackSettings,
     ValidationSettings,
     ViewSettings,
@@ -98,6 +99,7 @@ class TrainRecipe(Settings):
     objectives: ObjectiveSettings = ObjectiveSettings()
     noise: NoiseSettings = NoiseSettings()
     fairness: FairnessSettings = FairnessSettings()
+    steer: SteerSettings = SteerSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     ema: EmaSettings = EmaSettings()
@@ -204,6 +206,15 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _steered_by_held_out_pictures(self) -> "TrainRecipe":
+        if self.steer.at_most is not None and self.steer.data is None and not self.validation.every:
+            raise ValueError(
+                "steer.at_most needs held-out pictures: set validation.every above 0, or steer.data, found "
+                f"validation.every={self.validation.every} and no steer.data"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _weighed_once_a_step(self) -> "TrainRecipe":
         if self.strategy in ("torchjd:PCGrad", "torchjd:GradVac") and self.fairness.mode != "exact":
             raise ValueError(
@@ -244,6 +255,8 @@ class TrainRecipe(Settings):
                 f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or set cache.variants to at least 2, "
                 "which fixes that many crops of each picture for the whole run"
             )
+        if cache.latents and view.close_up:
+            raise ValueError(f"cache.latents needs repeating views, found view.close_up={dict(view.close_up)}")
         if cache.variants > 1 and (still or not cache.latents):
             why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
             raise ValueError(f"cache.variants must be 1, as {why}; found {cache.variants}")
@@ -323,6 +336,8 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _scales_and_weights_name_objectives(self) -> "TrainRecipe":
         self.regions.factors()
+        check_objectives("noise.density", self.noise.density, self.regions.objectives)
+        check_objectives("view.close_up", self.view.close_up, self.regions.names)
         weights = by_objective("fairness.weights", self.fairness.weights, self.objective_names)
         if not any(weights):
             raise ValueError("fairness.weights must have a weight above 0, found 0 for every objective")

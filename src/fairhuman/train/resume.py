@@ -24,6 +24,7 @@ FREE_ON_RESUME = frozenset(
         "data",
         "build",
         "validation.data",
+        "steer.data",
         "out",
         "steps",
         "checkpoint_every",

@@ -28,6 +28,7 @@ from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, note_start
+from fairhuman.train.steering import Steering
 from fairhuman.train.step import Objectives
 from fairhuman.train.views import view_lines
 from fairhuman.utils.files import write_atomically, write_json
@@ -64,6 +65,7 @@ class Run:
     sharded: the sharded networks; see `sharding`.
     stopped_by: the signal that requested a stop; None: none.
     starts: when the run was started and resumed; see `note_start`.
+    steering: None if the run isn't steered.
     """
 
     recipe: TrainRecipe
@@ -83,6 +85,7 @@ class Run:
     step: int = 0
     stopped_by: int | None = None
     starts: Sequence[dict[str, Any]] = ()
+    steering: Steering | None = None
 
     @property
     def main(self) -> bool:
@@ -135,6 +138,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         checkpoints=Checkpoints(recipe.out / "checkpoints", recipe.keep_checkpoints),
         watchers=watchers,
         sharded=sharded,
+        steering=Steering.of(recipe, strategy),
     )
     _resume(run)
     if process.is_main_process:
@@ -167,6 +171,8 @@ def _resume(run: Run) -> None:
     if run.average is not None:
         run.average.load_state_dict(state["average"])
         run.average.to(run.process.device)
+    if run.steering is not None:
+        run.steering.load_state_dict(state["steering"])
     run.step = state["step"]
 
 
@@ -205,6 +211,7 @@ def save_checkpoint(run: Run) -> None:
             "fair": run.fair.state_dict(),
             "scaler": run.scaler.state_dict() if run.scaler is not None else None,
             "average": run.average.state_dict() if run.average is not None else None,
+            "steering": run.steering.state_dict() if run.steering is not None else None,
         }
         run.checkpoints.save(run.step, trainable, state)
         run.data.report.save(run.recipe.out / "data_report.json")

@@ -118,6 +118,13 @@ class FairnessSettings(Settings):
     )
     alpha: float = Field(default=2.0, gt=0.0, description="the exponent of strategy alpha")
     ridge: float | None = Field(default=None, ge=0.0, description="relative ridge; None: only if M is singular")
+    floor: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="least rate of the whole picture, 0..1: cosine of its gradient and the direction, which is turned "
+        "towards it if needed; None: as the strategy has it",
+    )
     measure_every: int = Field(
         default=10,
         ge=0,
@@ -145,6 +152,24 @@ class FairnessSettings(Settings):
         if isinstance(weights, Mapping):
             return weights
         raise ValueError("expected a weight for each objective by its name, such as {global: 1, face: 0.5, hand: 2}")
+
+
+class SteerSettings(Settings):
+    """Most that the whole picture may get worse, by held-out losses that are measured during the run."""
+
+    at_most: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="allowed rise of the whole picture's held-out loss, as a share: 0.001 is +0.1 %; the part of it "
+        "that is used up is the fairness.floor of the next steps; None: not steered",
+    )
+    every: int = Field(default=50, ge=1, description="steps between measurements")
+    data: Path | None = Field(
+        default=None,
+        description="data set that is measured on, so that held-out losses stay independent; None: the held-out "
+        "pictures of the run",
+    )
+    count: int = Field(default=32, ge=1, description="maximum number of pictures of steer.data")
 
 
 class ObjectiveSettings(Settings):
@@ -178,6 +203,14 @@ class NoiseSettings(Settings):
         default=0.0, ge=0.0, description="of SDXL: standard deviation of offset noise, constant per channel"
     )
     times: TimeSettings = TimeSettings()
+    density: Mapping[
+        str, Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=2, max_length=100)]
+    ] = Field(
+        default={},
+        description="objective to how often noise levels are drawn in samples that have it: relative densities in "
+        "bins of equally many draws, from the least noise; losses are divided by the density, so what they "
+        "estimate doesn't change; uniform where left out",
+    )
 
 
 class ViewSettings(Settings):
@@ -204,6 +237,16 @@ class ViewSettings(Settings):
         ge=0.0,
         le=1.0,
         description="share of a region that must be in view; with less, it counts as not annotated in that sample",
+    )
+    close_up: Mapping[str, Annotated[float, Field(gt=0.0)]] = Field(
+        default={},
+        description="region to the share of samples that show one of its boxes large and count for it alone, as much "
+        "as in the whole view; a picture with too few pixels is shown whole; changes what the region's loss is a mean "
+        "over",
+    )
+    close_up_size: tuple[float, float] = Field(
+        default=(0.3, 0.6),
+        description="share of the view's height or width that the box of a close-up takes, drawn uniformly",
     )
     zoom: tuple[float, float] = Field(
         default=(1.0, 1.0),
@@ -235,6 +278,15 @@ class ViewSettings(Settings):
     caption_dropout: float = Field(
         default=0.1, ge=0.0, le=1.0, description="probability of an empty caption, for classifier-free guidance"
     )
+
+    @model_validator(mode="after")
+    def _some_views_are_whole(self) -> "ViewSettings":
+        if sum(self.close_up.values()) >= 1.0:
+            raise ValueError(f"close_up: the shares must sum to less than 1, found {dict(self.close_up)}")
+        low, high = self.close_up_size
+        if not 0.0 < low <= high <= 1.0:
+            raise ValueError(f"close_up_size must be [low, high] with 0 < low <= high <= 1, found {[low, high]}")
+        return self
 
 
 class SourceOptions(SourceSettings):

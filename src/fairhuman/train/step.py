@@ -30,6 +30,7 @@ from fairhuman.regions.objectives import denominators, masked_losses, objective_
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.cache.texts import TextCache
+from fairhuman.train.densities import LevelDensities
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -39,11 +40,15 @@ PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "predicti
 
 
 class NoiseDraw(NamedTuple):
-    """Random draws for the samples of a batch: standard normals [B, C, h, w] and noise levels [B]."""
+    """Random draws for the samples of a batch: standard normals [B, C, h, w] and noise levels [B].
+
+    weights_b: of the samples' losses, for levels that aren't drawn as the base has it; None: 1.
+    """
 
     encoding_bchw: Tensor
     noise_bchw: Tensor
     levels_b: Tensor
+    weights_b: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,16 @@ class Objectives:
         return self.base.noising(self.noise.times)
 
     def masks(self, batch: Batch) -> Tensor:
-        """Return m [B, K, h, w] on the latent grid."""
-        return objective_masks(batch.masks_brhw, self.base.factor, batch.ignored_bhw)
+        """Return m [B, K, h, w] on the latent grid.
+
+        A close-up counts for its region alone, by the area that the region has in the whole view.
+        """
+        masks_bkhw = objective_masks(batch.masks_brhw, self.base.factor, batch.ignored_bhw)
+        if batch.area_scale_b is None:
+            return masks_bkhw
+        scale_b1 = batch.area_scale_b[:, None]
+        factors_bk = torch.cat([(scale_b1 == 1.0).to(scale_b1), scale_b1.expand(-1, masks_bkhw.shape[1] - 1)], dim=1)
+        return masks_bkhw * factors_bk[:, :, None, None]
 
     def step_masks(self, batch: Batch) -> Tensor:
         """Return m [B, K, h, w] of a step's objectives: `masks`, with the global one in bands if it is split.
@@ -86,14 +99,16 @@ class Objectives:
         masks_bkhw = self.masks(batch)
         if self.bands == 1:
             return masks_bkhw
-        levels_b = self._draw(batch, masks_bkhw.shape[-2:]).levels_b
+        levels_b = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, 1)).levels_b
         return split_by_band(masks_bkhw, self.noising.bands(levels_b, self.bands), self.bands)
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
-        draw = self._draw(batch, masks_bkhw.shape[-2:])
+        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, self.bands))
         residual_bchw = self.residual(batch, draw)
         weights_b = self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
+        if draw.weights_b is not None:
+            weights_b = weights_b * draw.weights_b
         first, *regions = self.regions.factors()
         factors_k = denominators_k.new_tensor([first] * self.bands + regions)
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
@@ -117,18 +132,39 @@ class Objectives:
             mean_bchw, std_bchw = self.latents.moments(batch)
         return mean_bchw + std_bchw * noise_bchw
 
-    def _draw(self, batch: Batch, size: Sequence[int]) -> NoiseDraw:
+    @cached_property
+    def _densities(self) -> LevelDensities | None:
+        density = self.noise.density
+        return LevelDensities(density, self.regions.objectives) if density else None
+
+    def _seen(self, masks_bkhw: Tensor, bands: int) -> list[list[bool]] | None:
+        """Which objectives each sample has, [B][1 + R]; None if levels don't depend on it."""
+        if self._densities is None:
+            return None
+        areas_bk = masks_bkhw.sum(dim=(2, 3))
+        whole_b1 = areas_bk[:, :bands].sum(dim=1, keepdim=True)
+        found: list[list[bool]] = (torch.cat([whole_b1, areas_bk[:, bands:]], dim=1) > 0).tolist()
+        return found
+
+    def _draw(self, batch: Batch, size: Sequence[int], seen: Sequence[Sequence[bool]] | None = None) -> NoiseDraw:
         channels, tokens = self.base.channels, size[0] * size[1] // self.base.patch**2
-        encodings, noises, levels = [], [], []
-        for position in batch.positions_b.tolist():
+        encodings, noises, levels, weights = [], [], [], []
+        for number, position in enumerate(batch.positions_b.tolist()):
             generator = seeded_generator(self.seed, Stream.NOISE, position)
             encodings.append(torch.randn(channels, *size, generator=generator))
             offset = self.noise.offset * torch.randn(channels, 1, 1, generator=generator)
             noises.append(torch.randn(channels, *size, generator=generator) + offset)
-            levels.append(self.noising.draw(generator, tokens))
+            if self._densities is None or seen is None:
+                levels.append(self.noising.draw(generator, tokens))
+            else:
+                drawn = self._densities.draw(generator, seen[number])
+                levels.append(self.noising.quantile(drawn.rank, tokens))
+                weights.append(drawn.weight)
         device = batch.pictures_bchw.device
-        drawn = (torch.stack(encodings), torch.stack(noises), torch.stack(levels))
-        return NoiseDraw(*(tensor.to(device) for tensor in drawn))
+        parts = (torch.stack(encodings), torch.stack(noises), torch.stack(levels))
+        return NoiseDraw(
+            *(tensor.to(device) for tensor in parts), torch.tensor(weights, device=device) if weights else None
+        )
 
 
 def fair_step(

@@ -1,9 +1,11 @@
 """What a run shows of its pictures: the resolution of each, the order, and what is said about it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import picture_name
@@ -12,6 +14,7 @@ from fairhuman.data.samples.coverage import ViewCoverage, enlarged
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.order import SourceShare, bucketed_order, mixed_order
 from fairhuman.data.samples.sampler import BucketOrder, Order
+from fairhuman.errors import DataError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.record import Finding, HumanRecord, region_column
 from fairhuman.regions.transforms import JointTransform
@@ -87,9 +90,49 @@ def _name(record: HumanRecord) -> str:
     return picture_name(record.image) if isinstance(record.image, Path) else record.key
 
 
+def check_close_ups(recipe: TrainRecipe, data: PeopleDataset) -> None:
+    """Check that there is a close-up of each region that `view.close_up` names, by its boxes if it has no painted mask.
+
+    Raises:
+        DataError: no picture has a box of the region, or all have too few pixels of it.
+    """
+    for region, (boxes, shown) in _close_ups(data).items():
+        if not shown and not any(region in record.masks for record in data.records):
+            why = f"all {boxes} boxes are of too few pixels" if boxes else "no record has a box of it"
+            raise DataError(
+                f"{recipe.data_name}: view.close_up names {region!r}, but {why}: larger pictures, a smaller "
+                "resolution or a larger view.close_up_size would show them larger"
+            )
+
+
+def close_up_lines(data: PeopleDataset) -> list[str]:
+    """Say how many boxes of each region close-ups can show."""
+    return [
+        f"close-ups can show {shown:,} of {boxes:,} {region_column(region)}; the others are of too few pixels, so "
+        "their whole view is shown"
+        for region, (boxes, shown) in _close_ups(data).items()
+        if shown < boxes
+    ]
+
+
+def _close_ups(data: PeopleDataset) -> dict[str, tuple[int, int]]:
+    """Each region of which there should be close-ups to its number of boxes, and of those that can be shown."""
+    if data.close_ups is None:
+        return {}
+    counts = dict.fromkeys(data.close_ups.shares, (0, 0))
+    for record, resolution in zip(data.records, data.resolutions_of_records(), strict=True):
+        transform, size = replace(data.transform, resolution=resolution), (record.height, record.width)
+        whole = transform.draw(torch.Generator(), size)
+        boxes = {region: record.boxes.get(region) or () for region in counts}
+        for region, (number, shown) in data.close_ups.possible(transform, whole, size, boxes).items():
+            counts[region] = (counts[region][0] + number, counts[region][1] + shown)
+    return counts
+
+
 def view_lines(recipe: TrainRecipe, data: PeopleDataset, coverage: ViewCoverage) -> list[str]:
     """Return what to say about a run's views: the regions whole in view, small pictures, warnings."""
     lines = [coverage.whole(name) for name in recipe.regions.names]
+    lines += close_up_lines(data)
     return [line for line in (*lines, describe_enlarged(data), *view_warnings(recipe, coverage)) if line]
 
 

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     CONDITION = 9  # which conditions of a training sample are dropped
     REFINE = 10  # noise of a redrawn face or hand
     VIEWS = 11  # crops by which the regions in view are counted before a run
+    CLOSE_UP = 12  # whether and where a training sample is a close-up of a region
 
 
 def seeded_generator(seed: int, *path: int) -> torch.Generator:

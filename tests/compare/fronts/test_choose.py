@@ -119,6 +119,16 @@ def test_what_verdicts_hang_on_stays_once_results_on_test_data_exist(tmp_path):
         keep_choice(file, wider, results({**CELLS, "new": CELLS["MPD"]}), True, rest)
 
 
+def test_people_for_cells_that_join_later_may_be_added(tmp_path):
+    file, rest = tmp_path / "chosen.json", {"people": {"train": {"seed": 1}, "test": {"seed": 2}}}
+    first = keep_choice(file, front(), results(), False, rest)
+    more = {"people": {**rest["people"], "steer": {"seed": 3}}}
+    assert keep_choice(file, front(), results(), True, more) == first
+    assert keep_choice(file, front(), results(), True, rest) == first, "and left out again"
+    with pytest.raises(DataError, match=r"people was .*'seed': 2.*, is .*'seed': 4"):
+        keep_choice(file, front(), results(), True, {"people": {**rest["people"], "test": {"seed": 4}}})
+
+
 def test_a_point_that_finishes_after_the_choice_is_tested_and_counts_in_no_hypervolume(tmp_path):
     file, late = tmp_path / "chosen.json", Point("MPD", 1e-3)
     without = {point: one for point, one in results().items() if point != late}

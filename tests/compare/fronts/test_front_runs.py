@@ -178,6 +178,26 @@ def test_unfair_recipes_are_refused(tmp_path, values, message):
         build(tmp_path, **values)
 
 
+def test_a_cell_is_steered_by_people_of_its_own(tmp_path):
+    def steered(data):
+        steer = {"at_most": 0.001, **({"data": data} if data else {})}
+        cells = {"fixed 1": {"strategy": "ls"}, "fixed 0.3": {"strategy": "si"}, "MPD": {"strategy": "mpd"}}
+        people = {name: {"count": 4, "seed": seed} for seed, name in enumerate(("train", "tune", "test", "own"), 1)}
+        return build(tmp_path, cells={**cells, "steered": {"steer": steer}}, people=people)
+
+    recipe = steered("own")
+    assert recipe.run("steered", 1, 1e-3, "test").steer.data == recipe.data("own")
+    assert recipe.run("MPD", 1, 1e-3, "test").steer.data is None
+    assert not missing_data(recipe, planned_runs(recipe))
+    with pytest.raises(RecipeError, match=r"cell 'steered': steer.data must be a data set of its own.*; found null"):
+        steered(None).run("steered", 1, 1e-3, "test")
+    for data, role in (("train", "training data"), ("tune", "tuning.data"), ("test", "test")):
+        with pytest.raises(RecipeError, match=rf"{role} '{data}' and steer.data '{data}' overlap"):
+            steered(data)
+    missing = steered("elsewhere")
+    assert [path.name for path in missing_data(missing, planned_runs(missing))] == ["elsewhere"]
+
+
 def test_predictions_name_what_is_judged_and_are_told_as_hit_or_miss(tmp_path, train):
     worlds = {"rank 2": {"train": {"lora": {"rank": 2}}}}
     predictions = [{"loss": "face", "verdict": "better"}, {"world": "rank 2", "verdict": "same"}]

@@ -170,6 +170,7 @@ def keep_choice(
     before: Mapping[str, Any] = {"families": {}, "tuned": {}}
     if tested:
         choice, before = _read(file, say)
+        settings = _with_people(settings, before["settings"])
         _check_same(file, settings, front, choice.rival, tuned, before)
         choice = _with_added(choice, front, tuned, before)
     else:
@@ -331,6 +332,14 @@ def _check_same(
         same = all(loss in here and abs(here[loss] - value) <= SAME for loss, value in changes.items())
         if not same and name.rpartition(", ")[0] in cells:
             raise DataError(f"{file}: the tuning result of {name} isn't what it was when points were chosen; {advice}")
+
+
+def _with_people(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the sets of people that the choice knew: sets for cells that join later may be added."""
+    if not (isinstance(stored.get("people"), dict) and isinstance(settings.get("people"), dict)):
+        return dict(settings)
+    known = {**stored["people"], **settings["people"]}
+    return {**settings, "people": {name: known[name] for name in stored["people"]}}
 
 
 def _decisive(front: FrontSettings) -> dict[str, Any]:

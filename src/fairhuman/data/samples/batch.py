@@ -39,6 +39,7 @@ class Sample:
         default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64)
     )  # the picture's boxes by region, and those that are whole in view
     caption_dropped: bool = False  # the record has a caption, and the sample hasn't
+    area_scale: float = 1.0  # area of the region in the whole view, relative to this one: below 1 in a close-up
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Batch:
     moments: Sequence[Tensor | None] = ()  # one per sample, [2, C, h, w]
     ignored_bhw: Tensor | None = None
     whole_br2: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 2, dtype=torch.int64))  # see Sample.whole_r2
+    area_scale_b: Tensor | None = None  # see Sample.area_scale; None: no sample is a close-up
     texts: Sequence[Text] | None = None  # what the network reads of each caption; None: not computed yet
 
     @property
@@ -83,6 +85,7 @@ class Batch:
             masks_brhw=change(self.masks_brhw),
             known_br=change(self.known_br),
             ignored_bhw=None if self.ignored_bhw is None else change(self.ignored_bhw),
+            area_scale_b=None if self.area_scale_b is None else change(self.area_scale_b),
             time_ids_b6=change(self.time_ids_b6),
             positions_b=change(self.positions_b),
             whole_br2=change(self.whole_br2),
@@ -96,6 +99,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of the same resolution, regions and conditions; the `collate_fn` of a DataLoader."""
     pictures = [sample.picture_chw for sample in samples if sample.picture_chw is not None]
     ignored = [sample.ignored_hw for sample in samples if sample.ignored_hw is not None]
+    scales = [sample.area_scale for sample in samples]
     no_pictures = torch.empty(0, 3, *samples[0].masks_rhw.shape[1:])
     return Batch(
         pictures_bchw=torch.stack(pictures) if pictures else no_pictures,
@@ -117,5 +121,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         views=[sample.view for sample in samples],
         moments=[sample.moments_2chw for sample in samples],
         ignored_bhw=torch.stack(ignored) if ignored else None,
+        area_scale_b=torch.tensor(scales) if min(scales) < 1.0 else None,
         whole_br2=torch.stack([sample.whole_r2 for sample in samples]),
     )

@@ -17,6 +17,7 @@ from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode
 from fairhuman.data.pictures.notes import Note, note
 from fairhuman.data.pictures.stored import PictureError, found_damaged, picture_name
 from fairhuman.data.samples.batch import Sample
+from fairhuman.data.samples.close_ups import CloseUp, CloseUps
 from fairhuman.data.samples.conditions import Condition, can_be_mirrored, conditions_in_view, read_conditions
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.regions_in_view import RegionsInView, regions_in_view
@@ -79,6 +80,7 @@ class PeopleDataset(Dataset[Sample]):
         ignored: regions that count for no objective. Their painted masks and their boxes (plain rectangles) count both.
         min_in_view: share of a region, 0..1, that must be in view; with less, the region counts as not annotated in
             the sample.
+        close_ups: samples that show one region alone; None: none.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class PeopleDataset(Dataset[Sample]):
         variants: int = 0,
         ignored: Sequence[str] = (IGNORE,),
         min_in_view: float = 0.0,
+        close_ups: CloseUps | None = None,
     ) -> None:
         if not records:
             raise DataError("records must not be empty")
@@ -119,6 +122,7 @@ class PeopleDataset(Dataset[Sample]):
         self.ignored = tuple(ignored)
         self.ignores = any(record.has(name) for record in records for name in self.ignored)
         self.min_in_view = min_in_view
+        self.close_ups = close_ups
         self.latents: Encodings | None = None
         self.place = ""
 
@@ -194,6 +198,8 @@ class PeopleDataset(Dataset[Sample]):
         transform = replace(self.transform, resolution=self.resolution(position))
         annotations = self._annotations(record)
         draw, dropped = self._draw(record, annotations, transform, position)
+        whole, close = draw, self._close_up(record, annotations, transform, draw, position)
+        draw = draw if close is None else close.draw
         frame, conditions = transform.resolution, annotations.conditions
         view = view_of(record, draw, frame, self.place) if self.latents is not None else None
         moments = self.latents.get(view.key) if self.latents is not None and view is not None else None
@@ -208,7 +214,7 @@ class PeopleDataset(Dataset[Sample]):
             items["ignored boxes"] = as_bounding_boxes(ignored_boxes, size)
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
-        regions = self._regions_in_view(record, annotations, moved, draw, frame)
+        regions = self._regions_in_view(record, annotations, moved, draw, frame, close)
         ignored_hw = self._ignored(moved, frame) if self.ignores else None
         masks_rhw = regions.masks_rhw if ignored_hw is None else without(regions.masks_rhw, ignored_hw)
         ignored_r = regions.masks_rhw.flatten(1).any(1) & ~masks_rhw.flatten(1).any(1)  # nothing of the region is left
@@ -241,7 +247,16 @@ class PeopleDataset(Dataset[Sample]):
             ignored_hw=ignored_hw,
             whole_r2=regions.whole_r2 * ~ignored_r[:, None],
             caption_dropped=dropped and record.caption != "",
+            area_scale=math.prod(whole.resized_hw) / math.prod(draw.resized_hw) if close is not None else 1.0,
         )
+
+    def _close_up(
+        self, record: HumanRecord, annotations: _Annotations, transform: JointTransform, whole: ViewDraw, position: int
+    ) -> CloseUp | None:
+        if self.close_ups is None:
+            return None
+        generator = seeded_generator(self.seed, Stream.CLOSE_UP, position)
+        return self.close_ups.draw(generator, transform, whole, (record.height, record.width), annotations.region_boxes)
 
     def _hidden_conditions(self, position: int) -> set[str]:
         generator = seeded_generator(self.seed, Stream.CONDITION, position)
@@ -313,7 +328,16 @@ class PeopleDataset(Dataset[Sample]):
         moved: Mapping[str, Tensor],
         draw: ViewDraw,
         frame: tuple[int, int],
+        close: CloseUp | None,
     ) -> RegionsInView:
+        """What is in view; in a close-up its box alone, as if nothing else were annotated."""
+        if close is not None:
+            box_14 = moved[f"boxes {close.region}"][close.number, None]
+            painted_hw = moved.get(f"mask {close.region}")
+            cut = {} if painted_hw is None else {close.region: (painted_hw * boxes_to_mask(box_14, frame), 0.0)}
+            boxes = {name: box_14 if name == close.region else box_14[:0] for name in self.regions}
+            known = {name: name == close.region for name in self.regions}
+            return regions_in_view(self.regions, known, boxes, cut, frame, self.masks)
         scale = math.prod(draw.resized_hw) / (record.width * record.height)
         return regions_in_view(
             self.regions,

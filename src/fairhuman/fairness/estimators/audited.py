@@ -59,8 +59,8 @@ class AuditedEstimator(ABC):
         else:
             gram = self.exact.collect(scale)
             guess = self._estimate_weights()
-            weights = self._weigh(gram)
             self._update(gram)
+            weights = self._weigh(gram)  # last, so that what a strategy tells of its last weights is of these
             cosine = None if guess is None else direction_cosine(guess, weights, gram)
             estimate = GramEstimate(weights, self.exact.combine(weights), gram, cosine=cosine)
         self.steps += 1

@@ -120,7 +120,7 @@ def _fill_latents(
     if caches.latents is None:
         return 0
     data = caches.data
-    people = [data.train, *([data.held_out] if data.held_out is not None else [])]
+    people = data.datasets
     seen: set[str] = set()
     total = sum(map(len, people))
     for done, (views, found) in enumerate(_loaded(people, loading_workers(recipe, data)[0]), start=1):

@@ -55,9 +55,8 @@ def budget(recipe: TrainRecipe, data: RunData) -> Budget:
         ModelError: the model's folder has no readable configurations.
     """
     size = encoded_size(recipe.model)
-    held_out = data.held_out.records if data.held_out is not None else ()
     flips = 1 if recipe.view.flip_probability in (0.0, 1.0) else 2
-    views = len(data.train) * flips * recipe.cache.variants + len(held_out)
+    views = len(data.train) * flips * recipe.cache.variants + sum(map(len, data.datasets[1:]))
     return Budget(
         recipe.cache.folder or cache_folder() / "encodings",
         views if recipe.cache.latents else 0,
@@ -69,8 +68,7 @@ def budget(recipe: TrainRecipe, data: RunData) -> Budget:
 
 def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
     """Return the unique captions that a run reads."""
-    datasets = [data.train, *([data.held_out] if data.held_out is not None else [])]
-    found = dict.fromkeys(record.caption for dataset in datasets for record in dataset.records)
+    found = dict.fromkeys(record.caption for dataset in data.datasets for record in dataset.records)
     return list(found | ({"": None} if recipe.view.caption_dropout > 0.0 else {}))
 
 
