@@ -72,6 +72,7 @@ COMMANDS = (
             ("cache.latents=true", "view.crop=center", "view.close_up={hand: 0.2}"),
             ("cache.latents=true", "view.crop=center", "cache.variants=3"),
             ("view.close_up={face: 0.5, hand: 0.5}",),
+            ("view.close_up_size=[0.2, 0.4]",),
             ("view.close_up={hand: 0.2}", "view.close_up_size=[0.6, 0.3]"),
             ("cache.text=true", "kind=full", "full.text_encoders=true"),
             ("data=[]",),

@@ -40,6 +40,7 @@ def test_smoothing_keeps_constants_and_lines_and_skips_holes() -> None:
         plots.direction_figure,
         plots.cosines_figure,
         plots.coverage_figure,
+        plots.floor_figure,
         plots.optimiser_figure,
     ],
 )
@@ -49,6 +50,15 @@ def test_every_figure_draws_any_number_of_steps_the_same_way_twice(draw, steps: 
         assert b"<svg" in to_svg(draw(Metrics(np.array([]), {})))
     else:
         assert to_svg(draw(metrics(steps))) == to_svg(draw(metrics(steps)))
+
+
+@pytest.mark.parametrize(("name", "unit"), [("steer_change", "% of change"), ("floor_turn", "degrees")])
+def test_the_figure_of_a_floor_shows_the_rate_and_what_sets_or_follows_from_it(name: str, unit: str) -> None:
+    columns = {"floor": np.full(9, 0.5), "rate/global": np.full(9, 0.7), name: np.arange(9.0)}
+    top, bottom = plots.floor_figure(Metrics(np.arange(1.0, 10.0), columns)).axes
+    assert [line.get_label() for line in top.lines] == ["floor", "rate"]
+    assert bottom.get_ylabel() == unit
+    assert bottom.lines[0].get_ydata()[-1] == 8.0
 
 
 def test_a_legend_of_long_names_stays_within_the_figure() -> None:

@@ -166,6 +166,7 @@ def test_pictures_with_too_few_pixels_are_told_and_none_at_all_is_an_error(
     [
         (["view.close_up={feet: 0.1}"], "view.close_up names 'feet', the objectives are face, hand"),
         (["view.close_up={face: 0.5, hand: 0.5}"], "close_up: the shares must sum to less than 1"),
+        (["view.close_up_size=[0.2, 0.4]"], "close_up_size needs close_up, found [0.2, 0.4] without a region"),
         (["view.close_up={hand: 0.1}", "view.close_up_size=[0.6, 0.3]"], "close_up_size must be [low, high] with 0"),
         (
             ["view.close_up={hand: 0.1}", "cache.latents=true", "view.crop=center"],

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.strategy import GradientBalancing
 
+_PARALLEL = 1e-7  # sine of an angle that may be rounding of parallel directions
+
 
 class RateFloor(GradientBalancing):
     """The direction d of a strategy where cos(g, d) ≥ f, otherwise the nearest direction d' with cos(g, d') = f.
@@ -63,6 +65,7 @@ class RateFloor(GradientBalancing):
         along = float(e_k @ gram @ w_k) / length
         whole = math.sqrt(max(0.0, float(w_k @ gram @ w_k)))
         across = math.sqrt(max(0.0, whole**2 - along**2))
+        across = across if across > _PARALLEL * whole else 0.0
         angle, widest = math.atan2(across, along), math.acos(self.floor)
         self.turned = math.degrees(max(0.0, angle - widest))
         if self.turned == 0.0:

@@ -43,7 +43,12 @@ DARK = f"""<style>@media (prefers-color-scheme: dark) {{
   [id^="legend"] [style*="fill: #ffffff"] {{ fill: #14181b !important; }}
 }}</style>
 """
-ALONE = {"lr": INK, "grad_norm": INK}  # series that are the only one in their axes
+ALONE = {
+    "lr": INK,
+    "grad_norm": INK,
+    "steer_change": INK,
+    "floor_turn": INK,
+}  # series that are the only one in their axes
 SIZE = (4.8, 3.1)  # inches at 100 dpi: two figures side by side fill a page of 1100 px, and one is read on a phone
 POINTS = 600  # points of a smoothed line; more can't be distinguished on a screen
 
@@ -95,6 +100,23 @@ def direction_figure(metrics: Metrics) -> Figure:
     bottom.axhline(0.0, color="#999999", linewidth=0.8)
     draw_series(top, metrics, metrics.group("share"), floor=0.0)
     draw_series(bottom, metrics, metrics.group("rate"))
+    bottom.set_xlabel("step")
+    return figure
+
+
+def floor_figure(metrics: Metrics) -> Figure:
+    """The whole picture's rate with its floor, and the held-out change that sets the floor of a steered run.
+
+    A run that isn't steered has the degrees by which its directions were turned instead.
+    """
+    figure, (top, bottom) = _two_panels()
+    _dress(top, "Rate of the whole picture", "cosine")
+    found, steered = metrics.columns, "steer_change" in metrics.columns
+    rates = {"floor": "floor", "rate": "rate/global"}
+    draw_series(top, metrics, {name: found[one] for name, one in rates.items() if one in found})
+    _dress(bottom, "Its held-out loss" if steered else "Turn of the direction", "% of change" if steered else "degrees")
+    name = "steer_change" if steered else "floor_turn"
+    draw_series(bottom, metrics, {name: found[name]} if name in found else {}, legend=False, raw=not steered)
     bottom.set_xlabel("step")
     return figure
 

@@ -227,6 +227,8 @@ def _training_plots(metrics: Metrics) -> list[tuple[str, str]]:
     }
     if metrics.group("share"):  # older runs don't have it
         figures["Who decides the direction"] = plots.direction_figure
+    if "floor" in metrics.columns:
+        figures["Floor for the whole picture"] = plots.floor_figure
     return [(name, figure_uri(draw(metrics))) for name, draw in figures.items()]
 
 

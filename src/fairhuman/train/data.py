@@ -171,10 +171,9 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     )
     check_close_ups(recipe, dataset)
     note_enlarged(dataset, report)
-    fixed, unmeasured = None, none_held_out(recipe, len(train))
-    if held_out and recipe.validation.every:
-        fixed, unmeasured = _measured(recipe, dataset, held_out, report), None
+    fixed = _measured(recipe, dataset, held_out, report) if held_out and recipe.validation.every else None
     steering = _steering(recipe, dataset, fixed, report)
+    unmeasured = none_held_out(recipe, len(train)) if fixed is None else None
     return RunData(dataset, fixed, report, recipe.sources, ignored, area, unmeasured, steering)
 
 

@@ -66,7 +66,6 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "view.keep_region": (_REGIONS,),
     "view.min_in_view": (_REGIONS,),
     "view.close_up": (_REGIONS,),
-    "view.close_up_size": (_isnt("view.close_up", {}),),
     "view.bucket_step": (_BUCKETS,),
     "view.bucket_area": (_BUCKETS,),
     "view.bucket_crop": (_BUCKETS,),
@@ -112,7 +111,13 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "validation.data": (_VALIDATES,),
     "validation.count": (_VALIDATES,),
     "validation.share": (_VALIDATES, _is("validation.data", None)),
-    "validation.timesteps": (_VALIDATES,),
+    "validation.timesteps": (
+        Condition(
+            f"{_VALIDATES}, or steer.at_most",
+            ("validation.every", "steer.at_most"),
+            lambda every, at_most: every != 0 or at_most is not None,
+        ),
+    ),
     "validation.mask": (_VALIDATES, _REGIONS),
     "preview.every": (_DRAWN,),
     "preview.steps": (_DRAWN,),

@@ -42,6 +42,7 @@ TORCHJD = "torchjd:"  # the names of fairhuman.balancers start with it
 Length = Literal["radius", "clip", "scalarized"]
 Mode = Literal["exact", "output", "split", "tail", "ema"]
 AUDITS: Mapping[str, int] = {"output": 32, "split": 200, "tail": 200, "ema": 8}  # steps between audits if none are set
+CLOSE_UP_SIZE = (0.3, 0.6)
 WARM_UP = 16  # exact steps at the start in mode output
 
 
@@ -245,7 +246,7 @@ class ViewSettings(Settings):
         "over",
     )
     close_up_size: tuple[float, float] = Field(
-        default=(0.3, 0.6),
+        default=CLOSE_UP_SIZE,
         description="share of the view's height or width that the box of a close-up takes, drawn uniformly",
     )
     zoom: tuple[float, float] = Field(
@@ -284,6 +285,8 @@ class ViewSettings(Settings):
         if sum(self.close_up.values()) >= 1.0:
             raise ValueError(f"close_up: the shares must sum to less than 1, found {dict(self.close_up)}")
         low, high = self.close_up_size
+        if not self.close_up and (low, high) != CLOSE_UP_SIZE:
+            raise ValueError(f"close_up_size needs close_up, found {[low, high]} without a region")
         if not 0.0 < low <= high <= 1.0:
             raise ValueError(f"close_up_size must be [low, high] with 0 < low <= high <= 1, found {[low, high]}")
         return self

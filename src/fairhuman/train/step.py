@@ -161,9 +161,11 @@ class Objectives:
                 levels.append(self.noising.quantile(drawn.rank, tokens))
                 weights.append(drawn.weight)
         device = batch.pictures_bchw.device
-        parts = (torch.stack(encodings), torch.stack(noises), torch.stack(levels))
         return NoiseDraw(
-            *(tensor.to(device) for tensor in parts), torch.tensor(weights, device=device) if weights else None
+            torch.stack(encodings).to(device),
+            torch.stack(noises).to(device),
+            torch.stack(levels).to(device),
+            torch.tensor(weights, device=device) if weights else None,
         )
 
 
