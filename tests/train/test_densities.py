@@ -104,9 +104,8 @@ def test_the_losses_of_a_step_are_weighted_and_keep_their_expectation(make_recip
     masks = plain.masks(batch)
     size = masks.shape[-2:]
     before, after = plain._draw(batch, size), tilted._draw(batch, size, tilted._seen(masks, 1))
-    assert before.weights_b is None
+    assert before.weights_b.tolist() == [1.0] * 4
     assert torch.equal(before.noise_bchw, after.noise_bchw)
-    assert after.weights_b is not None
     seen = masks.sum(dim=(2, 3)) > 0
     first_half = after.levels_b < 500
     n_b = seen.sum(dim=1)

@@ -137,14 +137,14 @@ def test_what_is_measured(make_recipe: MakeRecipe, people: Path, tmp_path: Path)
         load_data(make_recipe(validation={"every": 4, "share": 0.01}, steer={"at_most": 0.01}), LoadReport())
 
 
-@pytest.mark.parametrize("mode", ["exact", "output"])
+@pytest.mark.parametrize("mode", ["exact", pytest.param("output", marks=pytest.mark.slow)])
 def test_a_steered_run_turns_and_resumes_bit_equal(make_recipe: MakeRecipe, mode: str) -> None:
     """At a learning rate that harms the whole picture, the floor rises to 1 and the run follows that gradient alone."""
     values: dict[str, Any] = {
-        "steps": 6,
+        "steps": 4,
         "learning_rate": 3e-2,
         "fairness": {"mode": mode},
-        "validation": {"every": 6, "share": 0.2, "timesteps": [0.3]},
+        "validation": {"every": 4, "share": 0.2, "timesteps": [0.3]},
         "steer": {"at_most": 1e-6, "every": 2},
     }
     if mode == "output":
@@ -173,7 +173,7 @@ def test_a_steered_run_turns_and_resumes_bit_equal(make_recipe: MakeRecipe, mode
 
 
 def test_a_floor_alone_needs_no_held_out_pictures(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(steps=2, fairness={"mode": "exact", "floor": 0.95})
+    recipe = make_recipe(steps=1, fairness={"mode": "exact", "floor": 0.95})
     train(recipe)
     for row in metrics_without_times(recipe.out):
         assert row["rate/global"] >= 0.95 - 1e-6

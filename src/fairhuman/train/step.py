@@ -42,13 +42,13 @@ PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "predicti
 class NoiseDraw(NamedTuple):
     """Random draws for the samples of a batch: standard normals [B, C, h, w] and noise levels [B].
 
-    weights_b: of the samples' losses, for levels that aren't drawn as the base has it; None: 1.
+    weights_b: of the samples' losses, other than 1 for levels that aren't drawn as the base draws them.
     """
 
     encoding_bchw: Tensor
     noise_bchw: Tensor
     levels_b: Tensor
-    weights_b: Tensor | None = None
+    weights_b: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,7 @@ class Objectives:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
         draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, self.bands))
         residual_bchw = self.residual(batch, draw)
-        weights_b = self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
-        if draw.weights_b is not None:
-            weights_b = weights_b * draw.weights_b
+        weights_b = draw.weights_b * self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
         first, *regions = self.regions.factors()
         factors_k = denominators_k.new_tensor([first] * self.bands + regions)
         losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
@@ -156,6 +154,7 @@ class Objectives:
             noises.append(torch.randn(channels, *size, generator=generator) + offset)
             if self._densities is None or seen is None:
                 levels.append(self.noising.draw(generator, tokens))
+                weights.append(1.0)
             else:
                 drawn = self._densities.draw(generator, seen[number])
                 levels.append(self.noising.quantile(drawn.rank, tokens))
@@ -165,7 +164,7 @@ class Objectives:
             torch.stack(encodings).to(device),
             torch.stack(noises).to(device),
             torch.stack(levels).to(device),
-            torch.tensor(weights, device=device) if weights else None,
+            torch.tensor(weights, device=device),
         )
 
 
