@@ -48,7 +48,7 @@ class NoiseDraw(NamedTuple):
     encoding_bchw: Tensor
     noise_bchw: Tensor
     levels_b: Tensor
-    weights_b: Tensor
+    weights_b: Tensor = torch.ones(())
 
 
 @dataclass(frozen=True)

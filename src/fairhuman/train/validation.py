@@ -85,5 +85,4 @@ def _noise_draw(objectives: Objectives, batch: Batch, masks: Tensor, t: int, sha
     ]
     noise_bchw = torch.stack(noises).to(masks.device)
     levels_b = objectives.noising.at(share).to(masks.device).expand(len(noises))
-    ones_b = torch.ones(len(noises), device=masks.device)
-    return NoiseDraw(torch.zeros_like(noise_bchw), noise_bchw, levels_b, ones_b)
+    return NoiseDraw(torch.zeros_like(noise_bchw), noise_bchw, levels_b)
