@@ -25,7 +25,7 @@ from typing import Any
 
 from common import arguments, save, spread
 from fairhuman.bench.noise import write_noise
-from fairhuman.models.locations import SMALL_FOLDER
+from fairhuman.utils.shipped import SMALL_FOLDER
 
 BATCH, RANK, SIZE = 4, 16, 128
 KEPT = {"latents": True, "text": True}

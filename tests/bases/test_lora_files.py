@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fairhuman.models.locations import DIFFUSERS_FILE
-from helpers.base_cases import HEIGHT, WIDTH, Case, make_case
+from helpers.base_cases import WITHOUT, Case, make_case
 from helpers.comfy_keys import COMFY_KEYS
 
 
@@ -21,9 +21,9 @@ def saved(case: Case, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[C
 
 def test_a_plain_pipeline_with_the_file_predicts_what_was_trained(saved: tuple[Case, Path]) -> None:
     trained, file = saved
-    size = (trained.base.channels, HEIGHT // 8, WIDTH // 8)
+    size = (trained.base.channels, *trained.grid)
     noisy, levels = torch.randn(2, *size, generator=torch.Generator().manual_seed(4)), torch.tensor([0.3, 0.8])
-    plain = type(trained.base)(type(trained.base).kind.from_pretrained(trained.folder))
+    plain = type(trained.base)(type(trained.base).kind.from_pretrained(trained.folder, **WITHOUT.get(trained.name, {})))
     texts = plain.texts(["a hat", "a man waving with both hands"])
     with torch.no_grad():
         expected = trained.base.predict(noisy, levels, texts)

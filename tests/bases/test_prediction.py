@@ -22,7 +22,7 @@ def test_the_loss_is_that_of_the_published_training_script(case: Case, batch: Ba
 
 
 def test_the_global_loss_is_the_mean_of_the_residual(case: Case, batch: Batch) -> None:
-    draw = case.objectives._draw(batch, (HEIGHT // 8, WIDTH // 8))
+    draw = case.objectives._draw(batch, case.grid)
     assert case.losses(batch)[0].item() == pytest.approx(
         case.objectives.residual(batch, draw).square().mean().item(), rel=1e-6
     )
@@ -39,7 +39,7 @@ def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.Mo
         return forward(*positional, **named)
 
     monkeypatch.setattr(case.base.network, "forward", spy)
-    noise = torch.randn(1, case.base.channels, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5))
+    noise = torch.randn(1, case.base.channels, *case.grid, generator=torch.Generator().manual_seed(5))
     prompt, guidance = "a woman waving", UNGUIDED.get(case.name, 1.0)
     case.base.pipeline.set_progress_bar_config(disable=True)
     found = case.base.arguments(prompt, "", guidance)
@@ -67,7 +67,7 @@ def same(one: Any, other: Any) -> bool:
 def test_captions_of_any_length_predict_alone_as_in_a_batch(case: Case) -> None:
     captions = ["", "a hat", "two hands and a face, " * 200]
     texts = case.base.texts(captions)
-    size = (case.base.channels, HEIGHT // 8, WIDTH // 8)
+    size = (case.base.channels, *case.grid)
     noisy = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
     levels = torch.tensor([0.2, 0.5, 0.9])
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_latents_have_the_mean_and_deviation_of_the_posterior(case: Case) -> Non
     """The deviation is scaled like the mean, without the shift: σ of the normalised latent, by a difference."""
     mean, std = case.base.moments(batch_of(2).pictures_bchw)
     vae = case.base.vae
-    assert mean.shape == std.shape == (1, case.base.channels, HEIGHT // 8, WIDTH // 8)
+    assert mean.shape == std.shape == (1, case.base.channels, *case.grid)
     assert mean.dtype == std.dtype == torch.float32
     pictures = batch_of(2).pictures_bchw
     with torch.no_grad():

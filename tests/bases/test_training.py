@@ -221,7 +221,8 @@ def test_shapes_of_texts_are_those_of_the_longest_caption(case: Case) -> None:
 
 
 def test_sides_are_multiples_of_a_token(case: Case) -> None:
-    assert side_multiple(str(case.folder)) == case.base.factor * case.base.patch == 16
+    expected = {"small_flow": 8}.get(case.name, 16)
+    assert side_multiple(str(case.folder)) == case.base.factor * case.base.patch == expected
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,4 +1,4 @@
-"""All commands of the pages of the first run, control, MoLE and refinement, in order, on pictures of 32 px."""
+"""All commands of the pages of the first run, control, MoLE, other bases and refinement, in order, on small images."""
 
 import json
 import re
@@ -98,6 +98,11 @@ def test_the_page_of_control(place: Path, typed: Typed) -> None:
 def test_the_page_of_mole(place: Path, typed: Typed) -> None:
     run_page("mole.md", typed)
     assert (place / "out" / "00000-00.png").is_file()
+
+
+def test_the_page_of_other_bases(place: Path, typed: Typed) -> None:
+    run_page("bases.md", typed)
+    assert (place / "samples" / "flow" / "00000-00.png").is_file()
 
 
 def test_the_page_of_refinement(place: Path, typed: Typed) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fairhuman.bases.base import Base, base_class
-from fairhuman.bases.names import BASES
 from fairhuman.data.samples.batch import Batch
+from fairhuman.models.locations import name_of
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.settings import LoraSettings
 from fairhuman.regions.objectives import denominators
@@ -29,6 +29,7 @@ TAKES_LATENTS = {
     "flux2": "_patchify_latents",
 }  # others: as they are
 VIDEO_VAES = ("qwen_image",)
+WITHOUT = {"small_flow": {"text_encoder_3": None, "tokenizer_3": None}}  # what a plain pipeline must be told it lacks
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Case:
     @cached_property
     def base(self) -> Base:
         return self.objectives.base
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the latents."""
+        return HEIGHT // self.base.factor, WIDTH // self.base.factor
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -83,7 +89,7 @@ def make_case(
     precision: torch.dtype | None = None,
 ) -> Case:
     """Load a base and add a LoRA to its attention."""
-    kind = base_class(next(entry for entry in BASES.values() if entry.place.startswith(f"{name}:")))
+    kind = base_class(name_of(str(folder)))
     settings = LoraSettings(rank=4, alpha=alpha)
     model = LoraModel(
         kind.load(str(folder), precision or torch.float32).pipeline,
@@ -133,5 +139,5 @@ def for_pipeline(case: Case, latents_bchw: Tensor) -> Tensor:
 
 def draw_of(case: Case, batch: Batch) -> NoiseDraw:
     """The step's noise, but the latents' mean."""
-    drawn = case.objectives._draw(batch, (HEIGHT // case.base.factor, WIDTH // case.base.factor))
+    drawn = case.objectives._draw(batch, case.grid)
     return drawn._replace(encoding_bchw=torch.zeros_like(drawn.encoding_bchw))

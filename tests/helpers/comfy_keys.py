@@ -9,8 +9,10 @@ import re
 _JOINT = r"attn\.(to_[qkv]|add_[qkv]_proj|to_out\.0|to_add_out)"
 _FEED_FORWARD = r"ff(_context)?\.net\.(0\.proj|2)"
 _BLOCK, _SINGLE = r"transformer_blocks\.\d+\.", r"single_transformer_blocks\.\d+\."
+_SD3 = re.compile(rf"{_BLOCK}({_JOINT}|attn2\.(to_[qkv]|to_out\.0)|{_FEED_FORWARD}|norm1(_context)?\.linear)")
 COMFY_KEYS = {
-    "sd3": re.compile(rf"{_BLOCK}({_JOINT}|attn2\.(to_[qkv]|to_out\.0)|{_FEED_FORWARD}|norm1(_context)?\.linear)"),
+    "sd3": _SD3,
+    "small_flow": _SD3,
     "flux": re.compile(rf"{_BLOCK}({_JOINT}|{_FEED_FORWARD})|{_SINGLE}(attn\.to_[qkv]|proj_mlp|proj_out)"),
     "flux2": re.compile(rf"{_BLOCK}{_JOINT}|{_SINGLE}attn\.(to_qkv_mlp_proj|to_out)"),
     "z_image": re.compile(r"(layers|noise_refiner|context_refiner)\.\d+\.attention\.(to_[qkv]|to_out\.0)"),

@@ -5,16 +5,19 @@ network's prediction and the mean squared error to ε - x.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def sd3(pipeline: Any, pictures: Tensor, noise: Tensor, sigmas_b: Tensor, captions: Sequence[str]) -> Tensor:
+def sd3(
+    pipeline: Any, pictures: Tensor, noise: Tensor, sigmas_b: Tensor, captions: Sequence[str], t5_tokens: int = 256
+) -> Tensor:
     """`train_dreambooth_lora_sd3.py`."""
     embeds, _, pooled, _ = pipeline.encode_prompt(
-        list(captions), None, None, do_classifier_free_guidance=False, max_sequence_length=256
+        list(captions), None, None, do_classifier_free_guidance=False, max_sequence_length=t5_tokens
     )
     latents = _scaled(pipeline.vae, pictures)
     prediction = pipeline.transformer(
@@ -96,6 +99,7 @@ def qwen_image(pipeline: Any, pictures: Tensor, noise: Tensor, sigmas_b: Tensor,
 
 PUBLISHED: dict[str, Callable[..., Tensor]] = {
     "sd3": sd3,
+    "small_flow": partial(sd3, t5_tokens=0),
     "z_image": z_image,
     "flux2": flux2,
     "flux": flux,

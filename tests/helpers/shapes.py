@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from fairhuman.models.locations import SMALL_FOLDER
+from fairhuman.utils.shipped import SMALL_FOLDER
 
 CHANGES = {
     "unet": {

@@ -42,7 +42,9 @@ from transformers import (
     T5Tokenizer,
 )
 
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.tokenizer import WORDS, build_tokenizer
+from fairhuman.utils.shipped import FLOW_UNTRAINED
 
 WIDTH = 32  # of networks and text encoders, with 2 heads of 16
 CHAT = (
@@ -59,7 +61,7 @@ def sd3() -> StableDiffusion3Pipeline:
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=2 * WIDTH,
+        joint_attention_dim=3 * WIDTH,  # T5's, more than both CLIP encoders' together, as in the published model
         caption_projection_dim=WIDTH,
         pooled_projection_dim=2 * WIDTH,
         pos_embed_max_size=32,
@@ -74,7 +76,7 @@ def sd3() -> StableDiffusion3Pipeline:
         tokenizer=build_tokenizer(),
         text_encoder_2=_clip(CLIPTextModelWithProjection),
         tokenizer_2=build_tokenizer(),
-        text_encoder_3=_t5(2 * WIDTH),
+        text_encoder_3=_t5(3 * WIDTH),
         tokenizer_3=_t5_tokenizer(),
     )
 
@@ -198,8 +200,16 @@ def qwen_image() -> QwenImagePipeline:
     )
 
 
+def small_flow() -> Any:
+    """The package's own of SD 3's classes: two encoders, a VAE of factor 4."""
+    pipeline = load_pipeline(FLOW_UNTRAINED)
+    _awake(pipeline.transformer)
+    return pipeline
+
+
 BUILD: dict[str, Callable[[], Any]] = {
     "sd3": sd3,
+    "small_flow": small_flow,
     "z_image": z_image,
     "flux2": flux2,
     "flux": flux,

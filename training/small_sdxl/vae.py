@@ -33,10 +33,10 @@ from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.rows import SourceSettings
-from fairhuman.models.locations import UNTRAINED
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.regions.masks import boxes_to_mask
+from fairhuman.utils.shipped import UNTRAINED
 
 CHECKPOINT_SECONDS = 120
 KL_WEIGHT, GRADIENT_WEIGHT, MSE_WEIGHT, REGION_WEIGHT = 1e-4, 0.5, 2.0, 3.0

@@ -26,6 +26,7 @@ from fairhuman.bases.noising import Flow, Noising
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.errors import ModelError
+from fairhuman.utils.shipped import home
 
 
 class Base(ABC):
@@ -57,7 +58,11 @@ class Base(ABC):
         """Load a pipeline's folder or hub id: the VAE in float32, all else in `dtype`. Called once, first."""
         OwnPipeline: Any = cls.kind
         dtypes = {"default": dtype, "vae": torch.float32}
-        return cls(OwnPipeline.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True))
+        # diffusers must be told of what a pipeline goes without, such as T5
+        without = {name: None for name, value in OwnPipeline.load_config(folder).items() if value == [None, None]}
+        return cls(
+            OwnPipeline.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True, **without)
+        )
 
     @classmethod
     def shape(cls, folder: str) -> Self:
@@ -221,6 +226,22 @@ class Base(ABC):
         """Pixels per side of a picture if none are given: the model's own."""
         return int(getattr(self.pipeline, "default_sample_size", 128)) * self.factor
 
+    @property
+    def largest(self) -> int | None:
+        """Pixels of the longest side of a picture that the network has positions for; None: any."""
+        return None
+
+    def check_largest(self, size: tuple[int, int], name: str) -> None:
+        """Check that the network has positions for pictures of a size (height, width); `name` is for the message.
+
+        Raises:
+            ModelError: a side is longer than `largest`.
+        """
+        if self.largest is not None and max(size) > self.largest:
+            raise ModelError(
+                f"{name}: the {self.called} has positions for sides of at most {self.largest} pixels, found {size}"
+            )
+
     def arguments(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
         """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
         return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
@@ -318,6 +339,7 @@ def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
     found: Any = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), kind, None)
     if found is None:
         raise ModelError(f"model {folder!r}: expected a {name} of diffusers or transformers, found {library}.{kind}")
+    folder = home(folder, name)
     with torch.device("meta") if issubclass(found, nn.Module) else nullcontext():
         if library == "diffusers":
             return found.from_config(found.load_config(folder, subfolder=name))

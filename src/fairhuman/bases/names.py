@@ -8,6 +8,7 @@ from typing import Any
 
 from fairhuman.errors import ModelError
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.shipped import home
 
 SDXL = "SDXL"
 PATCH = 2  # latent cells per token and side of all flow bases
@@ -107,7 +108,7 @@ def latent_shape(folder: Path) -> tuple[int, int]:
     Raises:
         OSError, ValueError, KeyError: it has no readable configuration.
     """
-    vae = parse_json((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    vae = parse_json(Path(home(folder, "vae"), "vae", "config.json").read_text(encoding="utf-8"))
     if "z_dim" in vae:  # a video VAE, as Qwen-Image has
         return 2 ** len(vae["temperal_downsample"]), int(vae["z_dim"])
     return 2 ** (len(vae["block_out_channels"]) - 1), int(vae["latent_channels"])

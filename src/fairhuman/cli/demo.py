@@ -12,10 +12,10 @@ from fairhuman.cli.options import DryRun, settings_of
 def demo(
     out: Annotated[Path, Argument(help="Folder for data, runs and report.")],
     targets: Annotated[str, Option(help="attention (the paper) or attention+conv.")] = "attention",
-    model: Annotated[str, Option(help="'small' or the folder of another small SDXL.")] = "small",
+    model: Annotated[str, Option(help="'small', 'small-flow', or the folder of another small model.")] = "small",
     dry_run: DryRun = False,
 ) -> None:
-    """Render people, fine-tune a small SDXL with MPD and with LS, sample, measure and report.
+    """Render people, fine-tune a small model with MPD and with LS, sample, measure and report.
 
     Run the same command again to resume.
 

@@ -128,7 +128,7 @@ def losses(
 
     from fairhuman.evaluate.settings import LossSettings
     from fairhuman.models.locations import check_base
-    from fairhuman.models.spec import ModelSpec
+    from fairhuman.models.spec import ModelSpec, check_comparable
     from fairhuman.utils.files import writing
     from fairhuman.utils.parse import escape_control
 
@@ -138,6 +138,7 @@ def losses(
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
     for one in models.values():
         check_base(one.model, settings.base)
+    check_comparable(models)
     check_existing(None if dry_run else data)
     display = ConsoleDisplay()
     if dry_run:

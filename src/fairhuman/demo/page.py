@@ -62,7 +62,7 @@ def write_demo_report(
     measured = samples.measured
     page = render(
         "demo.html",
-        title="Fair fine-tuning of a small SDXL",
+        title="Fair fine-tuning of a small model",
         settings=settings,
         settings_text=settings_text,
         facts=facts,

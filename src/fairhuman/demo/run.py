@@ -1,4 +1,4 @@
-"""The demo: render people, fine-tune a small SDXL with LS and with MPD from the same seeds, sample, evaluate, report.
+"""The demo: render people, fine-tune a small model with LS and with MPD from the same seeds, sample, evaluate, report.
 
 Each finished stage is kept in the folder, so running the same command again resumes the demo.
 """

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fairhuman import config
-from fairhuman.models.locations import SMALL
+from fairhuman.utils.shipped import SMALL
 
 
 class DemoSettings(config.Settings):
@@ -23,7 +23,9 @@ class DemoSettings(config.Settings):
     learning_rate: float = Field(default=1e-3, gt=0.0, description="maximum of a cosine schedule with warm-up")
     previews: int = Field(default=6, ge=0, description="held-out pictures that are noised halfway and denoised")
     samples: int = Field(default=32, ge=1, description="pictures sampled from captions of held-out people")
-    sample_steps: int = Field(default=20, ge=1, description="UniPC steps")
+    sample_steps: int = Field(
+        default=20, ge=1, description="denoising steps: UniPC for SDXL, the model's own scheduler for other bases"
+    )
     guidance: float = Field(default=2.5, ge=1.0, description="classifier-free guidance; 1 = none")
 
     @model_validator(mode="after")

@@ -261,9 +261,15 @@ def _draw_by_base(
 
 
 def picture_size(pipeline: Any, settings: SampleSettings) -> tuple[int, int]:
-    """Return height and width of the images in pixels: the settings' or the model's own."""
-    own = base_of(pipeline).side
-    return settings.height or own, settings.width or own
+    """Return height and width of the images in pixels: the settings' or the model's own.
+
+    Raises:
+        ModelError: the model has no positions for a side.
+    """
+    base = base_of(pipeline)
+    size = settings.height or base.side, settings.width or base.side
+    base.check_largest(size, "height and width")
+    return size
 
 
 def check_steps(schedule: Mapping[str, Any], steps: int) -> None:

@@ -14,19 +14,11 @@ from fairhuman.bases.base import base_class, base_of
 from fairhuman.bases.names import BaseName, latent_shape
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import (
-    SMALL,
-    SMALL_FOLDER,
-    UNTRAINED,
-    check_location,
-    fetch_configurations,
-    is_file,
-    location_of,
-    name_of,
-)
+from fairhuman.models.locations import check_location, fetch_configurations, is_file, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.digest import content_digest, file_digest
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.shipped import RANDOM, SMALL
 
 _PIECES, _PIECE = 64, 4096  # of a file, and bytes of each
 # Configuration entries that don't affect a network's output.
@@ -71,7 +63,7 @@ def encoded_size(model: str) -> EncodedSize:
     if (name := name_of(model)).flow:
         fetch_configurations(model)
         return _flow_size(name, Path(location_of(model)), model)
-    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
+    folder = Path(location_of(model))
     if not folder.exists():
         return SDXL_SIZE
     try:
@@ -108,7 +100,7 @@ def base_fingerprint(model: str, base: BaseSettings) -> str | None:
 
     It is `sampled_fingerprint`: whole files of 7 GB would take seconds at each start and at each checkpoint.
     """
-    if model == UNTRAINED:
+    if model in RANDOM:
         return None
     return sampled_fingerprint(*(Path(location_of(place)) for place in (model, base.vae) if place is not None))
 

@@ -10,11 +10,9 @@ from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.hub import loading, refuse_pickles
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.shipped import FLOW_UNTRAINED, RANDOM, SHIPPED, SMALL, SMALL_FLOW, home
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
-SMALL = "small"
-UNTRAINED = "small-untrained"
-SMALL_FOLDER = Path(__file__).with_name("small")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 MOLE_FILE = "mole.safetensors"
 SDXL_SIDE_MULTIPLE = 32  # pixels: the VAE's factor of 8, halved twice in the U-Net
@@ -35,9 +33,14 @@ def check_location(model: str, own_vae: bool = False) -> None:
     Raises:
         ModelError: neither an SDXL folder or file nor another location that `load_pipeline` accepts.
     """
-    if model == UNTRAINED:
+    if model in RANDOM:
         return
     path = Path(location_of(model))
+    if model == SMALL_FLOW and not any((path / "transformer").glob("*.safetensors")):
+        raise ModelError(
+            f"model {model!r}: its weights don't ship yet: training/small_flow/README.md says how to train them, and "
+            f"{FLOW_UNTRAINED!r} has random ones"
+        )
     if is_file(model):
         read_checkpoint(path, model, own_vae)
         return
@@ -153,8 +156,8 @@ def location_of(model: str) -> str:
 
     For the hub id of a base other than SDXL it is the folder in the hub's cache, once it is there.
     """
-    if model == SMALL:
-        return str(SMALL_FOLDER)
+    if model in SHIPPED:
+        return str(SHIPPED[model])
     return model if Path(model).exists() or not is_hub_id(model) else _cached(model) or model
 
 
@@ -230,11 +233,11 @@ def side_multiple(model: str) -> int:
             model = SMALL if read_checkpoint(Path(model), model, own_vae=True).architecture == "small" else SDXL
         except ModelError:  # named when the model is checked
             return SDXL_SIDE_MULTIPLE
-    folder = SMALL_FOLDER if model in (SMALL, UNTRAINED) else Path(model)
+    folder = Path(location_of(model))
     try:
         if name_of(model).flow:
-            cached = Path(location_of(model))
-            return PATCH * (latent_shape(cached)[0] if (cached / "vae").exists() else FLOW_FACTOR)
+            known = Path(home(folder, "vae"), "vae").exists()
+            return PATCH * (latent_shape(folder)[0] if known else FLOW_FACTOR)
         vae, unet = (
             len(parse_json((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"])
             for part in ("vae", "unet")

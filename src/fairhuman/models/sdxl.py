@@ -15,23 +15,24 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
 from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
 from fairhuman.models.checkpoint_file import read_checkpoint
-from fairhuman.models.locations import EXPECTED, UNTRAINED, check_base, is_file, is_whole, location_of, name_of
+from fairhuman.models.locations import EXPECTED, check_base, is_file, is_whole, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
 from fairhuman.utils.parse import parse_json
+from fairhuman.utils.shipped import RANDOM, SHIPPED, UNTRAINED
 
 
 def load_pipeline(
     model: str, seed: int = 0, dtype: torch.dtype = torch.float32, base: BaseSettings | None = None
 ) -> Any:
-    """Load a pipeline: `"small"`, which ships with the package, `"small-untrained"`, a folder, a file or a hub id.
+    """Load a pipeline: one that ships with the package (`utils/shipped.py`), a folder, a file or a hub id.
 
     In a folder, the class that model_index.json names decides on the base (`bases/names.py`); all else is SDXL.
 
     Args:
-        model: `"small-untrained"` has the architecture of `"small"` and random weights; a file is an SDXL checkpoint in
-            the original layout (`models/single_file.py`).
+        model: `"small-untrained"` has the architecture of `"small"` and random weights, as `"small-flow-untrained"` has
+            that of `"small-flow"`; a file is an SDXL checkpoint in the original layout (`models/single_file.py`).
         seed: of the random weights.
         dtype: of the network and the text encoders; the VAE is loaded in float32, as SDXL's overflows in float16.
         base: of SDXL: a VAE in place of the model's own, and what the U-Net predicts; None: all as the model states.
@@ -43,6 +44,10 @@ def load_pipeline(
     check_base(model, base)
     if (name := name_of(model)).flow:
         with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
+            if model in SHIPPED:
+                from fairhuman.bases.small_flow import load_small_flow
+
+                return load_small_flow(dtype, seed if model in RANDOM else None).pipeline
             return base_class(name).load(location_of(model) if is_whole(model) else model, dtype).pipeline
     vae = load_vae(base.vae) if base.vae is not None else None
     if model == UNTRAINED:

@@ -1,10 +1,11 @@
 """A model with added weights in one text, as `--model` and `--method` take it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairhuman.errors import RecipeError
-from fairhuman.models.locations import MOLE_FILE, find_lora
+from fairhuman.errors import ModelError, RecipeError
+from fairhuman.models.locations import MOLE_FILE, find_lora, name_of
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,19 @@ class ModelSpec:
                 f"{self.lora}@{self.weight:g}: a MoLE takes no weight, its gates determine its strength; leave it out"
             )
         return file, mole
+
+
+def check_comparable(models: Mapping[str, ModelSpec]) -> None:
+    """Check that all models are of one base: errors of noise and of velocity aren't the same thing.
+
+    Raises:
+        ModelError: two are of different bases.
+    """
+    titles = {name: name_of(one.model).title for name, one in models.items()}
+    first, title = next(iter(titles.items()))
+    for name, other in titles.items():
+        if other != title:
+            raise ModelError(
+                f"models {first!r} and {name!r} are {title} and {other}, whose losses measure different errors: "
+                "compare models of one base at a time"
+            )

@@ -61,7 +61,7 @@ class Checkpoints:
         damaged: list[str] = []
         for folder in reversed(self.list()):
             try:
-                found = self._read(folder)
+                found = self.read(folder)
             except DamageError as error:
                 damaged.append(str(error))
                 continue
@@ -75,10 +75,14 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, folder: Path) -> State:
+    def read(self, folder: Path) -> State:
         """Read a checkpoint; one that an earlier version wrote has no digests, and is read unchecked.
 
         One of another step than its folder's name says, as after a wrong copy, counts as damaged.
+
+        Raises:
+            DamageError: it isn't what was written.
+            TrainingError: it is whole and can't be read.
         """
         checked = check_folder(folder)
         try:

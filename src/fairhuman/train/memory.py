@@ -18,17 +18,7 @@ from fairhuman.fairness.estimators.estimator import weighted_sum
 from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
-from fairhuman.models.locations import (
-    SDXL,
-    SMALL,
-    SMALL_FOLDER,
-    UNTRAINED,
-    check_location,
-    fetch_configurations,
-    is_file,
-    location_of,
-    name_of,
-)
+from fairhuman.models.locations import SDXL, check_location, fetch_configurations, is_file, location_of, name_of
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.record import CONDITIONS
@@ -153,12 +143,10 @@ def shape_of(model: str) -> Any:
         return base_class(name).shape(location_of(model)).pipeline
     if not Path(model).is_dir():  # a folder needs no more than configurations
         check_location(model, own_vae=True)
-    if model in (SMALL, UNTRAINED):
-        return build_shape(str(SMALL_FOLDER))
     if is_file(model):
         return build_meta(read_checkpoint(Path(model), model, own_vae=True).architecture)
     # a hub id: of SDXL's shape, as `encoded_size` has it, so that no file is needed
-    return build_shape(model) if Path(model).exists() else build_sdxl_shape()
+    return build_shape(location_of(model)) if Path(location_of(model)).exists() else build_sdxl_shape()
 
 
 def _networks(model: TrainableModel) -> list[nn.Module]:

@@ -34,6 +34,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
                 f"{name} must be a multiple of {step} (VAE factor {base.factor}, {base.called} {base.patch}), "
                 f"found {size}"
             )
+        base.check_largest(size, "resolution" if size == recipe.size else "view.bucket_aspect")
     for part in networks(pipeline):
         part.to(device)
     if recipe.precision == "bf16" and device.type == "cpu" and isinstance(base, SDXL):

@@ -18,7 +18,7 @@ from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, SMALL, UNTRAINED, check_base, is_hub_id, is_whole, name_of
+from fairhuman.models.locations import NETWORKS, SDXL, check_base, is_hub_id, is_whole, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
@@ -28,6 +28,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
+from fairhuman.utils.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from fairhuman.data.pictures.notes import LoadReport
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from fairhuman.train.memory import Memory, WeightBytes
 
 GIB = 2**30
-TINY = 2**20  # pixels of a batch that fit into any memory with the small SDXL
+TINY = 2**20  # pixels of a batch that fit into any memory with a model that ships
 HUB_WEIGHTS, GPU, DISK = "hub weights", "GPU", "disk"  # what another machine or a download can provide
 # Settings that hardly change how long a step takes; "x." is a whole section.
 SPEED_FREE = frozenset(
@@ -152,12 +153,12 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
 
 def model_finding(model: str, base: BaseSettings) -> StartFinding:
     """Whether a model is here, or can be downloaded."""
-    if model in (SMALL, UNTRAINED):
-        return StartFinding("model", "ok", f"{model}, which ships with fairhuman")
     try:
         check_base(model, base)
     except ModelError as error:
         return StartFinding("model", "missing", str(error))
+    if model in SHIPPED:
+        return StartFinding("model", "ok", f"{model}, which ships with fairhuman")
     if Path(model).exists() or not is_hub_id(model) or (name_of(model).flow and is_whole(model)):
         return StartFinding("model", "ok", model)
     return _on_the_hub(model)
@@ -349,7 +350,7 @@ def check_main_memory(recipe: TrainRecipe) -> None:
     from fairhuman.train.memory import cheapest_changes
 
     height, width = recipe.size
-    tiny = recipe.model in (SMALL, UNTRAINED) and recipe.batch_size * height * width <= TINY
+    tiny = recipe.model in SHIPPED and recipe.batch_size * height * width <= TINY
     memory = "a GPU's is used" if tiny or torch.cuda.is_available() else _memory_of(recipe)
     if isinstance(memory, str):  # not known either: loading says what is wrong
         return

@@ -55,7 +55,7 @@ class TrainRecipe(Settings):
     )
     model: str = Field(
         default="small",
-        description="'small' (ships with the package), 'small-untrained', a folder, a .safetensors file or a hub id",
+        description="'small' or 'small-flow', either with '-untrained'; a folder, a .safetensors file or a hub id",
     )
     data: Annotated[
         Annotated[Path, Tag("path")] | Annotated[tuple[DataSource, ...], Tag("sources")], Discriminator(_data_kind)

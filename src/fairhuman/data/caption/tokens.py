@@ -12,11 +12,9 @@ from fairhuman.errors import ModelError
 from fairhuman.utils.clip_tokenizer import CLIP_WORDS, clip_tokenizer
 from fairhuman.utils.hub import failure
 from fairhuman.utils.safetensors_header import read_header
+from fairhuman.utils.shipped import SHIPPED, SMALL_FOLDER, home
 
 PARTS = ("tokenizer", "tokenizer_2")
-# Located by path: importing fairhuman.models would load diffusers for two small files.
-SMALL_MODELS = ("small", "small-untrained")
-SMALL_FOLDER = Path(__file__).parents[2] / "models" / "small"
 _MIN_VOCABULARY = 300  # a file without a vocabulary gives a tokenizer with a few special tokens, without an error
 
 # Any caption takes time proportional to its length: no match begins inside a run of marks or gives back a part of one.
@@ -118,7 +116,7 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
     """
     from transformers import CLIPTokenizer
 
-    folder = SMALL_FOLDER if model in SMALL_MODELS else Path(model)
+    folder = Path(home(SHIPPED.get(model, model), PARTS[0]))
     if folder.is_file():
         if not _is_small(folder, model):
             return clip_tokenizer(), clip_tokenizer(pad="!")

@@ -21,7 +21,7 @@ from fairhuman.models.locations import require_sdxl
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline
-from fairhuman.models.spec import ModelSpec
+from fairhuman.models.spec import ModelSpec, check_comparable
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
@@ -48,9 +48,10 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
 
     Raises:
         DataError: the data can't be used.
-        ModelError: a model, LoRA or MoLE can't be used.
+        ModelError: a model, LoRA or MoLE can't be used, or models are of different bases.
         RecipeError: a weight is given for a MoLE.
     """
+    check_comparable(models)
     regions = settings.regions
     records = read_source(data, regions.names, settings.source, LoadReport(), regions.ruled)[: settings.count]
     records = [move_ignored(record, regions.ignore) for record in records]
@@ -64,6 +65,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
         grid = base.factor * base.patch
         if settings.resolution % grid:
             raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
+        base.check_largest(size, "resolution")
         added = one.added_weights()
         if added is not None and added[1]:
             require_sdxl(one.model, "a MoLE")

@@ -1,6 +1,6 @@
 """Evaluate a pipeline on unseen synthetic people, and write `measured.json` and `samples.png`.
 
-    python training/small_sdxl/measure.py --model PIPELINE --out FOLDER
+    python training/common/measure.py --model PIPELINE --out FOLDER
 
 VAE, on 256 pictures: PSNR; detection rates of faces and hands (MediaPipe, enlarged 4x) in the pictures and in their
     reconstructions; whether the top keeps its colour.
