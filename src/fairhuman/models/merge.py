@@ -23,6 +23,7 @@ from fairhuman.models.single_file import save_single_file
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 from fairhuman.utils.safetensors_header import read_header, sort_header
+from fairhuman.utils.shipped import RANDOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ def fuse_(pipeline: Any, layers: Mapping[str, Mapping[str, LoraLayer]], weight: 
 
 def stored_dtype(model: str) -> torch.dtype:
     """Return the precision in which a network is stored on this machine, which loads it exactly; else float32."""
+    if model in RANDOM:
+        return torch.float32
     place = Path(location_of(model))
     files = (
         [place]
