@@ -175,7 +175,7 @@ def test_a_right_prediction_means_the_picture_whatever_is_predicted(noising: Noi
     latents, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
     for log_snr in curve.LOG_SNRS:
         level = curve.level_at(noising, log_snr)[None]
-        assert float(noising.log_snr(level)) == pytest.approx(log_snr, abs=0.02)
+        assert float(noising.log_snr(level)) == pytest.approx(log_snr, abs=0.05)
         noisy, target = noising.add(latents, noise, level), noising.target(latents, noise, level)
         assert torch.allclose(curve.clean(noising, noisy, target, level), latents, atol=1e-4)
 
