@@ -55,13 +55,14 @@ CHAT = (
 
 def sd3() -> StableDiffusion3Pipeline:
     """SD 3.5 medium: `attn2` in the first block; 3 encoders; shift 3."""
+    vae = _vae(AutoencoderKL, 16, scaling_factor=1.5305, shift_factor=0.0609)
     network = SD3Transformer2DModel(
         sample_size=16,
         in_channels=16,
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=3 * WIDTH,  # T5's, more than both CLIP encoders' together, as in the published model
+        joint_attention_dim=4 * WIDTH,  # T5's: twice both CLIP encoders' together, as in the published model
         caption_projection_dim=WIDTH,
         pooled_projection_dim=2 * WIDTH,
         pos_embed_max_size=32,
@@ -71,12 +72,12 @@ def sd3() -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=_awake(network),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(AutoencoderKL, 16, scaling_factor=1.5305, shift_factor=0.0609),
+        vae=vae,
         text_encoder=_clip(CLIPTextModelWithProjection),
         tokenizer=build_tokenizer(),
         text_encoder_2=_clip(CLIPTextModelWithProjection),
         tokenizer_2=build_tokenizer(),
-        text_encoder_3=_t5(3 * WIDTH),
+        text_encoder_3=_t5(4 * WIDTH),
         tokenizer_3=_t5_tokenizer(),
     )
 

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transfo
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from fairhuman.bases.latents import cast
 from fairhuman.bases.sd3 import SD3
 from fairhuman.utils.shipped import SMALL_FLOW_FOLDER, SMALL_FOLDER
 
@@ -30,7 +31,8 @@ def load_small_flow(dtype: torch.dtype = torch.float32, seed: int | None = None)
             SMALL_FLOW_FOLDER, subfolder="transformer", dtype=dtype, use_safetensors=True
         )
     else:
-        network = random_transformer(seed).to(dtype)
+        network = random_transformer(seed)
+        cast(network, dtype)
     one = CLIPTextModel.from_pretrained(SMALL_FOLDER, subfolder="text_encoder", dtype=dtype, use_safetensors=True)
     two = CLIPTextModelWithProjection.from_pretrained(
         SMALL_FOLDER, subfolder="text_encoder_2", dtype=dtype, use_safetensors=True
@@ -49,7 +51,8 @@ def with_projection(encoder: CLIPTextModel) -> CLIPTextModelWithProjection:
         found = CLIPTextModelWithProjection(encoder.config)
     found.text_model = encoder
     nn.init.eye_(found.text_projection.weight)
-    return found.to(encoder.dtype).eval()
+    cast(found, encoder.dtype)
+    return found.eval()
 
 
 def random_transformer(seed: int) -> SD3Transformer2DModel:
