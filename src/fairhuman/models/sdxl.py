@@ -43,7 +43,8 @@ def load_pipeline(
     base = base or BaseSettings()
     check_base(model, base)
     if (name := name_of(model)).flow:
-        with loading(f"model {model!r}", model, f"a {name.title} pipeline's folder"):
+        place = location_of(model) if model in SHIPPED else model
+        with loading(f"model {model!r}", place, f"a {name.title} pipeline's folder"):
             if model in SHIPPED:
                 from fairhuman.bases.small_flow import load_small_flow
 
