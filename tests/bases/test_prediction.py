@@ -98,6 +98,14 @@ def test_the_caption_reaches_the_prediction(case: Case, batch: Batch) -> None:
     assert float((one - other).norm() / one.norm()) > 1e-3
 
 
+def test_every_block_is_compiled_where_a_run_asks_for_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, *_, **__: compiled.append(module))
+    case.base.compile_blocks()
+    blocks = [module for module in case.base.network.modules() if type(module).__name__.endswith("TransformerBlock")]
+    assert compiled == blocks != []
+
+
 def test_what_is_painted_in_the_picture_is_where_the_loss_sees_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network gives back its tokens, so the prediction is the latents, through packing and back.
 

@@ -209,6 +209,10 @@ class Base(ABC):
         found: torch.device = next(self.network.parameters()).device
         return found
 
+    def compile_blocks(self) -> None:
+        """Let torch compile the network's repeated blocks. Called once, if a run asks for it."""
+        self.network.compile_repeated_blocks()
+
     def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.
 

@@ -43,7 +43,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     if recipe.compile:
         # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
-        base.network.compile_repeated_blocks()
+        base.compile_blocks()
     return make_trainable(recipe, pipeline)
 
 

@@ -84,7 +84,7 @@ class TrainRecipe(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations in the backward pass: less memory, about a third more time"
     )
-    compile: bool = Field(default=False, description="torch.compile of the U-Net's repeated blocks")
+    compile: bool = Field(default=False, description="torch.compile of the network's repeated blocks")
 
     base: BaseSettings = BaseSettings()
     lora: LoraSettings = LoraSettings()
