@@ -104,13 +104,12 @@ def test_a_hub_id_is_the_base_that_its_cached_index_says(tmp_path: Path, monkeyp
     assert location_of("owner/portraits") == str(folder / "snapshots/abc")
 
 
-def test_without_a_network_the_memory_of_a_hub_s_model_is_not_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_network_only_published_shapes_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="Tongyi-MAI/Z-Image isn't in the hub's local cache"):
-        encoded_size("Tongyi-MAI/Z-Image")
+    with pytest.raises(ModelError, match="Qwen/Qwen-Image-2512 isn't in the hub's local cache"):
+        encoded_size("Qwen/Qwen-Image-2512")
+    assert encoded_size("Tongyi-MAI/Z-Image") == (8, 16, 512, 2560, 0)
 
 
 def test_no_module_that_a_model_names_is_imported(tmp_path: Path) -> None:

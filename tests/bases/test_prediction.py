@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fairhuman.data.samples.batch import Batch
 from fairhuman.regions.objectives import objective_masks
-from helpers.base_cases import HEIGHT, UNGUIDED, WIDTH, Case, batch_of, draw_of, for_pipeline, for_vae
+from fairhuman.train.captions import cut_captions, reader_of
+from helpers.base_cases import HEIGHT, MASKED, UNGUIDED, WIDTH, Case, batch_of, draw_of, for_pipeline, for_vae
 from helpers.published_losses import PUBLISHED
 
 
@@ -52,6 +53,9 @@ def test_the_network_is_called_as_in_sampling(case: Case, monkeypatch: pytest.Mo
         {name: v for name, v in calls[n].items() if not (v is None or isinstance(v, dict))} for n in (0, -1)
     )
     assert sampling.keys() == training.keys()
+    if case.name in MASKED:
+        read = sampling[MASKED[case.name][-1]][0].bool()
+        sampling |= {name: sampling[name][:, read] for name in MASKED[case.name]}
     for name in training:
         assert same(sampling[name], training[name]), name
 
@@ -166,3 +170,28 @@ def test_latents_have_the_mean_and_deviation_of_the_posterior(case: Case) -> Non
             for column in range(patch):
                 part = values[:, :, row::patch, column::patch]
                 assert torch.allclose(part, part[..., :1, :1].expand_as(part), rtol=1e-3, atol=1e-4)
+
+
+def test_tokens_are_counted_as_they_are_read(case: Case) -> None:
+    """What a chat template adds counts; where texts keep their length, it is the length of the text."""
+    captions = ["", "two hands", "a woman in a red shirt, and a man in a park"]
+    lengths = case.base.lengths(captions)
+    assert lengths[0] < lengths[1] < lengths[2] <= case.base.limit
+    if case.name in ("z_image", "qwen_image", "lumina2"):
+        assert lengths == [len(text["embeds"]) for text in case.base.texts(captions)]
+    longer = [captions[2] + "a" * count for count in range(case.base.limit)]
+    (last,) = [
+        text for text, length in zip(longer, case.base.lengths(longer), strict=True) if length == case.base.limit
+    ][:1]
+    assert cut_captions(case.base, [*captions, last]) == []
+    (line,) = cut_captions(case.base, [*captions, last + "aa"])
+    assert line.startswith(
+        f"1 caption is longer than the {case.base.limit} tokens that the model reads, and cut, as 'a w"
+    )
+
+
+def test_tokenizers_alone_count_alike(case: Case) -> None:
+    captions = ["two hands", "a woman in a red shirt"]
+    reader = reader_of(str(case.folder))
+    assert reader is not None
+    assert (reader.lengths(captions), reader.limit) == (case.base.lengths(captions), case.base.limit)

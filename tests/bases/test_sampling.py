@@ -1,8 +1,13 @@
 """Pictures by every base's own pipeline."""
 
+import inspect
+
 import numpy as np
+import pytest
 import torch
 
+from fairhuman.bases.names import BASES
+from fairhuman.generate.settings import SampleSettings
 from helpers.base_cases import HEIGHT, WIDTH, Case
 
 PROMPTS = ["a woman waving", "a man in a red shirt, with both hands raised above his head"]
@@ -10,7 +15,7 @@ PROMPTS = ["a woman waving", "a man in a red shirt, with both hands raised above
 
 def picture(case: Case, prompt: str, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return case.base.draw((HEIGHT, WIDTH), prompt, generator, steps=2, guidance=3.0)
+    return case.base.picture(case.base.draw((HEIGHT, WIDTH), prompt, generator, steps=2, guidance=3.0))
 
 
 def test_a_picture_depends_on_its_prompt_and_seed_alone(case: Case) -> None:
@@ -41,3 +46,25 @@ def test_guidance_and_steps_are_those_asked_for(case: Case) -> None:
     assert len(steps) == 3
     guided = case.base.draw((HEIGHT, WIDTH), PROMPTS[0], torch.Generator().manual_seed(0), 3, 6.0)
     assert not torch.allclose(plain, guided, atol=1e-4)
+
+
+def test_a_photo_s_preview_has_the_guidance_of_the_pipeline(case: Case) -> None:
+    """From pure noise in one step, it is the pipeline's own picture; where latents aren't packed, of the same noise."""
+    if case.name not in ("sd3", "z_image"):
+        pytest.skip("its pipeline draws packed noise, or normalises guidance")
+    start = torch.zeros(1, case.base.channels, HEIGHT // case.base.factor, WIDTH // case.base.factor)
+    for guidance in (1.0, 4.0):
+        ours, theirs = (torch.Generator().manual_seed(7) for _ in range(2))
+        photo = case.base.redraw(start, 1.0, PROMPTS[0], ours, 1, guidance)
+        own = case.base.draw((HEIGHT, WIDTH), PROMPTS[0], theirs, 1, guidance)
+        assert torch.allclose(photo, own, atol=1e-4)
+
+
+def test_the_guidance_of_the_base_is_its_pipeline_s(case: Case) -> None:
+    """As the signature of its pipeline has it, where none is given."""
+    name = BASES[type(case.base.pipeline).__name__]
+    way = next(argument for argument, value in case.base.arguments("", "", 2.0).items() if value == 2.0)
+    default = inspect.signature(type(case.base.pipeline).__call__).parameters[way].default
+    assert name.guidance == default
+    assert SampleSettings().of_base(name).guidance == default
+    assert SampleSettings(guidance=2.0).of_base(name).guidance == 2.0

@@ -75,3 +75,25 @@ def test_a_dry_run_writes_nothing_and_shows_both_recipes(
     assert "strategy: mpd" in shown
     assert "targets: attention+conv" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_another_base_is_a_demo_with_its_own_guidance(
+    tmp_path: Path, tiny_base: Callable[[str], Path], typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, shown, _ = typed("demo", tmp_path / "out", "--model", tiny_base("sd3"), "--dry-run")
+    assert code == 0
+    assert "guidance: 7.0" in shown
+    code, _, errors = typed("demo", tmp_path / "out", "--model", tiny_base("sd3"), "--targets", "attention+conv")
+    assert code != 0
+    assert "lora.targets=attention+conv isn't for Stable Diffusion 3.5" in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_demo_of_another_base(
+    tmp_path: Path, tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    settings = TINY.model_copy(update={"model": str(tiny_base("sd3"))})
+    assert run_demo(tmp_path / "out", settings, Display()) is None
+    assert "<h1>Fair fine-tuning of Stable Diffusion 3.5</h1>" in (tmp_path / "out/report.html").read_text()

@@ -28,6 +28,8 @@ TAKES_LATENTS = {
     "qwen_image": "_pack_latents",
     "flux2": "_patchify_latents",
 }  # others: as they are
+# Arguments of the network that sampling pads, with the one that masks the padding.
+MASKED = {"lumina2": ("encoder_hidden_states", "encoder_attention_mask")}
 VIDEO_VAES = ("qwen_image",)
 WITHOUT = {"small_flow": {"text_encoder_3": None, "tokenizer_3": None}}  # what a plain pipeline must be told it lacks
 

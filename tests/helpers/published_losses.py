@@ -97,6 +97,24 @@ def qwen_image(pipeline: Any, pictures: Tensor, noise: Tensor, sigmas_b: Tensor,
     return _loss(kind._unpack_latents(prediction, 8 * h, 8 * w, 8), noise - latents)
 
 
+def lumina2(pipeline: Any, pictures: Tensor, noise: Tensor, sigmas_b: Tensor, captions: Sequence[str]) -> Tensor:
+    """`train_dreambooth_lora_lumina2.py`, which counts σ from the noise, with the pipeline's system prompt.
+
+    A dropped caption is encoded without it, as sampling's unconditional prediction.
+    """
+    prompts = [f"{pipeline.system_prompt} <Prompt Start> {caption}" if caption else "" for caption in captions]
+    embeds, mask = pipeline._get_gemma_prompt_embeds(prompts, max_sequence_length=256)
+    latents = _scaled(pipeline.vae, pictures)
+    prediction = pipeline.transformer(
+        hidden_states=_noisy(latents, noise, sigmas_b),
+        encoder_hidden_states=embeds,
+        encoder_attention_mask=mask,
+        timestep=1 - sigmas_b,
+        return_dict=False,
+    )[0]
+    return _loss(prediction, latents - noise)
+
+
 PUBLISHED: dict[str, Callable[..., Tensor]] = {
     "sd3": sd3,
     "small_flow": partial(sd3, t5_tokens=0),
@@ -104,6 +122,7 @@ PUBLISHED: dict[str, Callable[..., Tensor]] = {
     "flux2": flux2,
     "flux": flux,
     "qwen_image": qwen_image,
+    "lumina2": lumina2,
 }
 
 

@@ -18,6 +18,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -25,12 +27,15 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers import pre_tokenizers
+from tokenizers import pre_tokenizers, processors
 from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -208,6 +213,28 @@ def small_flow() -> Any:
     return pipeline
 
 
+def lumina2() -> Lumina2Pipeline:
+    """Lumina Image 2: shift 6."""
+    network = Lumina2Transformer2DModel(
+        hidden_size=WIDTH,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=2,
+        multiple_of=16,
+        axes_dim_rope=(4, 6, 6),
+        axes_lens=(300, 64, 64),
+        cap_feat_dim=WIDTH,
+    )
+    return Lumina2Pipeline(
+        transformer=_awake(network),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=_vae(AutoencoderKL, 16, scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=_gemma(),
+        tokenizer=_gemma_tokenizer(),
+    )
+
+
 BUILD: dict[str, Callable[[], Any]] = {
     "sd3": sd3,
     "small_flow": small_flow,
@@ -215,6 +242,7 @@ BUILD: dict[str, Callable[[], Any]] = {
     "flux2": flux2,
     "flux": flux,
     "qwen_image": qwen_image,
+    "lumina2": lumina2,
 }
 
 
@@ -292,6 +320,30 @@ def _qwen3(kind: Any, layers: int) -> Any:
         max_position_embeddings=1024,
     )
     return kind(config).eval()
+
+
+def _gemma() -> Gemma2Model:
+    config = Gemma2Config(
+        vocab_size=300,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+    )
+    return Gemma2Model(config).eval()
+
+
+def _gemma_tokenizer() -> GemmaTokenizer:
+    """A letter a token, so that the system prompt takes 174."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(33, 127))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = GemmaTokenizer(vocab=vocabulary, model_max_length=8192)
+    begin = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
+    tokenizer.backend_tokenizer.post_processor = begin
+    return tokenizer
 
 
 def _qwen_tokenizer(length: int = 512) -> Qwen2Tokenizer:

@@ -151,12 +151,18 @@ def test_the_cheapest_fitting_changes(make_recipe: MakeRecipe) -> None:
     now = memory_of(recipe).needed
     found = cheapest_changes(recipe, now - 2**20)
     assert [change.overrides for change in found] == [
+        ("cache.text=true",),
+        ("fairness.mode=output", "fairness.pairwise=true"),
+        ("precision=bf16",),
+    ]
+    assert all(change.memory.needed < now for change in found)
+    assert str(found[1]).startswith("fairness.mode=output fairness.pairwise=true (0.")
+    without_gpu = cheapest_changes(recipe, memory_of(recipe).on_cpu - 2**20, cpu=True)
+    assert [change.overrides for change in without_gpu] == [
         ("fairness.mode=output", "fairness.pairwise=true"),
         ("precision=bf16",),
         ("optimizer.name=adamw8bit",),
     ]
-    assert all(change.memory.needed < now for change in found)
-    assert str(found[0]).startswith("fairness.mode=output fairness.pairwise=true (0.")
 
 
 def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +170,7 @@ def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monk
 
     def simple(recipe: TrainRecipe) -> Memory:
         saved = recipe.fairness.pairwise + (recipe.precision == "bf16") + (recipe.optimizer.name == "adamw8bit")
-        saved += recipe.gradient_checkpointing + (recipe.batch_size == 1)
+        saved += recipe.gradient_checkpointing + (recipe.batch_size == 1) + recipe.cache.text
         return Memory(frozen=2**23 - saved * 2**20, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
 
     monkeypatch.setattr(memory, "memory_of", simple)
@@ -172,11 +178,11 @@ def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monk
     now = simple(recipe).needed
     assert len(cheapest_changes(recipe, now)) == 3
     (together,) = cheapest_changes(recipe, now - 2**21)
-    assert together.overrides == ("fairness.mode=output", "fairness.pairwise=true", "precision=bf16")
+    assert together.overrides == ("cache.text=true", "fairness.mode=output", "fairness.pairwise=true")
     (four,) = cheapest_changes(recipe, now - 2**22)
-    assert four.overrides[2:] == ("precision=bf16", "optimizer.name=adamw8bit", "gradient_checkpointing=true")
+    assert four.overrides[3:] == ("precision=bf16", "optimizer.name=adamw8bit")
     assert cheapest_changes(recipe, CONTEXT) == []
-    (amortised, *_) = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now)
+    (_, amortised, *_) = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now)
     assert amortised.overrides == ("fairness.pairwise=true",)
 
 

@@ -18,15 +18,18 @@ import torch
 import transformers
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from fairhuman.bases.latents import check_finite, decode_latents, latent_moments, vae_factor
 from fairhuman.bases.names import BASES, PATCH, BaseName
 from fairhuman.bases.noising import Flow, Noising
+from fairhuman.bases.published import PUBLISHED
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.errors import ModelError
 from fairhuman.utils.shipped import home
+
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}  # of a pipeline's components
 
 
 class Base(ABC):
@@ -66,17 +69,36 @@ class Base(ABC):
 
     @classmethod
     def shape(cls, folder: str) -> Self:
-        """Build a pipeline's folder on `meta`, without weights, from its configurations: for a run's memory.
+        """Build a pipeline on `meta`, without weights, from its configurations: for a run's memory.
+
+        Args:
+            folder: of the pipeline, or a name in `PUBLISHED`.
 
         Raises:
             OSError: a configuration is missing.
         """
         kind: Any = cls.kind
+        if folder in PUBLISHED:
+            built = {name: _published(*part) for name, part in PUBLISHED[folder].items()}
+            return cls(kind(**built, **dict.fromkeys(cls.tokenizers)))
         index = kind.load_config(folder)
         parts = {name: value for name, value in index.items() if isinstance(value, list)}
         found = {name: _part(folder, name, library, of) for name, (library, of) in parts.items()}
         plain = {name: value for name, value in index.items() if name[0] != "_" and name not in parts}
         return cls(kind(**found, **plain))
+
+    @classmethod
+    def reader(cls, folder: str) -> Self:
+        """Load the tokenizers of a pipeline's folder and nothing else, to count tokens.
+
+        Raises:
+            OSError, ValueError: one is missing or damaged.
+        """
+        kind: Any = cls.kind
+        parts = {name: value for name, value in kind.load_config(folder).items() if isinstance(value, list)}
+        names = [name for name in cls.tokenizers if parts.get(name, (None, None))[1] is not None]
+        found = {n: AutoTokenizer.from_pretrained(home(folder, n), subfolder=n, trust_remote_code=False) for n in names}
+        return cls(kind(**{**dict.fromkeys(parts), **found}))
 
     @classmethod
     @abstractmethod
@@ -148,11 +170,23 @@ class Base(ABC):
         with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
             return [self.encode(caption) for caption in captions]
 
-    def cuts(self, caption: str) -> bool:
-        """Whether a caption has more tokens than are read, so that its end isn't seen. Called once a caption."""
-        found = [one for name in self.tokenizers if (one := getattr(self.pipeline, name)) is not None]
-        limit = min(self.longest, found[-1].model_max_length)
-        return bool(len(found[-1](caption, verbose=False).input_ids) > limit)
+    def as_read(self, caption: str) -> str:
+        """Return the text that the last tokenizer gets of a caption: it in a chat template, if the encoder chats."""
+        return caption
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each caption, which may be above `limit`; what a template adds counts."""
+        found = self._tokenizer(list(map(self.as_read, captions)), verbose=False).input_ids if captions else []
+        return [len(tokens) for tokens in found]
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a caption that are read; the rest isn't seen."""
+        return min(self.longest, int(self._tokenizer.model_max_length))
+
+    @property
+    def _tokenizer(self) -> Any:
+        return [one for name in self.tokenizers if (one := getattr(self.pipeline, name)) is not None][-1]
 
     def packed(self, text: Text) -> Tensor:
         """Return a text as one tensor on the CPU, for a cache on disk: a safetensors file's bytes, floats in bfloat16.
@@ -250,6 +284,10 @@ class Base(ABC):
         """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
         return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
 
+    def scale(self, guidance: float) -> float:
+        """Return w of u + w (c - u), for predictions u without and c with the prompt, that `guidance` means."""
+        return guidance
+
     def sampled(self, found: Any, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - bases that pack latents need it
         """Return latents [1, C, h, w] for `decode` from the pipeline's output of `output_type="latent"`.
 
@@ -268,7 +306,7 @@ class Base(ABC):
         negative_prompt: str = "",
         on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Draw one picture [3, H, W] in [-1, 1], float32 on the CPU, by the base's own pipeline and scheduler.
+        """Draw the latents [1, C, h, w] of one picture by the base's own pipeline and scheduler; see `picture`.
 
         Pictures are drawn one at a time, so that one depends on its prompt and generator alone.
 
@@ -278,9 +316,6 @@ class Base(ABC):
             generator: of the noise.
             steps, guidance: as the pipeline means them.
             on_step: called after each step.
-
-        Raises:
-            ModelError: latents or pictures aren't finite.
         """
         self.pipeline.set_progress_bar_config(disable=True)
         with torch.no_grad(), evaluating(self.pipeline), quiet():
@@ -293,8 +328,7 @@ class Base(ABC):
                 output_type="latent",
                 **({} if on_step is None else {"callback_on_step_end": partial(_after_step, on_step)}),
             ).images
-            latents_bchw = self.sampled(found, size)
-            return self._decoded(latents_bchw)
+            return self.sampled(found, size)
 
     def redraw(
         self,
@@ -307,7 +341,7 @@ class Base(ABC):
         negative_prompt: str = "",
         on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Draw a picture [3, H, W] from the latents of another, noised to level `strength`; otherwise as `draw`.
+        """Draw latents [1, C, h, w] from those of another picture, noised to level `strength`; otherwise as `draw`.
 
         Euler's method in ⌊steps · strength⌋ equal steps. Guidance is that between prompt and negative prompt; bases
         whose network is told the guidance (`guided` is false) go without.
@@ -317,17 +351,23 @@ class Base(ABC):
         levels = torch.linspace(strength, 0.0, max(1, int(steps * strength)) + 1, device=device)
         with torch.no_grad(), evaluating(self.pipeline):
             x = noising.add(start_1chw.float(), noise, levels[:1])
-            with_negative = self.guided and guidance > 1.0
+            scale = self.scale(guidance)
+            with_negative = self.guided and scale > 1.0
             texts = self.texts([prompt, negative_prompt] if with_negative else [prompt])
             for level, after in pairwise(levels):
                 found = [self._predicted(x, level[None], [text], None) for text in texts]
-                velocity = torch.lerp(found[1], found[0], guidance) if with_negative else found[0]
+                velocity = torch.lerp(found[1], found[0], scale) if with_negative else found[0]
                 x = x + (after - level) * velocity
                 if on_step is not None:
                     on_step()
-            return self._decoded(x)
+            return x
 
-    def _decoded(self, latents_1chw: Tensor) -> Tensor:
+    def picture(self, latents_1chw: Tensor) -> Tensor:
+        """Return the picture [3, H, W] of drawn latents, in [-1, 1], float32 on the CPU.
+
+        Raises:
+            ModelError: latents or pictures aren't finite.
+        """
         check_finite(latents_1chw, f"the {self.called}'s latents ({self.dtype})", "sample in bf16 or fp32")
         return self.decode(latents_1chw)[0].cpu()
 
@@ -340,14 +380,26 @@ def _part(folder: str, name: str, library: str | None, kind: str | None) -> Any:
     """
     if library is None or kind is None or name.startswith("tokenizer"):
         return None
-    found: Any = getattr({"diffusers": diffusers, "transformers": transformers}.get(library), kind, None)
+    found: Any = getattr(LIBRARIES.get(library), kind, None)
     if found is None:
         raise ModelError(f"model {folder!r}: expected a {name} of diffusers or transformers, found {library}.{kind}")
     folder = home(folder, name)
-    with torch.device("meta") if issubclass(found, nn.Module) else nullcontext():
-        if library == "diffusers":
-            return found.from_config(found.load_config(folder, subfolder=name))
-        return found(AutoConfig.from_pretrained(folder, subfolder=name, trust_remote_code=False))
+    if library == "diffusers":
+        return _on_meta(found, found.load_config(folder, subfolder=name))
+    return _on_meta(found, AutoConfig.from_pretrained(folder, subfolder=name, trust_remote_code=False))
+
+
+def _published(library: str, kind: str, values: Mapping[str, Any]) -> Any:
+    """Build a component of a model in `PUBLISHED`."""
+    return _on_meta(
+        getattr(LIBRARIES[library], kind), values if library == "diffusers" else AutoConfig.for_model(**values)
+    )
+
+
+def _on_meta(kind: Any, config: Any) -> Any:
+    """Build a component from its configuration, a network on `meta`."""
+    with torch.device("meta") if issubclass(kind, nn.Module) else nullcontext():
+        return kind.from_config(config) if issubclass(kind, diffusers.ConfigMixin) else kind(config)
 
 
 def base_class(name: BaseName) -> type[Base]:
@@ -402,6 +454,15 @@ def quiet() -> Iterator[None]:
 def stacked(texts: Sequence[Text], name: str) -> Tensor:
     """Return a text's tensors of equal shape as one, [B, ...]."""
     return torch.stack([text[name] for text in texts])
+
+
+def in_chat(tokenizer: Any, caption: str, thinking: bool) -> str:
+    """Return a caption as a user's message in a language model's chat template."""
+    messages = [{"role": "user", "content": caption}]
+    text: str = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )
+    return text
 
 
 def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor | None]:

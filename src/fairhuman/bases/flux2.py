@@ -12,7 +12,7 @@ import torch
 from diffusers import Flux2KleinPipeline
 from torch import Tensor
 
-from fairhuman.bases.base import Base, stacked
+from fairhuman.bases.base import Base, in_chat, stacked
 from fairhuman.bases.latents import decoded, posterior_moments
 from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
@@ -39,6 +39,10 @@ class Flux2Klein(Base):
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shape of any caption."""
         return {"embeds": (cls.longest, config["joint_attention_dim"])}
+
+    def as_read(self, caption: str) -> str:
+        """Return the caption in the chat template, as the pipeline does."""
+        return in_chat(self.pipeline.tokenizer, caption, thinking=False)
 
     def encode(self, caption: str) -> Text:
         """Return embeddings [512, 3 D]."""

@@ -16,10 +16,20 @@ PATCH = 2  # latent cells per token and side of all flow bases
 
 @dataclass(frozen=True, slots=True)
 class BaseName:
-    """An entry of the table: what messages call the base, and `module:class` of its `Base` below `fairhuman.bases`."""
+    """An entry of the table.
+
+    Attributes:
+        title: what messages call the base.
+        place: `module:class` of its `Base`, below `fairhuman.bases`.
+        guidance: of sampling, where none is given: the default of its pipeline's `__call__` in diffusers; of SDXL, that
+            of the paper's code.
+        previews: of previews; None: `guidance`.
+    """
 
     title: str
     place: str
+    guidance: float
+    previews: float | None = None
 
     @property
     def flow(self) -> bool:
@@ -29,12 +39,13 @@ class BaseName:
 
 # By `_class_name` of model_index.json.
 BASES: Mapping[str, BaseName] = {
-    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL"),
-    "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3"),
-    "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage"),
-    "FluxPipeline": BaseName("FLUX.1", "flux:Flux"),
-    "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein"),
-    "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage"),
+    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL", 7.5, previews=5.0),
+    "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3", 7.0),
+    "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage", 5.0),
+    "FluxPipeline": BaseName("FLUX.1", "flux:Flux", 3.5),
+    "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein", 4.0),
+    "Lumina2Pipeline": BaseName("Lumina Image 2", "lumina2:Lumina2", 4.0),
+    "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage", 4.0),
 }
 # What model_index.json says of pipelines on the hub, for those that aren't on this machine.
 ON_THE_HUB: Mapping[str, Mapping[str, Any]] = {
@@ -52,6 +63,7 @@ ON_THE_HUB: Mapping[str, Mapping[str, Any]] = {
         }
         for name in ("base-4B", "base-9B", "4B", "9B")
     },
+    "Alpha-VLLM/Lumina-Image-2.0": {"_class_name": "Lumina2Pipeline"},
     **{f"Qwen/{name}": {"_class_name": "QwenImagePipeline"} for name in ("Qwen-Image", "Qwen-Image-2512")},
 }
 Z_IMAGE_TURBO_SHIFT = 3.0

@@ -51,6 +51,16 @@ class QwenImage(Base):
         """Return the shape of the longest caption."""
         return {"embeds": (cls.longest, config["joint_attention_dim"])}
 
+    def as_read(self, caption: str) -> str:
+        """Return the caption in the pipeline's template."""
+        text: str = self.pipeline.prompt_template_encode.format(caption)
+        return text
+
+    def lengths(self, captions: Sequence[str]) -> list[int]:
+        """Return the number of tokens without those of the template before the caption, which aren't handed on."""
+        dropped = self.pipeline.prompt_template_encode_start_idx
+        return [length - dropped for length in super().lengths(captions)]
+
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens."""
         device = self.pipeline.text_encoder.device

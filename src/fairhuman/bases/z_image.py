@@ -11,7 +11,7 @@ import torch
 from diffusers import ZImagePipeline
 from torch import Tensor
 
-from fairhuman.bases.base import Base
+from fairhuman.bases.base import Base, in_chat
 from fairhuman.data.samples.batch import Batch, Text
 
 
@@ -29,11 +29,19 @@ class ZImage(Base):
         """Return the shape of the longest caption."""
         return {"embeds": (cls.longest, config["cap_feat_dim"])}
 
+    def as_read(self, caption: str) -> str:
+        """Return the caption in the chat template, as the pipeline does."""
+        return in_chat(self.pipeline.tokenizer, caption, thinking=True)
+
     def encode(self, caption: str) -> Text:
         """Return embeddings [n, D] of the caption's n tokens, 512 at most."""
         device = self.pipeline.text_encoder.device
         found = self.pipeline.encode_prompt([caption], device, do_classifier_free_guidance=False)
         return {"embeds": found[0][0]}
+
+    def scale(self, guidance: float) -> float:
+        """Return guidance + 1: the pipeline adds `guidance` times c - u to c."""
+        return guidance + 1.0
 
     def predict(
         self,

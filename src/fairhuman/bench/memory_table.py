@@ -7,6 +7,7 @@ from typing import Any
 
 from fairhuman import config
 from fairhuman.bench.settings import MemoryTableSettings
+from fairhuman.models.locations import name_of
 from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
@@ -20,18 +21,20 @@ AMORTISED = {
     "MPD, amortised, pairs": "MPD, exact, pairs",
 }  # by the exact steps of their audits
 
+OF_SDXL = ("lora", "controlnet", "t2i_adapter")
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One run and its memory."""
+    """One run and its memory, and that with cached texts."""
 
     kind: str
     way: str
     batch_size: int
     precision: str
     memory: Memory
+    cached: Memory
 
 
 def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
@@ -43,10 +46,15 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
         found: dict[str, Memory] = {}
         for way, own in METHODS.items():
             found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
-            yield MemoryRow(kind, way, batch_size, precision, found[way])
+            yield _row(kind, way, batch_size, precision, found[way])
         for way, audit in AMORTISED.items():
             memory = replace(found[audit], step=found["LS"].step, audit=found[audit].step)
-            yield MemoryRow(kind, way, batch_size, precision, memory)
+            yield _row(kind, way, batch_size, precision, memory)
+
+
+def _row(kind: str, way: str, batch_size: int, precision: str, cached: Memory) -> MemoryRow:
+    """Return a row from the memory with cached texts."""
+    return MemoryRow(kind, way, batch_size, precision, replace(cached, resting=None, preview=None), cached)
 
 
 def row_count(settings: MemoryTableSettings) -> int:
@@ -57,7 +65,7 @@ def row_count(settings: MemoryTableSettings) -> int:
 def _runs(settings: MemoryTableSettings) -> Iterator[tuple[str, dict[str, Any], str, int]]:
     kinds: dict[str, dict[str, Any]] = {}
     ranks = {f"LoRA {rank}": {"lora": {"rank": rank}} for rank in settings.ranks}
-    for chosen in settings.kinds:
+    for chosen in settings.kinds or (("lora",) if name_of(settings.model).flow else OF_SDXL):
         kinds |= ranks if chosen == "lora" else {NAMES[chosen]: {"kind": chosen}}
     for precision, batch_size, (kind, values) in product(settings.precisions, settings.batch_sizes, kinds.items()):
         yield kind, values, precision, batch_size
@@ -75,6 +83,7 @@ def _recipe(
         "batch_size": batch_size,
         "precision": precision,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "cache": {"text": True},
     }
     for part in parts:
         values = config.merge(values, part)

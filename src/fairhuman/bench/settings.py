@@ -11,13 +11,16 @@ from fairhuman.models.locations import SDXL
 class MemoryTableSettings(Settings):
     """The runs of the table: all combinations of these settings."""
 
-    model: str = Field(default=SDXL, description="'sdxl' (base 1.0, without weights), 'small', a folder or a hub id")
+    model: str = Field(
+        default=SDXL, description="'sdxl' (base 1.0, without weights), 'small', a folder, or a hub id of any base"
+    )
     resolution: int = Field(default=1024, ge=16, description="width and height of training pictures in pixels")
     ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="ranks of LoRA on attention")
-    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] = Field(
-        default=("lora", "controlnet", "t2i_adapter"),
+    kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] | None = Field(
+        default=None,
         min_length=1,
-        description="kinds of training, as `kind` of a training recipe",
+        description="kinds of training, as `kind` of a training recipe; None: lora, and of SDXL also controlnet and "
+        "t2i_adapter",
     )
     batch_sizes: tuple[int, ...] = Field(default=(1, 4), min_length=1, description="pictures per micro-batch")
     precisions: tuple[str, ...] = Field(

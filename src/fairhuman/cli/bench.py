@@ -109,7 +109,7 @@ def _memory(recipe: "TrainRecipe", display: ConsoleDisplay) -> dict[str, int | N
 
 
 def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> list[dict[str, Any]]:
-    """Print what runs of SDXL need, a table for each batch size and precision."""
+    """Print what runs need, a table for each batch size and precision."""
     from fairhuman.bench.memory_table import memory_table, row_count
 
     rows, count = [], row_count(settings)
@@ -119,14 +119,15 @@ def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> l
             display.status(f"{len(rows)} of {count} runs computed")
     for (batch_size, precision), group in groupby(rows, key=lambda row: (row.batch_size, row.precision)):
         title = f"batch {batch_size}, {precision}"
-        table = Table("run", "weights", "Adam", "step", "audit", "device", title=title, title_justify="left")
+        columns = ("run", "weights", "Adam", "step", "audit", "device", "texts cached")
+        table = Table(*columns, title=title, title_justify="left")
         for row in group:
             held = row.memory
-            parts = (held.frozen + held.trained, held.optimizer, held.step, held.audit, held.needed)
+            parts = (held.frozen + held.trained, held.optimizer, held.step, held.audit, held.needed, row.cached.needed)
             table.add_row(f"{row.kind}, {row.way}", *("" if part is None else f"{part / GIB:.1f}" for part in parts))
         display.table(table)
     display.say("GiB, from shapes alone; weights and audit: see the docs on performance")
-    return [{**asdict(row), "memory": _plain(row.memory)} for row in rows]
+    return [{**asdict(row), "memory": _plain(row.memory), "cached": _plain(row.cached)} for row in rows]
 
 
 def _plain(memory: "Memory") -> dict[str, int | None]:

@@ -12,7 +12,7 @@ from fairhuman.cli.options import DryRun, settings_of
 def demo(
     out: Annotated[Path, Argument(help="Folder for data, runs and report.")],
     targets: Annotated[str, Option(help="attention (the paper) or attention+conv.")] = "attention",
-    model: Annotated[str, Option(help="'small', 'small-flow', or the folder of another small model.")] = "small",
+    model: Annotated[str, Option(help="'small', 'small-flow', or another base: a folder or a hub id.")] = "small",
     dry_run: DryRun = False,
 ) -> None:
     """Render people, fine-tune a small model with MPD and with LS, sample, measure and report.
@@ -22,10 +22,12 @@ def demo(
     Example: fairhuman demo runs/demo
     """
     from fairhuman.demo.settings import DemoSettings
-    from fairhuman.models.locations import check_location
+    from fairhuman.models.locations import check_location, name_of
 
-    settings = settings_of(DemoSettings, "demo", None, given={"targets": targets, "model": model})
-    check_location(settings.model)
+    check_location(model)
+    base = name_of(model)
+    given = {"targets": targets, "model": model, **({"guidance": base.guidance} if base.flow else {})}
+    settings = settings_of(DemoSettings, "demo", None, given=given)
     from fairhuman.demo.run import demo_recipes, run_demo
 
     display = ConsoleDisplay()

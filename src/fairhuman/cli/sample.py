@@ -29,7 +29,10 @@ def sample(
     control_end: Annotated[float, Option(help="Share of the steps after which control ends.")] = 1.0,
     count: Annotated[int, Option(min=1, help="Pictures per prompt.")] = 1,
     steps: Annotated[int, Option(min=1, help="Denoising steps.")] = 30,
-    guidance: Annotated[float, Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.")] = 7.5,
+    guidance: Annotated[
+        float | None,
+        Option(min=1.0, help="As the base means it, 1 of SDXL: none; by default the base's own, 7.5 of SDXL."),
+    ] = None,
     suffix: Annotated[str, Option(help="Text added to every prompt, such as ', high quality'.")] = "",
     negative: Annotated[str, Option(help="Negative prompt.")] = "",
     height: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
@@ -56,12 +59,13 @@ def sample(
     from fairhuman.generate.control_options import ControlOptions
     from fairhuman.generate.record import check_folder
     from fairhuman.generate.settings import SampleSettings
+    from fairhuman.models.locations import name_of
     from fairhuman.utils.signals import announced
 
     given: dict[str, object] = {"steps": steps, "guidance": guidance, "negative_prompt": negative, "seed": seed}
     given["prompt_suffix"] = suffix
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
-    settings = settings_of(SampleSettings, "sample", None, given=given)
+    settings = settings_of(SampleSettings, "sample", None, given=given).of_base(name_of(model))
     texts = collect_prompts(prompt or (), prompts)
     base = base_of(vae, prediction, zero_snr)
     check_options(model, lora, lora_weight, fuse, mole, precision, base)

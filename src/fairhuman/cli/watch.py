@@ -13,6 +13,7 @@ from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.generate.preview import PreviewRow, PreviewSet, forget_previews
 from fairhuman.models.control import ControlModel
+from fairhuman.models.locations import name_of
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.text import percent
 from fairhuman.report.training import write_training_report
@@ -65,6 +66,10 @@ class ProgressBar(Watcher):
         self._left.start(run.step)
         self._display.progress("training", run.step, recipe.steps)
 
+    def on_texts(self, run: Run, done: int, total: int) -> None:  # noqa: ARG002 - a watcher's methods get the run
+        """Show how many captions are encoded."""
+        self._display.progress("captions", done, total)
+
     def on_step(self, run: Run, metrics: Metrics) -> None:
         """Show the newest numbers."""
         recipe, rate = run.recipe, float(metrics["images_per_s"] or 0.0)
@@ -104,8 +109,12 @@ class Previews(Watcher):
         size = run.recipe.size
         rows += [PreviewRow(text, seed + number, None, {}, size=size) for number, text in enumerate(settings.prompts)]
         guides = [ActiveControl(run.model.control)] if isinstance(run.model, ControlModel) else []
-        chosen = (settings.steps, settings.guidance, settings.strength)
-        self._previews = PreviewSet(rows, *chosen, guides=guides) if rows else None
+        name, guidance = name_of(run.recipe.model), settings.guidance
+        if guidance is None:
+            guidance = name.guidance if name.previews is None else name.previews
+        chosen = (settings.steps, guidance, settings.strength)
+        alone = run.caches.encoders_asleep
+        self._previews = PreviewSet(rows, *chosen, guides=guides, vae_alone=alone) if rows else None
         forget_previews(run.recipe.out, run.step if run.step else -1)
 
     def on_preview(self, run: Run) -> None:

@@ -26,6 +26,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.models.locations import DIFFUSERS_FILE, check_location
 from fairhuman.synth.run import render_people
 from fairhuman.synth.settings import SynthSettings
+from fairhuman.train.bases import check_settings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
@@ -84,9 +85,13 @@ def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
 
     Raises:
         ModelError: the model doesn't exist.
+        RecipeError: a setting isn't for the model's base.
     """
     check_location(settings.model)
-    return {name: demo_recipe(out, settings, name) for name in METHODS}
+    recipes = {name: demo_recipe(out, settings, name) for name in METHODS}
+    for recipe in recipes.values():
+        check_settings(recipe)
+    return recipes
 
 
 def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:

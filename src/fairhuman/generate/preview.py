@@ -1,6 +1,7 @@
 """Previews of a training run, with the same captions, prompts, seeds and held-out photos at every step."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -46,6 +47,8 @@ class PreviewSet:
 
     The second way keeps the composition, so faces and hands stay in place and can be compared between steps: the latent
     is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
+
+    vae_alone: a block in which only the VAE works, so that other networks can leave the device.
     """
 
     rows: Sequence[PreviewRow]
@@ -54,6 +57,7 @@ class PreviewSet:
     strength: float = 0.55
     batch_size: int = 4
     guides: Sequence[ActiveControl] = ()
+    vae_alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def render(
         self, pipeline: Any, step: int, folder: Path, on_step: Callable[[int, int], object] = lambda _done, _all: None
@@ -124,6 +128,7 @@ class PreviewSet:
             guides=self.guides,
             conditions=conditions,
             on_step=on_step,
+            decoding=self.vae_alone,
         )
 
     def _from_photos(self, pipeline: Any, numbers: Sequence[int], on_step: Callable[[], object]) -> Tensor:
@@ -131,16 +136,19 @@ class PreviewSet:
         photos = [row.picture_chw for row in rows if row.picture_chw is not None]
         base = base_of(pipeline)
         pictures_bchw = torch.stack(photos).to(base.device)
+        with self.vae_alone():
+            start_bchw = base.moments(pictures_bchw)[0]
         return draw(
             pipeline,
             [row.caption for row in rows],
             [seeded_generator(row.seed, Stream.PHOTO) for row in rows],
             self._settings(rows[0]),
-            start_latents_bchw=base.moments(pictures_bchw)[0],
+            start_latents_bchw=start_bchw,
             strength=self.strength,
             guides=self.guides,
             conditions=_conditions(rows),
             on_step=on_step,
+            decoding=self.vae_alone,
         )
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:

@@ -57,6 +57,10 @@ class SampleJob:
     control: ControlOptions = field(default_factory=ControlOptions)
     redraw: bool = False
 
+    def __post_init__(self) -> None:
+        """Take the base's own guidance if none is given."""
+        object.__setattr__(self, "settings", self.settings.of_base(name_of(self.model)))
+
     def check(self) -> ControlInputs:
         """Check all that can be checked without loading the model, and read the conditions.
 
@@ -113,7 +117,7 @@ class SampleJob:
                 f"{plural(len(self.prompts), 'prompt')} x {plural(one.images_per_prompt, 'picture')}",
                 f"{size[1]} x {size[0]} pixels (width x height)",
                 f"{one.steps} steps",
-                f"guidance {one.guidance:g}",
+                f"guidance {one.scale:g}",
                 f"seed {one.seed}",
                 *said,
             ]

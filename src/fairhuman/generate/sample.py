@@ -5,6 +5,7 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -20,6 +21,7 @@ from torch import Tensor
 from fairhuman import __version__
 from fairhuman.bases.base import Base, base_of, evaluating, quiet
 from fairhuman.bases.latents import check_finite, decode_latents
+from fairhuman.bases.names import BASES
 from fairhuman.bases.sdxl import SDXL, encode_prompts
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_inputs import ControlInputs
@@ -77,7 +79,8 @@ def sample(
             whole, so that not even rounding depends on them.
         on_step: called after each denoising step with the number of steps done and that of all batches.
     """
-    size, base = picture_size(pipeline, settings), base_of(pipeline)
+    settings, base = settings.of_base(BASES[type(pipeline).__name__]), base_of(pipeline)
+    size = picture_size(pipeline, settings)
     batches = list(_batches(prompts, indices, settings, share, there))
     done = count(1)
     for batch in batches:
@@ -166,25 +169,30 @@ def draw(
     guides: Sequence[ActiveControl] = (),
     conditions: Mapping[str, Tensor] | None = None,
     on_step: Callable[[], object] | None = None,
+    decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
     """Draw one image per prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th with the i-th generator.
 
     If given, `start_latents_bchw` are noised to `strength` (0 to 1) of the schedule and denoised from there; otherwise
     images start from pure noise. `guides` follow `conditions` [B, C, H, W] of the images' size; missing ones are zeros.
-    `on_step` is called after each denoising step; an exception of its ends the drawing.
+    `on_step` is called after each denoising step; an exception of its ends the drawing. Inside `decoding` only the VAE
+    works.
 
     Raises:
         RecipeError: too many steps for the schedule.
         ModelError: latents or images aren't finite.
     """
     size, base = picture_size(pipeline, settings), base_of(pipeline)
+    settings = settings.of_base(BASES[type(pipeline).__name__])
     if not isinstance(base, SDXL):
-        return _draw_by_base(base, prompts, generators, settings, size, start_latents_bchw, strength, on_step)
+        latents = _draw_by_base(base, prompts, generators, settings, size, start_latents_bchw, strength, on_step)
+        with decoding():
+            return torch.stack([base.picture(latents_1chw) for latents_1chw in latents])
     check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
     arguments: dict[str, Any] = {
         "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance,
+        "guidance_scale": settings.scale,
         "generator": list(generators),
         "output_type": "latent",
     }
@@ -208,7 +216,8 @@ def draw(
             f"the U-Net's latents ({unet.dtype})",
             "not caused by the VAE; check the weights of the U-Net, the LoRA and its weight, or sample in bf16 or fp32",
         )
-        return decode_latents(pipeline.vae, latents_bchw).cpu()
+        with decoding():
+            return decode_latents(pipeline.vae, latents_bchw).cpu()
 
 
 def _after_step(
@@ -223,7 +232,7 @@ def prompt_arguments(pipeline: Any, prompts: Sequence[str], settings: SampleSett
     dtype = pipeline.unet.dtype
     embeds, pooled = encode_prompts(pipeline, prompts)
     arguments = {"prompt_embeds": embeds.to(dtype), "pooled_prompt_embeds": pooled.to(dtype)}
-    if settings.guidance > 1:
+    if settings.scale > 1:
         embeds, pooled = encode_prompts(pipeline, [settings.negative_prompt] * len(prompts))
         arguments["negative_prompt_embeds"] = embeds.to(dtype)
         arguments["negative_pooled_prompt_embeds"] = pooled.to(dtype)
@@ -245,19 +254,19 @@ def _draw_by_base(
     start_latents_bchw: Tensor | None,
     strength: float,
     on_step: Callable[[], object] | None,
-) -> Tensor:
-    """Draw images one by one by the base's own pipeline; as `draw`."""
+) -> list[Tensor]:
+    """Draw latents [1, C, h, w] one by one by the base's own pipeline; as `draw`."""
     found = []
     for number, (prompt, generator) in enumerate(zip(prompts, generators, strict=True)):
         # each batch counts its steps once, as SDXL's batches do
         tell = on_step if number == len(prompts) - 1 else None
-        way = settings.steps, settings.guidance, settings.negative_prompt, tell
+        way = settings.steps, settings.scale, settings.negative_prompt, tell
         if start_latents_bchw is None:
             found.append(base.draw(size, prompt, generator, *way))
         else:
             start_1chw = start_latents_bchw[number : number + 1]
             found.append(base.redraw(start_1chw, strength, prompt, generator, *way))
-    return torch.stack(found)
+    return found
 
 
 def picture_size(pipeline: Any, settings: SampleSettings) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from fairhuman.bases.names import BaseName
 from fairhuman.config import Settings
 
 
@@ -9,7 +10,9 @@ class SampleSettings(Settings):
     """Settings of sampling."""
 
     steps: int = Field(default=30, ge=1, description="UniPC steps")
-    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance scale; 1: none")
+    guidance: float | None = Field(
+        default=None, ge=1, description="as the base means it, 1 of SDXL: none; None: the base's own, 7.5 of SDXL"
+    )
     height: int | None = Field(default=None, ge=8, multiple_of=8, description="None: the model's own size")
     width: int | None = Field(default=None, ge=8, multiple_of=8, description="pixels; None: the model's own size")
     prompt_suffix: str = Field(
@@ -19,3 +22,13 @@ class SampleSettings(Settings):
     images_per_prompt: int = Field(default=1, ge=1, description="pictures per prompt")
     batch_size: int = Field(default=4, ge=1, description="pictures per batch; changes the speed, not the noise")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
+
+    @property
+    def scale(self) -> float:
+        """The guidance, which `of_base` has set."""
+        assert self.guidance is not None
+        return self.guidance
+
+    def of_base(self, name: BaseName) -> "SampleSettings":
+        """Return the settings with the base's own guidance if none is given."""
+        return self if self.guidance is not None else self.model_copy(update={"guidance": name.guidance})

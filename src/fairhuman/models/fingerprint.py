@@ -12,6 +12,7 @@ from torch import nn
 
 from fairhuman.bases.base import base_class, base_of
 from fairhuman.bases.names import BaseName, latent_shape
+from fairhuman.bases.published import PUBLISHED
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.locations import check_location, fetch_configurations, is_file, location_of, name_of
@@ -62,7 +63,7 @@ def encoded_size(model: str) -> EncodedSize:
         model = SMALL
     if (name := name_of(model)).flow:
         fetch_configurations(model)
-        return _flow_size(name, Path(location_of(model)), model)
+        return _flow_size(name, location_of(model), model)
     folder = Path(location_of(model))
     if not folder.exists():
         return SDXL_SIZE
@@ -83,16 +84,23 @@ def encoded_size(model: str) -> EncodedSize:
         ) from error
 
 
-def _flow_size(name: BaseName, folder: Path, model: str) -> EncodedSize:
+def _flow_size(name: BaseName, place: str, model: str) -> EncodedSize:
     base = base_class(name)
+    if place in PUBLISHED:
+        shape = base.shape(place)
+        config, latents = shape.network.config, (shape.factor, shape.channels)
+    else:
+        try:
+            config = parse_json((Path(place) / base.part / "config.json").read_text(encoding="utf-8"))
+            latents = latent_shape(Path(place))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"model {model!r}: expected config.json of vae and {base.part}, found {error}") from error
     try:
-        config = parse_json((folder / base.part / "config.json").read_text(encoding="utf-8"))
         shapes = base.text_shapes(config)
-        tokens, width = next(shape for shape in shapes.values() if len(shape) == 2)
-        pooled = sum(shape[0] for shape in shapes.values() if len(shape) == 1)
-        return EncodedSize(*latent_shape(folder), tokens, width, pooled)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model {model!r}: expected config.json of vae and {base.part}, found {error}") from error
+    except KeyError as error:
+        raise ModelError(f"model {model!r}: expected {error} in the config.json of {base.part}") from error
+    tokens, width = next(shape for shape in shapes.values() if len(shape) == 2)
+    return EncodedSize(*latents, tokens, width, sum(shape[0] for shape in shapes.values() if len(shape) == 1))
 
 
 def base_fingerprint(model: str, base: BaseSettings) -> str | None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
+from fairhuman.bases.published import PUBLISHED
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
 from fairhuman.models.settings import BaseSettings
@@ -92,10 +93,12 @@ def is_whole(model: str) -> bool:
 def fetch_configurations(model: str) -> None:
     """Download the configurations of a hub id that isn't on this machine, which say what shapes it has.
 
+    Those of models in `PUBLISHED` are known.
+
     Raises:
         ModelError: they can't be had.
     """
-    if not is_hub_id(model) or (Path(location_of(model)) / "vae" / "config.json").exists():
+    if not is_hub_id(model) or model in PUBLISHED or (Path(location_of(model)) / "vae" / "config.json").exists():
         return
     from huggingface_hub import snapshot_download
 

@@ -15,7 +15,6 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
 
-from fairhuman.bases.sdxl import SDXL
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.sampler import BucketOrder, Order
 from fairhuman.errors import DataError
@@ -26,6 +25,7 @@ from fairhuman.report.overlay import overlay_sheet
 from fairhuman.report.text import percent
 from fairhuman.train import sharding
 from fairhuman.train.cache.plan import captions
+from fairhuman.train.captions import cut_captions
 from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
@@ -77,6 +77,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             watcher.on_start(run)
     ending = "Ending after this step" if run.main else ""
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number), ending):
+        _cache_texts(run)
         while True:
             _steer_if_due(run)
             _evaluate_if_due(run, tracker)
@@ -128,13 +129,30 @@ def _tell_saving(run: Run) -> None:
 
 
 def _cut_captions(run: Run) -> list[str]:
-    """Return a line that counts the captions whose end a flow-matching base doesn't read; builds tell those of SDXL."""
-    base = run.objectives.base
-    if isinstance(base, SDXL) or not run.main:
-        return []
-    found = [caption for caption in captions(run.recipe, run.data) if base.cuts(caption)]
-    read = f"the {base.longest} tokens that the model reads"
-    return [f"{len(found)} captions are longer than {read}, and cut, as {found[0][:60]!r}"] if found else []
+    """Return a line that counts the captions whose end the base doesn't read; none if there are none."""
+    return cut_captions(run.objectives.base, captions(run.recipe, run.data)) if run.main else []
+
+
+def _cache_texts(run: Run) -> None:
+    """Encode the captions that aren't cached yet; the text encoders then rest during steps.
+
+    They stay on the device if the cache can't hold all texts. A signal ends the encoding between two captions.
+    """
+    texts = run.caches.texts
+    if texts is None or run.finished:
+        return
+    everything = captions(run.recipe, run.data)
+    new = texts.missing(everything[run.process.process_index :: run.process.num_processes])
+    for done, caption in enumerate(new, start=1):
+        if run.stopped_by is not None or texts.kept.full:
+            break
+        texts.texts([caption])
+        for watcher in run.watchers if run.main else ():
+            watcher.on_texts(run, done, len(new))
+    texts.kept.flush()
+    _agree_on_stop(run)  # and waits for the captions of the other processes
+    if not texts.missing(everything):
+        texts.encoders.rest()
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
@@ -250,8 +268,10 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
     with averaged_weights(run):
         if validate and run.step not in tracker.validated:
             _validate(run, tracker)
-        for watcher in run.watchers if preview and run.stopped_by is None else ():
-            watcher.on_preview(run)
+        if preview and run.stopped_by is None:
+            with run.caches.awake():
+                for watcher in run.watchers:
+                    watcher.on_preview(run)
 
 
 def _validate(run: Run, tracker: Tracker) -> None:

@@ -39,6 +39,8 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
+# What is computed: "encode", "preview", an exact step (batched, pairwise), or None, an ordinary step.
+Way = str | tuple[bool, bool] | None
 # Main memory of the program itself: resident once `fairhuman train` has imported everything (torch 2.14, Linux).
 PROGRAM = int(0.86 * 2**30)
 
@@ -55,6 +57,10 @@ class Memory:
         step: peak of an ordinary step: activations, gradients and their combinations.
         audit: peak of an amortised mode's exact step; None if there is none.
         update: gradients and temporary tensors of the optimizer.
+        resting: of `frozen`, the text encoders, which are in main memory but for previews if texts are cached; None if
+            they aren't cached.
+        preview: peak of denoising a preview, for which they are on the device; None if there are no previews, or texts
+            aren't cached.
     """
 
     frozen: int
@@ -64,11 +70,18 @@ class Memory:
     step: int
     audit: int | None
     update: int
+    resting: int | None = None
+    preview: int | None = None
 
     @property
     def total(self) -> int:
-        """The peak of the whole run."""
-        return self.frozen + self.trained + self.optimizer + max(self.encode, self.step, self.audit or 0, self.update)
+        """The peak of the whole run on a GPU."""
+        return self._peak(self.resting or 0)
+
+    def _peak(self, resting: int) -> int:
+        stepping = max(self.encode, self.step, self.audit or 0, self.update) - resting
+        # all weights are on the device while captions are encoded, which takes little more, and for previews
+        return self.frozen + self.trained + self.optimizer + max(self.preview or 0, stepping, 0)
 
     @property
     def needed(self) -> int:
@@ -78,22 +91,23 @@ class Memory:
     @property
     def on_cpu(self) -> int:
         """The main memory that a process without a GPU needs: the peak, and the program itself."""
-        return self.total + PROGRAM
+        return self._peak(0) + PROGRAM
 
 
 class WeightBytes(NamedTuple):
-    """Bytes of frozen weights, of trained ones in float32, and of the optimizer's state; see `Memory`."""
+    """Bytes of frozen weights, of trained ones in float32, of the optimizer's state, of what rests; see `Memory`."""
 
     frozen: int
     trained: int
     optimizer: int
+    resting: int | None
 
 
 def memory_of(recipe: TrainRecipe) -> Memory:
     """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
     All operations of a step, including the K backward passes, run on tensors without memory (`live_bytes`), and the
-    sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, previews.
+    sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, decoding of previews.
 
     Raises:
         ModelError: nothing found at the model's location, or no base that can be trained.
@@ -101,9 +115,16 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         RecipeError: a setting isn't for the base.
     """
     model, weights = _model_and_weights(recipe)
-    encode, step, *audits = _peaks(recipe, model, [False, True] if recipe.amortised else [True])
-    audit = next(iter(audits), None)
-    return Memory(weights.frozen, weights.trained, weights.optimizer, encode, step, audit, update=2 * weights.trained)
+    previews = recipe.cache.text and (recipe.preview.count > 0 or bool(recipe.preview.prompts))
+    peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
+    return Memory(
+        **weights._asdict(),
+        encode=peaks["encode"],
+        step=peaks["step"],
+        audit=peaks.get("audit"),
+        update=2 * weights.trained,
+        preview=peaks.get("preview"),
+    )
 
 
 def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
@@ -126,7 +147,9 @@ def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    return model, WeightBytes(frozen, trained, optimizer)
+    encoders = [getattr(pipeline, name) for name in base_of(pipeline).encoders]
+    texts = bytes_of(p for part in encoders if part is not None for p in part.parameters())
+    return model, WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None)
 
 
 def shape_of(model: str) -> Any:
@@ -154,40 +177,46 @@ def _networks(model: TrainableModel) -> list[nn.Module]:
     return [*networks(model.pipeline), *([model.control.network] if isinstance(model, ControlModel) else [])]
 
 
-def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool]) -> list[int]:
-    """Return the peaks of encoding pictures and of each of `steps`, exact (True) or ordinary, without the weights.
+def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], previews: bool) -> dict[str, int]:
+    """Return the peaks of encoding pictures, of each of `steps`, exact (True) or ordinary, and of previews, if any.
 
-    A process computes each peak once: many changes of a recipe leave most of its peaks as they are.
+    They are without the weights, and named as in `Memory`; of two steps the second is the audit. A process computes
+    each peak once: many changes of a recipe leave most of its peaks as they are.
     """
     weights = bytes_of(p for whole in _networks(model) for p in whole.parameters())
     same = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
-    ways = [(batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None for exact in steps]
-    keys: list[tuple[object, ...]] = [(*same, "encode"), *((*same, way) for way in ways)]
-    if not _PEAKS.keys() >= set(keys):
+    ways: dict[str, Way] = {"encode": "encode"}
+    for name, exact in zip(("step", "audit"), steps, strict=False):
+        ways[name] = (batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None
+    if previews:
+        ways["preview"] = "preview"
+    if not _PEAKS.keys() >= {(*same, way) for way in ways.values()}:
         with fake_tensors(*_networks(model)):
             pictures = torch.empty(recipe.batch_size, 3, *recipe.size)  # no bucket has a larger area
-            for key, way in zip(keys, ["encode", *ways], strict=True):
-                if key not in _PEAKS:
-                    _PEAKS[key] = _peak(recipe, model, pictures, way)
-    return [_PEAKS[key] for key in keys]
+            for way in ways.values():
+                if (*same, way) not in _PEAKS:
+                    _PEAKS[*same, way] = _peak(recipe, model, pictures, way)
+    return {name: _PEAKS[*same, way] for name, way in ways.items()}
 
 
-def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: "str | tuple[bool, bool] | None") -> int:
-    """Return the peak of encoding, of an exact step, or (None) of an ordinary step."""
+def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way) -> int:
+    """Return the peak of encoding, of a preview, of an exact step, or (None) of an ordinary step."""
     base, precision = base_of(model.pipeline), DTYPES[recipe.precision]
-    batch, _, height, width = pictures.shape
-    latent_hw = height // base.factor, width // base.factor
-    masks_kbhw = torch.empty(len(recipe.objective_names), batch, *latent_hw)
+    latent_hw = pictures.shape[2] // base.factor, pictures.shape[3] // base.factor
+    if way == "preview":  # guidance takes two predictions; SDXL draws four pictures at once
+        pictures = torch.empty(2 if name_of(recipe.model).flow else 8, *pictures.shape[1:])
+    masks_kbhw = torch.empty(len(recipe.objective_names), len(pictures), *latent_hw)
     known = [p for whole in _networks(model) for p in whole.parameters()]
     live = LiveBytes(known)
-    with live:
+    with live, torch.set_grad_enabled(way not in ("encode", "preview")):
         if way == "encode":
-            with torch.no_grad():
-                base.vae.encode(pictures if base.vae.config.get("z_dim") is None else pictures[:, :, None])
+            base.vae.encode(pictures if base.vae.config.get("z_dim") is None else pictures[:, :, None])
             return live.peak
-        noisy = torch.empty(batch, base.channels, *latent_hw)
+        noisy = torch.empty(len(pictures), base.channels, *latent_hw)
         with torch.autocast("cpu", precision, enabled=precision is not None):
-            prediction = model.predict(_batch(recipe, base, pictures), noisy, torch.empty(batch))
+            prediction = model.predict(_batch(recipe, base, pictures), noisy, torch.empty(len(pictures)))
+        if way == "preview":
+            return live.peak
         squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
         losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]
         _backward(recipe, losses, [p for p in known if p.requires_grad], exact=way is not None)
@@ -230,35 +259,44 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """Overrides, and the run's memory with them."""
+    """Overrides, and the run's memory with them; `cpu`: without a GPU."""
 
     overrides: tuple[str, ...]
     memory: Memory
+    cpu: bool = False
+
+    @property
+    def needed(self) -> int:
+        """Bytes that the device must have, or main memory."""
+        return self.memory.on_cpu if self.cpu else self.memory.needed
 
     def __str__(self) -> str:
         """Return the overrides as on the command line, with the memory needed."""
-        return f"{' '.join(self.overrides)} ({self.memory.needed / 2**30:.1f} GiB)"
+        return f"{' '.join(self.overrides)} ({self.needed / 2**30:.1f} GiB)"
 
 
-def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3) -> list[MemoryChange]:
+def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3, cpu: bool = False) -> list[MemoryChange]:
     """Return up to `most` changes that make a run fit into `limit` bytes, the cheapest in time first.
 
-    Single changes first; if fewer than `most` suffice, also the shortest combination that does.
+    Single changes first; if fewer than `most` suffice, also the shortest combination that does. `cpu`: the run has no
+    GPU, and the bytes are those of main memory.
     """
-    options = list(_options(recipe))
+    options = list(_options(recipe, cpu))
     together = [tuple(chain(*options[:count])) for count in range(2, len(options) + 1)]
     fitting: list[MemoryChange] = []
     for overrides in (*options, *together):
-        change = MemoryChange(overrides, memory_of(_changed(recipe, overrides)))
-        if change.memory.needed <= limit:
+        change = MemoryChange(overrides, memory_of(_changed(recipe, overrides)), cpu)
+        if change.needed <= limit:
             fitting.append(change)
         if len(fitting) == most or (fitting and overrides in together):
             break
     return fitting
 
 
-def _options(recipe: TrainRecipe) -> Iterable[tuple[str, ...]]:
+def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     """Yield changes that save memory, from the cheapest in time to the most expensive."""
+    if not cpu and not recipe.cache.text and not (recipe.kind == "full" and recipe.full.text_encoders):
+        yield ("cache.text=true",)  # the text encoders rest in main memory
     if recipe.balances and recipe.accumulate == 1 and not recipe.fairness.pairwise:
         mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
         yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one

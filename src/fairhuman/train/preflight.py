@@ -139,6 +139,8 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
             yield found
         else:
             data = found
+    if data is not None:
+        yield from _long_captions(recipe, data)
     shape = _shape(recipe, model)
     misfit = _start_misfit(shape) if known else None
     if misfit is not None:
@@ -297,6 +299,20 @@ def data_findings(
             yield StartFinding("data", "note", f"{action}: {reason} ({number})")
 
 
+def _long_captions(recipe: TrainRecipe, data: "RunData") -> Iterator[StartFinding]:
+    """Count the captions whose end the model doesn't read, by its own tokenizer."""
+    from fairhuman.train.cache.plan import captions
+    from fairhuman.train.captions import cut_captions, reader_of
+
+    try:
+        base = reader_of(recipe.model)
+    except (OSError, ValueError, FairHumanError) as error:
+        yield StartFinding("captions", "note", f"not counted: {' '.join(str(error).split())[:500]}")
+        return
+    for text in cut_captions(base, captions(recipe, data)) if base is not None else ():
+        yield StartFinding("captions", "note", text)
+
+
 def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
     """The recipe with a model whose shapes are known: a hub's SDXL is SDXL base 1.0 in shape."""
     if name_of(recipe.model).flow:
@@ -357,7 +373,7 @@ def check_main_memory(recipe: TrainRecipe) -> None:
     here, limit = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device_bytes()
     if memory.on_cpu * here <= limit:
         return
-    changes = "; or ".join(map(str, cheapest_changes(recipe, limit // here))) or "none, it needs a GPU"
+    changes = "; or ".join(map(str, cheapest_changes(recipe, limit // here, cpu=True))) or "none, it needs a GPU"
     each = f" for each of {here} processes" if here > 1 else ""
     raise TrainingError(
         f"there is no GPU, and the run needs about {memory.on_cpu / GIB:.1f} GiB of main memory{each}, which has "

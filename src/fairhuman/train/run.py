@@ -42,6 +42,9 @@ class Watcher:
     def on_start(self, run: "Run") -> None:
         """The run is set up; `run.step` is its first step."""
 
+    def on_texts(self, run: "Run", done: int, total: int) -> None:
+        """Of `total` captions that this process caches before the first step, `done` are."""
+
     def on_step(self, run: "Run", metrics: Metrics) -> None:
         """A step was taken."""
 

@@ -308,7 +308,10 @@ class CacheSettings(Settings):
     """On-disk caches of the frozen networks' outputs, in float16."""
 
     latents: bool = Field(default=False, description="cache the VAE's latents; needs repeating views, see variants")
-    text: bool = Field(default=False, description="cache text embeddings; needs frozen text encoders")
+    text: bool = Field(
+        default=False,
+        description="cache text embeddings, before the first step; needs frozen text encoders, which then leave a GPU",
+    )
     folder: Path | None = Field(default=None, description="None: in the user's cache folder, shared by all runs")
     variants: int = Field(default=1, ge=1, description="fixed crops per picture, each in both flips; one an epoch")
 
@@ -378,7 +381,9 @@ class PreviewSettings(Settings):
         default=(), description="prompts of your own, drawn beside them at `resolution`, without a condition"
     )
     steps: int = Field(default=30, ge=1, description="UniPC steps")
-    guidance: float = Field(default=5.0, ge=1.0, description="classifier-free guidance; 1 = none")
+    guidance: float | None = Field(
+        default=None, ge=1.0, description="as the base means it, 1 of SDXL: none; None: the base's own, 5.0 of SDXL"
+    )
     strength: float = Field(
         default=0.55, gt=0.0, le=1.0, description="share of the schedule to which a held-out photo is noised"
     )

@@ -20,9 +20,14 @@ class TokenSettings(Settings):
 
     model: str = Field(
         default="small",
-        description="model whose tokenizers count, to be trained: 'small', a folder, a .safetensors file or a hub id",
+        description="SDXL whose tokenizers count, to be trained: 'small', a folder, a .safetensors file or a hub id",
     )
-    max_tokens: int = Field(default=77, ge=8, description="maximum tokens in each tokenizer, with start and end")
+    max_tokens: int = Field(
+        default=77,
+        ge=8,
+        description="maximum tokens in each tokenizer, with start and end; 77 is what SDXL reads, other bases read "
+        "more: see their page",
+    )
     over: Literal["cut", "warn"] = Field(default="cut", description="what to do with a longer caption")
 
 

@@ -126,7 +126,8 @@ def load_tokenizers(model: str) -> tuple[Any, Any]:
     for part in PARTS:
         if not (folder / part).is_dir():
             raise ModelError(
-                f"tokens.model {model!r}: expected an SDXL model with {' and '.join(PARTS)}, found no {part}"
+                f"tokens.model {model!r}: expected an SDXL model with {' and '.join(PARTS)}, found no {part}; for "
+                "other bases, which read more than 77 tokens, leave it out and give tokens.max_tokens"
             )
     try:
         first, second = (CLIPTokenizer.from_pretrained(folder / part, local_files_only=True) for part in PARTS)

@@ -74,6 +74,12 @@ class Encodings:
         """Number of tensors on disk and pending."""
         return len(self._locations.keys() | self._pending_names.keys())
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a tensor of a key, without reading it: it may be damaged."""
+        if key not in self._pending_names and key not in self._locations:
+            self._open_new_files()
+        return key in self._pending_names or key in self._locations
+
     def __reduce__(self) -> tuple[type["Encodings"], tuple[Path]]:
         """Pickle only the folder, because another process must map the files itself."""
         return Encodings, (self.folder,)

@@ -1,6 +1,8 @@
 """The caches of a run: location, size when complete, messages."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,20 @@ class Caches:
         plan = self.budget
         texts, views = (len(cache.kept) if cache is not None else 0 for cache in (self.texts, self.latents))
         return max(0, plan.texts - texts) * plan.text_bytes + max(0, plan.views - views) * plan.view_bytes
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Have the networks whose results are cached on the device inside the block."""
+        with ExitStack() as stack:
+            if self.texts is not None:
+                stack.enter_context(self.texts.encoders.awake())
+            if self.latents is not None:
+                stack.enter_context(self.latents.vae.awake())
+            yield
+
+    def encoders_asleep(self) -> AbstractContextManager[None]:
+        """Have text encoders whose results are cached in main memory inside the block, in which only the VAE works."""
+        return nullcontext() if self.texts is None else self.texts.encoders.asleep()
 
     def new_messages(self) -> list[str]:
         """Return the messages since the last call."""

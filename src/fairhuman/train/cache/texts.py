@@ -9,6 +9,7 @@ from fairhuman.bases.base import Base
 from fairhuman.bases.latents import check_finite
 from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.data.samples.encodings import Encodings
+from fairhuman.train.cache.resting import Resting
 from fairhuman.utils.files import digest
 
 
@@ -17,11 +18,20 @@ class TextCache:
 
     For SDXL this takes 318 KB per caption. As with latents, the first use is rounded like later ones, and each caption
     is encoded alone. The text encoders must be frozen; `precision` is the run's autocast dtype.
+
+    Attributes:
+        encoders: the text encoders, which rest once `missing` is empty for all captions of a run.
     """
 
     def __init__(self, kept: Encodings, base: Base, precision: torch.dtype | None) -> None:
         self.kept = kept
         self._base, self._precision = base, precision
+        parts = [getattr(base.pipeline, name) for name in base.encoders]
+        self.encoders = Resting([part for part in parts if part is not None], base.device)
+
+    def missing(self, captions: Sequence[str]) -> list[str]:
+        """Return the captions whose texts aren't cached."""
+        return [caption for caption in captions if digest(caption) not in self.kept]
 
     def with_texts(self, batch: Batch) -> Batch:
         """Return the batch with the texts of its captions."""
@@ -36,7 +46,7 @@ class TextCache:
         packed = self.kept.get(key)
         if packed is None:
             device, enabled = self._base.device, self._precision is not None
-            with torch.no_grad(), torch.autocast(device.type, self._precision, enabled=enabled):
+            with self.encoders.awake(), torch.no_grad(), torch.autocast(device.type, self._precision, enabled=enabled):
                 text = self._base.encode(caption)
             packed = self._base.packed(text)
             for name, tensor in self._base.unpacked(packed).items():
