@@ -140,7 +140,7 @@ def test_a_run_that_main_memory_can_not_hold_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 20 * 2**30)
-    monkeypatch.setattr("fairhuman.train.memory.cheapest_changes", lambda *_: ["batch_size=1 (9.0 GiB)"])
+    monkeypatch.setattr("fairhuman.train.memory.cheapest_changes", lambda *_, **__: ["batch_size=1 (9.0 GiB)"])
     needed = Memory(2**34, 0, 0, 0, 2**33, None, 0)
     monkeypatch.setattr("fairhuman.train.preflight._memory_of", lambda _: needed)
     large = make_recipe(resolution=1024, batch_size=8)
