@@ -179,6 +179,10 @@ class Base(ABC):
         found = self._tokenizer(list(map(self.as_read, captions)), verbose=False).input_ids if captions else []
         return [len(tokens) for tokens in found]
 
+    def cuts(self, caption: str) -> bool:
+        """Whether a caption has more tokens than are read, so that its end isn't seen."""
+        return self.lengths([caption])[0] > self.limit
+
     @property
     def limit(self) -> int:
         """Tokens of a caption that are read; the rest isn't seen."""

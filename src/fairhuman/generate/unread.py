@@ -14,7 +14,7 @@ READ = "tokens_read"  # text entry of a picture whose prompt has more tokens tha
 
 def read_entry(base: "Base", prompt: str) -> dict[str, str]:
     """Return the text entry of a picture: how many tokens of its prompt were read; empty if all were."""
-    return {READ: str(base.longest)} if base.cuts(prompt) else {}
+    return {READ: str(base.limit)} if base.cuts(prompt) else {}
 
 
 def unread_lines(entries: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
@@ -39,5 +39,5 @@ def unread_of(base: "Base", prompts: Sequence[str], suffix: str = "", negative: 
     """Return what `unread_lines` says of prompts that are drawn with a suffix, and a line for the negative prompt."""
     lines = unread_lines((prompt, read_entry(base, f"{prompt}{suffix}")) for prompt in prompts)
     if base.cuts(negative):
-        lines.append(f"the negative prompt is longer than the {base.longest} tokens that the model reads")
+        lines.append(f"the negative prompt is longer than the {base.limit} tokens that the model reads")
     return lines
