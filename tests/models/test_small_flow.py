@@ -202,16 +202,14 @@ def test_its_recipes_train_and_the_curve_has_a_point_for_each_checkpoint(tmp_pat
     write_figures(tmp_path / "people", 8, 32, seed=1)
     quick = ("batch_size=2", "resolution=32", "validation.every=0", "preview.count=0", "checkpoint_every=1", "steps=2")
     where = (f"data={tmp_path / 'people'}", f"cache.folder={tmp_path / 'cache'}", "precision=fp32")
-    base, decay = tmp_path / "base", tmp_path / "decay"
-    recipe = config.load(TrainRecipe, TRAINING / "small_flow" / "base.yaml", (f"out={base}", *where, *quick))
-    assert train(recipe).finished
-    shutil.copytree(base, decay)  # as if it had been trained from the first run's result
-    given = (f"model={base / 'model'}", f"out={decay}", *where, *quick)
-    recipe = config.load(TrainRecipe, TRAINING / "small_flow" / "base-decay.yaml", given)
+    runs = [tmp_path / name for name in ("base", "decay")]
+    for run, name, start in zip(runs, ("base", "base-decay"), ((), (f"model={runs[0] / 'model'}",)), strict=True):
+        given = (f"out={run}", *where, *start, *quick)
+        recipe = config.load(TrainRecipe, TRAINING / "small_flow" / f"{name}.yaml", given)
+        assert train(recipe).finished
     assert (recipe.learning_rate, recipe.schedule.name, recipe.ema.decay) == (1e-3, "linear", 0.999)
-    config.save(recipe, decay / "recipe.yaml")
     curve = script("curve")
-    points = list(curve.measure([str(base), str(decay)], curve.held_out(tmp_path / "people", 2, 32)))
+    points = list(curve.measure([str(run) for run in runs], curve.held_out(tmp_path / "people", 2, 32)))
     assert [(point.step, point.pictures) for point in points] == [(1, 2), (2, 4), (3, 6), (4, 8)]
     hours = [point.core_hours for point in points]
     assert hours == sorted(hours)
