@@ -181,7 +181,9 @@ def test_the_hub_that_cannot_be_reached(tmp_path: Path, typed: Typed, monkeypatc
     assert re.search(rf"model '{name}': .*isn't in the hub's local cache and .*give a local path, or", errors), errors
     assert errors.count("\n") == 1
     assert not LEAKS.search(errors)
-    monkeypatch.setattr("fairhuman.train.memory._peaks", lambda *_: [2**30, 2**30])  # of its networks, built offline
+    monkeypatch.setattr(
+        "fairhuman.train.memory._peaks", lambda *_: {"encode": 2**30, "step": 2**30}
+    )  # of its networks, built offline
     code, said, _ = typed("bench", "--memory", "--recipe", ROOT / "recipes" / "lora-sdxl.yaml", "strategy=ls")
     assert code == 0
     assert "a device must have" in said

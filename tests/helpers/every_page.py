@@ -209,5 +209,5 @@ def _demo(out: Path, runs: dict[str, Path]) -> Path:
     picture = runs["mpd"] / "previews" / "photo-00.png"
     pictures = {name: [picture] for name in ("base", "LS", "MPD")}
     samples = Samples(["a person"], pictures, None, "no detector is installed.")
-    settings = {"people": 6, "steps": 40, "held_out": 60}
+    settings = {"model": "small", "people": 6, "steps": 40, "held_out": 60}
     return write_demo_report(out, runs, samples, settings, "people: 6", [("steps", "40")])

@@ -248,8 +248,16 @@ class Base(ABC):
         return found
 
     def compile_blocks(self) -> None:
-        """Let torch compile the network's repeated blocks. Called once, if a run asks for it."""
-        self.network.compile_repeated_blocks()
+        """Let torch compile the network's repeated blocks. Called once, if a run asks for it.
+
+        Where diffusers doesn't say which they are, they are the modules whose class is a `...TransformerBlock`.
+        """
+        if self.network._repeated_blocks:
+            self.network.compile_repeated_blocks()
+            return
+        for module in self.network.modules():
+            if type(module).__name__.endswith("TransformerBlock"):
+                module.compile()
 
     def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.

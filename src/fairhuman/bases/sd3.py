@@ -51,11 +51,6 @@ class SD3(Base):
         """The side of the table of positions, in pixels."""
         return int(self.network.config.pos_embed_max_size) * self.patch * self.factor
 
-    def compile_blocks(self) -> None:
-        """Compile each block, as diffusers doesn't say which blocks of this network are repeated."""
-        for block in self.network.transformer_blocks:
-            block.compile()
-
     def encode(self, caption: str) -> Text:
         """Return embeddings [77 + 256, D], or [77, D] without T5, and the pooled CLIP embedding [P]."""
         device, tokens = self.pipeline.text_encoder.device, t5_tokens(self.network.config)
