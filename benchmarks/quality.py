@@ -32,7 +32,7 @@ from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare import runs as ablation
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.demo.run import write_prompts
-from fairhuman.detect.bundled import load_solutions
+from fairhuman.detect.bundled import load_runtime
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.models.lora import DIFFUSERS_FILE
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = quick(options.model, options.work.with_name(f"{options.work.name}-quick"))
     else:
         plan = Plan(options.model, options.work, options.steps, seeds=tuple(range(1, options.seeds + 1)))
-    load_solutions()  # without detectors the end would be missing: say so now
+    load_runtime()  # without detectors the end would be missing: say so now
     expected = duration(total_seconds(plan) / options.processes)
     console.print(f"about {expected} with {options.processes} processes, and rendering before", highlight=False)
     prepare(plan, console)

@@ -1,4 +1,4 @@
-"""MediaPipe's bundled detectors: on photos with true boxes, on nothing, on bad input, and how they start and end."""
+"""The bundled detectors: on photos with true boxes, on nothing, on bad input, and how they start and end."""
 
 import json
 import subprocess
@@ -195,11 +195,13 @@ def test_settings_out_of_range_are_refused() -> None:
         HandDetector(max_hands=0)
 
 
-def test_without_mediapipe_the_package_imports_and_a_detector_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("missing", ["ai_edge_litert.interpreter", "cv2"])
+def test_without_a_package_the_detectors_import_and_say_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imported = "import sys, fairhuman.detect; assert not any(name.startswith('mediapipe') for name in sys.modules)"
+    heavy = "{'ai_edge_litert', 'cv2', 'mediapipe', 'torch'}"
+    imported = f"import sys, fairhuman.detect.rates; assert not {heavy} & sys.modules.keys(), sys.modules.keys()"
     subprocess.run([sys.executable, "-c", imported], check=True)
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(DetectorError, match=r"pip install 'fairhuman\[detect\]'"):
         FaceDetector()

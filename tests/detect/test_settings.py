@@ -124,6 +124,6 @@ def test_the_bundled_detectors_run_in_the_guard_and_say_their_names(shared: Path
         "hand": {names["hand"]},
         "person": {names["person"]},
     }
-    assert list(names.values()) == [f"mediapipe-0.10.21 {model}" for model in ("faces", "hands vote", "person")]
+    assert list(names.values()) == [f"mediapipe-0.10.21-litert {model}" for model in ("faces", "hands vote", "person")]
     for part, of_part in first.items():
         assert [one.box for one in of_part] == [one.box for one in again[part]]

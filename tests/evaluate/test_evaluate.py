@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import get_args
 
@@ -69,6 +70,7 @@ def fake_detectors(monkeypatch):
 
     monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.detect_each", find)
     monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.official_scores", score)
+    monkeypatch.setattr("fairhuman.evaluate.people.official.version", lambda _: "0.10.21")
     return strict, official
 
 
@@ -158,9 +160,26 @@ def test_official_confidences_go_with_the_order_and_the_detectors(folders, monke
     evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
     assert official == [6, 6, 5]
     evaluate(job(folders, "sharp", prompts=None), settings("metrics=[official]", "upscale=1"), folders / "out")
-    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.source_name", lambda model: f"mediapipe-9 {model}")
+    monkeypatch.setattr("fairhuman.evaluate.people.official.version", lambda _: "9")
     evaluate(job(folders, "sharp", prompts=None), options, folders / "out")
     assert official == [6, 6, 5, 5, 5]
+
+
+def test_official_confidences_without_mediapipe_are_refused_in_one_line_before_anything_is_measured(
+    folders, monkeypatch
+):
+    strict, _ = fake_detectors(monkeypatch)
+
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("fairhuman.evaluate.people.official.version", version)
+    refused = (
+        r"^official confidences need mediapipe 0\.10\.21, .*pip install 'fairhuman\[official\]' .*other groups: strict$"
+    )
+    with pytest.raises(WeightsError, match=refused):
+        evaluate(job(folders, "sharp"), settings("metrics=[official, strict]"), folders / "out")
+    assert strict == []
 
 
 def test_missing_weights_are_named_with_what_runs_without(folders):
@@ -238,7 +257,9 @@ def test_a_single_picture_has_no_distance_and_every_other_number(folders, monkey
     for number in range(1, 6):
         (folders / "sharp" / f"{number}.png").unlink()
     done = evaluate(job(folders, "sharp", prompts=None), settings("expected.face=1"), folders / "out")
-    assert {"strict face confidence", "official face confidence"} <= {one.metric.name for one in done.found.results}
+    names = {one.metric.name for one in done.found.results}
+    assert "strict face confidence" in names
+    assert "official face confidence" not in names, "a default would need MediaPipe"
     assert not any("distance" in one.metric.name for one in done.found.results)
     (warning,) = [text for text in done.found.warnings if "distance" in text]
     assert warning == f"no {TITLE}: a distance needs at least 2 pictures in each set, sharp has 1"

@@ -6,7 +6,13 @@ from importlib.metadata import requires
 from importlib.util import find_spec
 
 # Modules whose name isn't that of the package in lower case with _ for -.
-MODULES: Mapping[str, str] = {"open-clip-torch": "open_clip", "pillow": "PIL", "pyyaml": "yaml", "warp-lang": "warp"}
+MODULES: Mapping[str, str] = {
+    "open-clip-torch": "open_clip",
+    "opencv-python": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "warp-lang": "warp",
+}
 _REQUIREMENT = re.compile(r"""([\w.-]+)(?:\[([^\]]*)\])?.*\bextra\s*==\s*["']([^"']+)["']""")
 
 
@@ -23,7 +29,7 @@ def packages_of(extra: str) -> dict[str, str]:
     return found
 
 
-NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "balancers", "eightbit", "wandb")
+NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "official", "balancers", "eightbit", "wandb")
 EXTRAS: Mapping[str, Mapping[str, str]] = {name: packages_of(name) for name in NAMES}
 
 # A command whose needs differ from those of its group is listed by its full name.

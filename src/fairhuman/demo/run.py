@@ -18,7 +18,7 @@ from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.demo.page import TITLES, Samples, write_demo_report
 from fairhuman.demo.settings import DemoSettings
-from fairhuman.detect.bundled import load_solutions
+from fairhuman.detect.bundled import load_runtime
 from fairhuman.detect.detection import DetectorError
 from fairhuman.errors import RecipeError
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
@@ -153,7 +153,7 @@ def _look(out: Path, prompts: Sequence[str], display: Display) -> Samples:
     folders = {title: out / "samples" / name for name, title in TITLES.items()}
     pictures = {title: sorted(folder.glob("*.png")) for title, folder in folders.items()}
     try:
-        load_solutions()
+        load_runtime()
     except DetectorError as error:
         display.say(f"samples not measured: {error}")
         return Samples(prompts, pictures, None, str(error))

@@ -3,5 +3,5 @@
 `settings` chooses detectors and runs them together, `guard` survives native crashes, `rates` computes detection rates.
 `fairhuman.data.look.detectors` compares detectors with true boxes.
 
-MediaPipe, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are imported when a detector is created.
+LiteRT, OpenCV, onnxruntime and rtmlib (`pip install 'fairhuman[detect]'`) are imported when a detector is created.
 """

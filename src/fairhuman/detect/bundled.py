@@ -1,26 +1,26 @@
-"""The models bundled in MediaPipe's wheel: load, run without log noise, close.
+"""The networks in `models/`: load them, run them, close them.
 
-Version 0.10.21 is the last one with bundled models (the `solutions` interface). Its scores differ from those of
-later versions (the Tasks interface), so don't compare numbers from both.
+They are MediaPipe's own files, unchanged, from its wheel of version 0.10.21 (Apache-2.0; `models/README.md`), run by
+LiteRT on one thread. The steps around them (anchors, regions of interest, thresholds) are those of MediaPipe's graphs
+of that version in static mode, so scores and positions are the same up to rounding.
 """
 
 import re
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairhuman.detect.detection import Closing, DetectorError, Picture
+from fairhuman.detect.detection import Closing, DetectorError
 from fairhuman.utils.native_stderr import without_lines
 
-WARM_UP_SIDE = 64  # pixels
-INSTALL_HINT = (
-    "detectors need mediapipe 0.10.21, the last version with its models inside: pip install 'fairhuman[detect]'"
-)
+MODELS = Path(__file__).parent / "models"
+INSTALL_HINT = "detectors need ai-edge-litert and opencv-python: pip install 'fairhuman[detect]'"
 # Printed on standard error at every start or once per process, whatever GLOG_* or TF_CPP_* are set to. A user can fix
-# none of it. The last line concerns graphs with regions that aren't square in pixels; MediaPipe's own are square.
+# none of it. The first line is LiteRT's; the others are those of MediaPipe (`evaluate.people.official`), the last of
+# which concerns graphs with regions that aren't square in pixels; MediaPipe's own are square.
 LOG_NOISE = re.compile(
     rb"^(INFO: Created TensorFlow Lite XNNPACK delegate for CPU\."
     rb"|WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
@@ -28,72 +28,86 @@ LOG_NOISE = re.compile(
     rb"|W0000 .* landmark_projection_calculator\.cc:\d+\] Using NORM_RECT without IMAGE_DIMENSIONS.*)\r?\n",
     re.MULTILINE,
 )
+# The models' version in MediaPipe, and what runs them. Part of the name under which detections are stored.
+SOURCE = "mediapipe-0.10.21-litert"
+
+Array = NDArray[np.float32]
+Loaded = TypeVar("Loaded")
 
 
-def load_solutions() -> Any:
-    """Import MediaPipe's `solutions`, which takes a second.
+def load_runtime() -> Any:
+    """Import LiteRT's interpreter, and OpenCV, which cuts the crops.
 
     Raises:
-        DetectorError: MediaPipe is missing, broken, or a version without bundled models.
+        DetectorError: a package is missing or broken.
     """
     try:
-        import mediapipe
-
-        return mediapipe.solutions
+        import cv2  # noqa: F401
+        from ai_edge_litert.interpreter import Interpreter
     except (ImportError, AttributeError) as error:  # a missing system library of OpenCV is an ImportError too
         raise DetectorError(f"{INSTALL_HINT} ({error})") from error
+    return Interpreter
 
 
 def source_name(model: str) -> str:
-    """Name of a detector as stored in a data set: `mediapipe-0.10.21 hands`.
-
-    Raises:
-        DetectorError: MediaPipe isn't installed.
-    """
-    try:
-        return f"mediapipe-{version('mediapipe')} {model}"
-    except PackageNotFoundError as error:
-        raise DetectorError(f"{model}: {INSTALL_HINT} ({error})") from error
+    """Name of a detector as stored in a data set: `mediapipe-0.10.21-litert hands`."""
+    return f"{SOURCE} {model}"
 
 
-class BundledModel(Closing):
-    """A native MediaPipe graph that processes pictures one by one, without state between them.
+class Network:
+    """A network of `models/` by its name: a picture in, its outputs in the order of the file."""
+
+    def __init__(self, name: str) -> None:
+        interpreter = load_runtime()
+        with without_lines(LOG_NOISE):
+            self._interpreter: Any = interpreter(model_path=str(MODELS / f"{name}.tflite"), num_threads=1)
+            self._interpreter.allocate_tensors()
+        (entry,) = self._interpreter.get_input_details()
+        self._input = entry["index"]
+        self.side = int(entry["shape"][1])  # pixels
+        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
+
+    def __call__(self, picture_hw3: Array) -> list[Array]:
+        """The outputs for a picture [side, side, 3], float32, without the batch dimension."""
+        self._interpreter.set_tensor(self._input, picture_hw3[None])
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
+
+
+class BundledModel(Closing, Generic[Loaded]):
+    """A detector of networks in `models/`, which processes pictures one by one, without state between them.
 
     Use it in a `with` block, or call `close`. `source` is the name and version.
+
+    Args:
+        load: loads the networks.
+        confidence: minimum score, 0..1.
     """
 
     MODEL: ClassVar[str]
 
-    def __init__(self, build: Callable[[Any], Any], confidence: float) -> None:
+    def __init__(self, load: Callable[[], Loaded], confidence: float = 0.0) -> None:
         if not 0 <= confidence <= 1:
             raise ValueError(f"confidence must be in 0..1, not {confidence}")
-        solutions = load_solutions()
-        self.source = source_name(self.MODEL)
-        with without_lines(LOG_NOISE):
-            self._graph = build(solutions)
-            # The graph's threads load the models after the constructor returns, and log it: wait for them.
-            self._graph.process(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), dtype=np.uint8))
+        self.confidence, self.source = confidence, source_name(self.MODEL)
+        self._loaded: Loaded | None = load()
 
-    def _process(self, image: Picture) -> Any:
-        """MediaPipe's result for a validated picture.
+    @property
+    def networks(self) -> Loaded:
+        """What `load` gave.
 
         Raises:
             ValueError: the detector is closed.
         """
-        if self._graph is None:
+        if self._loaded is None:
             raise ValueError(f"{type(self).__name__} is closed")
-        with without_lines(LOG_NOISE):
-            return self._graph.process(image)
+        return self._loaded
 
     def close(self) -> None:
-        """Free the native graph and end its threads; a second call does nothing."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
+        """Free the networks; a second call does nothing."""
+        self._loaded = None
 
 
-def pixel_points(landmarks: Any, image: Picture) -> NDArray[np.float32]:
-    """Convert MediaPipe's normalised landmarks to x, y, z in pixels [N, 3]; z has the scale of x."""
-    height, width = image.shape[:2]
-    points_n3 = np.array([(point.x, point.y, point.z) for point in landmarks], dtype=np.float32)
-    return points_n3 * np.array([width, height, width], dtype=np.float32)
+def sigmoid(values: Array) -> Array:
+    """1 / (1 + exp(-values))."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -100, 100))), dtype=np.float32)

@@ -1,16 +1,17 @@
-"""Hand detection by a vote of five MediaPipe passes over a picture, because one pass misses too many hands."""
+"""Hand detection by a vote of five passes over a picture, because one pass misses too many hands."""
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from fairhuman.detect.bundled import BundledModel, pixel_points, source_name
-from fairhuman.detect.detection import Closing, Detection, Picture, box_around, check_picture
+from fairhuman.detect.body import Body, BodyFinder
+from fairhuman.detect.bundled import BundledModel
+from fairhuman.detect.detection import Detection, Picture, box_around, check_picture
 from fairhuman.detect.hands import HandDetector, box_with_flesh
+from fairhuman.detect.holistic import BodyHands
 from fairhuman.detect.overlap import corners, iou, non_maximum_suppression
 from fairhuman.record import Box
 
@@ -24,8 +25,6 @@ MIN_INSIDE = 0.25  # minimum share of a crop inside the picture
 # BlazePose's key points of each arm: wrist, elbow, shoulder, knuckles of the index and the little finger.
 ARMS = ((15, 13, 11, 19, 17), (16, 14, 12, 20, 18))
 
-BLANK = np.zeros((64, 64, 3), dtype=np.uint8)
-
 
 class HandPlace(NamedTuple):
     """A possible place of a hand: x and y in pixels, and the length of the arm segment."""
@@ -35,93 +34,75 @@ class HandPlace(NamedTuple):
     arm: float
 
 
-class HolisticModel(BundledModel):
-    """MediaPipe Holistic: the hands and wrists of the most prominent person."""
+class VoteNetworks(NamedTuple):
+    """The detectors that vote."""
 
-    MODEL = "holistic"
-
-    def __init__(self, confidence: float = 0.5) -> None:
-        super().__init__(
-            lambda solutions: solutions.holistic.Holistic(
-                static_image_mode=True, model_complexity=1, min_detection_confidence=confidence
-            ),
-            confidence,
-        )
-
-    def detect_hands_and_wrists(self, image: Picture) -> tuple[list[Detection], list[HandPlace]]:
-        """Detect hands (with score 0, because Holistic gives none) and the places of the wrists."""
-        # Even in static mode, Holistic starts from hands of the previous picture nearby; a blank picture clears them.
-        self._process(BLANK)
-        result = self._process(image)
-        hands = []
-        for label, found in (("left hand", result.left_hand_landmarks), ("right hand", result.right_hand_landmarks)):
-            points_n3 = None if found is None else pixel_points(found.landmark, image)
-            box = None if points_n3 is None else box_around(points_n3, 0.0, image)
-            if box is not None:
-                hands.append(Detection(box, label, points_n3, source=self.source))
-        if result.pose_landmarks is None:
-            return hands, []
-        points_n2 = pixel_points(result.pose_landmarks.landmark, image)[:, :2]
-        places = []
-        for wrist, elbow, shoulder, index, little in ARMS:
-            # A segment that points at the camera looks short, but rarely do both segments of an arm.
-            lower = float(np.linalg.norm(points_n2[wrist] - points_n2[elbow]))
-            upper = float(np.linalg.norm(points_n2[elbow] - points_n2[shoulder]))
-            x, y = (points_n2[wrist] + points_n2[[index, little]].mean(axis=0)) / 2
-            places.append(HandPlace(float(x), float(y), max(lower, upper)))
-        return hands, places
+    hands: HandDetector
+    bodies: BodyFinder
+    body_hands: BodyHands
 
 
-class HandVote(Closing):
-    """Hands found by at least `votes` of five passes: the full picture, Holistic, and crops at three scales.
+class HandVote(BundledModel[VoteNetworks]):
+    """Hands found by at least `votes` of five passes: the full picture, the body, and crops at three scales.
+
+    The pass over the body searches hands where the pose has them, as MediaPipe Holistic does.
 
     The crops lie around the wrists of the most prominent person and around every hand found in the full picture, so
     close-ups without a person and hands of other persons get more than one pass too. A crop that leaves the picture is
     padded with the picture's edge pixels; without them, hands cut off by the frame are missed.
 
-    A hand's score and key points come from the pass with the highest handedness score; the score is 0 if only Holistic
-    found the hand. Its box is the median of its voters' boxes, each of them the box of the key points with a margin of
-    a tenth of its longer side, so that it covers the flesh. The side (left or right) is decided by majority, in a tie
-    by the best pass. Of two hands holding each other, often only one is found.
+    A hand's score and key points come from the pass with the highest handedness score; the score is 0 if only the pass
+    over the body found the hand. Its box is the median of its voters' boxes, each of them the box of the key points
+    with a margin of a tenth of its longer side, so that it covers the flesh. The side (left or right) is decided by
+    majority, in a tie by the best pass. Of two hands holding each other, often only one is found.
 
     Args:
         votes: minimum number of passes, 1..5.
         confidence: minimum score of the palm detector in each pass, 0..1; low, since the vote removes false hands.
         max_hands: maximum number of hands in a picture.
+        bodies: finds the body; by default its own. `PersonDetector` may share it.
     """
 
     MODEL = "hands vote"
 
-    def __init__(self, votes: int = 2, confidence: float = 0.2, max_hands: int = 8) -> None:
+    def __init__(
+        self, votes: int = 2, confidence: float = 0.2, max_hands: int = 8, bodies: BodyFinder | None = None
+    ) -> None:
         if not 1 <= votes <= VOTERS:
             raise ValueError(f"votes must be in 1..{VOTERS}, not {votes}")
-        self.votes, self.max_hands, self.source = votes, max_hands, source_name(self.MODEL)
-        with ExitStack() as stack:
-            self._hands = stack.enter_context(HandDetector(confidence, max_hands))
-            self._holistic = stack.enter_context(HolisticModel())
-            self._detectors = stack.pop_all()
+        self.votes, self.max_hands = votes, max_hands
+        super().__init__(
+            lambda: VoteNetworks(HandDetector(confidence, max_hands), bodies or BodyFinder(), BodyHands()), confidence
+        )
 
     def detect(self, image: Picture) -> list[Detection]:
         """Hands in a picture [H, W, 3], by falling number of votes; left and right are the person's own."""
         image = check_picture(image)
-        in_full = self._hands.detect(image)
-        holistic, places = self._holistic.detect_hands_and_wrists(image)
+        in_full = self.networks.hands.detect(image)
+        body = self.networks.bodies.find(image)
+        of_body = [] if body is None else self._detect_on_body(image, body)
+        places = [] if body is None else _wrists(body)
         places += [_place(hand) for hand in in_full]
-        ballots = [in_full, holistic, *(self._detect_in_crops(image, places, scale) for scale in SCALES)]
+        ballots = [in_full, of_body, *(self._detect_in_crops(image, places, scale) for scale in SCALES)]
         hands = elect([[with_flesh(hand, image) for hand in ballot] for ballot in ballots], self.votes)
         return [replace(hand, source=self.source) for hand in hands[: self.max_hands]]
+
+    def _detect_on_body(self, image: Picture, body: Body) -> list[Detection]:
+        """Hands with score 0, because this pass has no handedness."""
+        found = []
+        for label, points_n3 in self.networks.body_hands.find(image, body).items():
+            box = box_around(points_n3, 0.0, image)
+            if box is not None:
+                found.append(Detection(box, label, points_n3, source=self.source))
+        return found
 
     def _detect_in_crops(self, image: Picture, places: Sequence[HandPlace], scale: float) -> list[Detection]:
         found = []
         for place in places:
             crop = _crop(image, place, scale)
             if crop is not None:
-                found += [_to_picture(hand, crop, image) for hand in self._hands.detect(crop.picture)]
+                found += [_to_picture(hand, crop, image) for hand in self.networks.hands.detect(crop.picture)]
         return [hand for hand in found if hand is not None]
-
-    def close(self) -> None:
-        """Free the native graphs; a second call does nothing."""
-        self._detectors.close()
 
 
 @dataclass(slots=True)
@@ -172,6 +153,18 @@ def with_flesh(hand: Detection, image: Picture) -> Detection:
     """Enlarge the box of a hand to cover the flesh around its key points."""
     box = None if hand.landmarks_n3 is None else box_with_flesh(hand.landmarks_n3, hand.score, image)
     return hand if box is None else replace(hand, box=box)
+
+
+def _wrists(body: Body) -> list[HandPlace]:
+    points_n2 = body.points_n3[:, :2]
+    places = []
+    for wrist, elbow, shoulder, index, little in ARMS:
+        # A segment that points at the camera looks short, but rarely do both segments of an arm.
+        lower = float(np.linalg.norm(points_n2[wrist] - points_n2[elbow]))
+        upper = float(np.linalg.norm(points_n2[elbow] - points_n2[shoulder]))
+        x, y = (points_n2[wrist] + points_n2[[index, little]].mean(axis=0)) / 2
+        places.append(HandPlace(float(x), float(y), max(lower, upper)))
+    return places
 
 
 class _Crop(NamedTuple):

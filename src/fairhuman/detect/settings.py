@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from fairhuman.config import Settings
+from fairhuman.detect.body import BodyFinder
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import PARTS, Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
@@ -100,7 +101,7 @@ def detector_names(settings: DetectSettings) -> dict[Part, str]:
     another detector.
 
     Raises:
-        DetectorError: MediaPipe isn't installed, or a model file is missing.
+        DetectorError: a model file is missing.
     """
     return {
         part: NAMES[kind](settings, part) if kind in NAMES else f"{kind}, {plugin_package(DETECTORS, kind)}"
@@ -147,10 +148,11 @@ Makers = list[tuple[Sequence[Part], Callable[[], Detector]]]
 
 def _mediapipe(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
     own = settings.mediapipe
+    bodies = lru_cache(BodyFinder)  # one for both parts that look at the body
     makers: Mapping[Part, Callable[[], Detector]] = {
         "face": lambda: FaceDetector(own.face_confidence),
-        "hand": lambda: HandVote(own.hand_votes, own.hand_confidence),
-        "person": lambda: PersonDetector(own.person_confidence),
+        "hand": lambda: HandVote(own.hand_votes, own.hand_confidence, bodies=bodies()),
+        "person": lambda: PersonDetector(own.person_confidence, bodies()),
     }
     return [([part], makers[part]) for part in parts]
 

@@ -1,12 +1,14 @@
-"""Check that the weights of all chosen metrics are available before an evaluation starts."""
+"""Check that the weights and packages of all chosen metrics are available before an evaluation starts."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fairhuman.data.condition.depth_model import open_depth
+from fairhuman.detect.detection import DetectorError
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.networks import clip_score, hps, image_reward, inception
 from fairhuman.evaluate.networks.extractor import WeightsError
+from fairhuman.evaluate.people.official import official_source
 from fairhuman.evaluate.settings import EvaluateSettings
 
 
@@ -14,6 +16,8 @@ def check_weights(
     settings: EvaluateSettings, with_reference: bool, section: str = "", *, download: bool = True
 ) -> None:
     """Check that the weights files of all chosen groups exist, and download those that come from the hub.
+
+    Of official confidences, that MediaPipe is installed.
 
     Their content is checked when they are loaded.
 
@@ -30,7 +34,7 @@ def check_weights(
     for name in settings.metrics:
         try:
             _find(name, settings, with_reference, section, download)
-        except (WeightsError, ModelError) as error:
+        except (WeightsError, ModelError, DetectorError) as error:
             missing[name] = str(error)
     if missing:
         raise _without(settings, missing, section)
@@ -61,6 +65,8 @@ def _find(name: str, settings: EvaluateSettings, with_reference: bool, section: 
             source.check(given, section)
     if name == "fid" and with_reference:
         inception.find_weights(settings.inception.weights, section)
+    elif name == "official":
+        official_source()
     elif name == "depth_agreement" and settings.depth is not None and download:
         with open_depth(settings.depth):
             pass

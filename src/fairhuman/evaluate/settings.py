@@ -24,7 +24,7 @@ Group = Literal[
 ]
 GroupName = Annotated[Group | str, AfterValidator(lambda name: check_name(name, get_args(Group), METRICS))]
 """A built-in group, or the name of an entry point `fairhuman.metrics`."""
-NO_DOWNLOAD: tuple[Group, ...] = ("strict", "official", "efficientnet")
+NO_DOWNLOAD: tuple[Group, ...] = ("strict", "efficientnet")
 
 
 class Weights(Settings):

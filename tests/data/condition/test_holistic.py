@@ -51,7 +51,7 @@ def distances(first: np.ndarray, second: np.ndarray, score: float = 0.5) -> np.n
 
 
 def test_the_body_is_where_ccp_says(photos: list[tuple[np.ndarray, PersonPose]], holistic: HolisticPose) -> None:
-    assert holistic.source == "mediapipe-0.10.21 holistic"
+    assert holistic.source == "mediapipe-0.10.21-litert holistic"
     for picture, expected in photos:
         (person,) = holistic(picture)
         apart = distances(person.body, expected.body)
@@ -101,13 +101,13 @@ def test_conditions_come_out_of_a_guarded_process(photos: list[tuple[np.ndarray,
     for index, (picture, expected) in enumerate(photos):
         (one,) = found[index]
         assert distances(people_from_source(one.pose)[0].body, expected.body).mean() < 6
-        assert one.pose_by == "mediapipe-0.10.21 holistic"
+        assert one.pose_by == "mediapipe-0.10.21-litert holistic"
         assert one.pose_png.startswith(b"\x89PNG")
         assert picture.shape[2] == 3
 
 
 def test_the_package_imports_without_estimators() -> None:
-    heavy = ("mediapipe", "transformers", "torch")
+    heavy = ("ai_edge_litert", "cv2", "transformers", "torch")
     code = f"import sys, fairhuman.data.condition.pose; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"

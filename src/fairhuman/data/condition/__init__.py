@@ -1,4 +1,4 @@
 """Conditions for ControlNet and T2I-Adapter: pose and depth, their storage formats and their estimators.
 
-MediaPipe and `transformers` are imported when an estimator is opened.
+LiteRT and `transformers` are imported when an estimator is opened.
 """

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from fairhuman.detect.bundled import source_name
+from fairhuman.detect.bundled import SOURCE
 from fairhuman.evaluate.people.detections import ImageDetections, detect_each
-from fairhuman.evaluate.people.official import OfficialScores, official_scores
+from fairhuman.evaluate.people.official import OfficialScores, official_scores, official_source
 from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
@@ -69,7 +69,7 @@ def measure_strict(
 def detect_parts(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[ImageDetections]:
     """Detected faces and hands of pictures, from the cache where available."""
     upscale = tools.settings.upscale
-    kind = f"findings-{VERSION}-{_detectors('strict')}-x{upscale}"
+    kind = f"findings-{VERSION}-{SOURCE}-x{upscale}"
     look = partial(detect_each, upscale=upscale, workers=tools.settings.workers)
     return tools.cached_detections(
         kind, pictures, look, partial(IMAGE_DETECTIONS.dump_python, mode="json"), IMAGE_DETECTIONS.validate_python
@@ -170,7 +170,7 @@ def measure_official(
 def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[OfficialScores]:
     """Scores of a method's pictures, cached as one sequence, since each depends on the pictures before it."""
     upscale, watch = tools.settings.upscale, partial(tools.progress, f"official, {method}")
-    rows = tools.cached_rows(f"official-{OFFICIAL_VERSION}-{_detectors('official')}-x{upscale}")
+    rows = tools.cached_rows(f"official-{OFFICIAL_VERSION}-{official_source()}-x{upscale}")
     key = hashlib.sha256(b"".join(picture.sha256 for picture in pictures)).digest()
     known = rows.read([key])
     if key in known:
@@ -179,8 +179,3 @@ def _official(method: str, pictures: Sequence[EvalImage], tools: EvaluationTools
     scores = official_scores(lazy_pictures(pictures), upscale=upscale, progress=watch)
     rows.add({key: OFFICIAL_SCORES.dump_json(scores).decode()})
     return scores
-
-
-def _detectors(what: str) -> str:
-    """MediaPipe and its version, for cache names."""
-    return source_name(what).split()[0]

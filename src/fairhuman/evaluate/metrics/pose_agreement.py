@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairhuman.data.condition.people import PersonPose, person_from_mediapipe
-from fairhuman.detect.bundled import source_name
+from fairhuman.detect.bundled import SOURCE
 from fairhuman.detect.detection import Picture, check_picture
 from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.pose import PoseDetector
@@ -97,7 +97,7 @@ def measure_pose_agreement(
 def detect_poses(pictures: Sequence[EvalImage], tools: EvaluationTools) -> list[Points | None]:
     """Body points [18, 3] of the person in each picture, cached; None if nobody is found."""
     upscale = tools.settings.upscale
-    kind = f"pose-{VERSION}-{source_name('pose').split()[0]}-x{upscale}"
+    kind = f"pose-{VERSION}-{SOURCE}-x{upscale}"
     look = partial(guarded_results, partial(_finder, upscale), workers=tools.settings.workers)
     return tools.cached_detections(kind, pictures, look, _dump, _load)
 

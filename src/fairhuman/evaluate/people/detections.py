@@ -17,12 +17,12 @@ from fairhuman.detect.detection import Detection, Detector, Picture, check_pictu
 from fairhuman.detect.faces import FaceDetector
 from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.hand_vote import HandVote
+from fairhuman.detect.region import Region
 from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.evaluate.people.looks import (
     FaceLandmarks,
     HandLandmarks,
     LandmarkModel,
-    Region,
     face_region,
     hand_region,
     landmarks_of,
@@ -38,7 +38,7 @@ class PartDetection:
 
     Attributes:
         box: box in pixels with the detector's score: for a face the detection score, for a hand MediaPipe's handedness
-            score (0 if only Holistic found it).
+            score (0 if only the pass over the body found it).
         label: `face`, `left hand` or `right hand`.
         points: x, y, z in pixels of 6 face or 21 hand landmarks.
         size: side in pixels of the square region given to the landmark model, about 1.5 faces or 2 hands wide.

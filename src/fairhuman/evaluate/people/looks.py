@@ -5,7 +5,7 @@ Two signals reveal a bad one: a low *presence* score, which MediaPipe itself onl
 when the region is slightly rotated, scaled or mirrored.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from PIL import Image
 
 from fairhuman.detect.bundled import BundledModel
 from fairhuman.detect.detection import Detection, Picture
+from fairhuman.detect.landmarks import FaceNetwork, HandNetwork
+from fairhuman.detect.region import Region
 
 Array = NDArray[np.float64]
 
@@ -46,15 +48,6 @@ _MIRRORED_FACE = tuple(index for right, left in FACE_PAIRS for index in (left, r
 _HAND_REGION = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # without fingertips, as MediaPipe frames a tracked hand
 
 
-class Region(NamedTuple):
-    """A rotated square: centre and side in pixels, and the clockwise angle of its vertical axis in radians."""
-
-    x: float
-    y: float
-    side: float
-    angle: float
-
-
 class Looks(NamedTuple):
     """Results of L looks at one region.
 
@@ -67,77 +60,44 @@ class Looks(NamedTuple):
     points_lnd: Array
 
 
-class _LandmarkGraph:
-    """A MediaPipe landmark graph on a square picture that returns its presence score instead of thresholding it."""
-
-    def __init__(self, calculator: str, presence: str) -> None:
-        from mediapipe.framework.calculator_pb2 import CalculatorGraphConfig
-        from mediapipe.framework.formats.rect_pb2 import NormalizedRect
-        from mediapipe.python.solution_base import SolutionBase
-
-        inside = calculator.lower()  # MediaPipe's prefix for nodes of the graph
-        self._presence = f"{inside}__{presence}"
-        node = CalculatorGraphConfig.Node(
-            calculator=calculator, input_stream=["IMAGE:image", "ROI:region"], output_stream=["LANDMARKS:landmarks"]
-        )
-        self._region = NormalizedRect(x_center=0.5, y_center=0.5, width=1, height=1, rotation=0)
-        self._graph: Any = SolutionBase(
-            graph_config=CalculatorGraphConfig(
-                input_stream=["image", "region"], output_stream=["landmarks"], node=[node]
-            ),
-            outputs=["landmarks", self._presence],
-            calculator_params={f"{inside}__ThresholdingCalculator.threshold": -1.0},
-        )
-
-    def process(self, image: Picture) -> tuple[float, Any]:
-        """Presence score in 0..1 and landmarks, which are returned even at low presence."""
-        result = self._graph.process({"image": image, "region": self._region})
-        return float(getattr(result, self._presence)), result.landmarks
-
-    def close(self) -> None:
-        self._graph.close()
-
-
-class LandmarkModel(BundledModel):
+class LandmarkModel(BundledModel[HandNetwork | FaceNetwork]):
     """A landmark model that examines a region of a picture under all transforms of `LOOKS`."""
 
-    SIDE: ClassVar[int]  # side of the model's input in pixels
-    CALCULATOR: ClassVar[str]
-    PRESENCE: ClassVar[str]
+    NETWORK: ClassVar[type[HandNetwork | FaceNetwork]]
     POINTS: ClassVar[tuple[int, ...]]  # indices of the landmarks to keep
     MIRRORED: ClassVar[tuple[int, ...]]  # indices of the same points in a mirrored look
 
     def __init__(self) -> None:
-        super().__init__(lambda _: _LandmarkGraph(self.CALCULATOR, self.PRESENCE), confidence=0.0)
+        super().__init__(self.NETWORK)
 
     def look(self, image: Picture, region: Region) -> Looks:
         """All looks at a region; parts of the region outside the picture are black."""
         whole = Image.fromarray(image)
+        side = self.networks.side
         presences, points = [], []
         for turn in LOOKS:
-            from_23 = _from_region(region, turn, self.SIDE)
+            from_23 = _from_region(region, turn, side)
             crop = whole.transform(
-                (self.SIDE, self.SIDE), Image.Transform.AFFINE, from_23.ravel().tolist(), Image.Resampling.BILINEAR
+                (side, side), Image.Transform.AFFINE, from_23.ravel().tolist(), Image.Resampling.BILINEAR
             )
-            presence, landmarks = self._process(np.asarray(crop))
-            presences.append(presence)
-            kept = [landmarks.landmark[index] for index in (self.MIRRORED if turn.mirrored else self.POINTS)]
-            input_nd = np.array([(point.x, point.y) for point in kept]) * self.SIDE
-            points.append(input_nd @ from_23[:, :2].T + from_23[:, 2])
+            seen = self.networks.look(np.asarray(crop, dtype=np.float32) / np.float32(255))
+            presences.append(seen.presence)
+            kept = list(self.MIRRORED if turn.mirrored else self.POINTS)
+            points.append(seen.points_n3[kept, :2].astype(np.float64) * side @ from_23[:, :2].T + from_23[:, 2])
         return Looks(np.array(presences), np.array(points))
 
 
 class HandLandmarks(LandmarkModel):
     """The 21 landmarks of a hand; a mirrored look sees the opposite hand, whose points have the same order."""
 
-    MODEL, SIDE, CALCULATOR, PRESENCE = "hand landmarks", 224, "HandLandmarkCpu", "hand_presence_score"
+    MODEL, NETWORK = "hand landmarks", HandNetwork
     POINTS = MIRRORED = tuple(range(21))
 
 
 class FaceLandmarks(LandmarkModel):
     """The points `FACE_POINTS` of the face mesh; a mirrored look swaps right and left."""
 
-    MODEL, SIDE, CALCULATOR, PRESENCE = "face landmarks", 192, "FaceLandmarkCpu", "face_presence_score"
+    MODEL, NETWORK = "face landmarks", FaceNetwork
     POINTS, MIRRORED = FACE_POINTS, _MIRRORED_FACE
 
 
@@ -179,11 +139,11 @@ def _turn(angle: float) -> Array:
 
 def _from_region(region: Region, turn: LookTransform, side: int) -> Array:
     """Affine map [2, 3] from the model's input, in pixels, to the picture."""
-    linear_22 = _turn(region.angle + turn.angle).T * (region.side * turn.scale / side)
-    if turn.mirrored:
-        linear_22 = linear_22 @ np.diag([-1.0, 1.0])
-    shift_2 = np.array([region.x, region.y]) - linear_22 @ np.full(2, side / 2)
-    return np.concatenate([linear_22, shift_2[:, None]], axis=1)
+    turned = region._replace(angle=region.angle + turn.angle, side=region.side * turn.scale)
+    matrix_23 = turned.to_picture(side)
+    if turn.mirrored:  # x becomes side - x
+        matrix_23 = np.column_stack([-matrix_23[:, 0], matrix_23[:, 1], matrix_23[:, 2] + side * matrix_23[:, 0]])
+    return matrix_23
 
 
 def agreement(points_lnd: Array, size: float, spread: float) -> float:

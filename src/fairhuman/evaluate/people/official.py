@@ -21,11 +21,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from fairhuman.detect.bundled import BundledModel
-from fairhuman.detect.detection import Picture, check_picture
+import numpy as np
+
+from fairhuman.detect.bundled import LOG_NOISE
+from fairhuman.detect.detection import Closing, DetectorError, Picture, check_picture
 from fairhuman.detect.guard import guarded_results, in_order
 from fairhuman.detect.scale import enlarge
+from fairhuman.utils.native_stderr import without_lines
+
+WARM_UP_SIDE = 64  # pixels
+INSTALL_HINT = (
+    "official confidences need mediapipe 0.10.21, the last version with its models inside, on Python 3.11 or 3.12 with "
+    "numpy below 2: pip install 'fairhuman[official]'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +75,68 @@ def official_scores(
     return in_order(results, len(pictures), progress)
 
 
-class _OfficialFaces(BundledModel):
-    MODEL = "official faces"
+def load_solutions() -> Any:
+    """Import MediaPipe's `solutions`, which takes a second.
 
+    Raises:
+        DetectorError: MediaPipe is missing, broken, or a version without bundled models.
+    """
+    try:
+        import mediapipe
+
+        return mediapipe.solutions
+    except (ImportError, AttributeError) as error:  # a missing system library of OpenCV is an ImportError too
+        raise DetectorError(f"{INSTALL_HINT} ({error})") from error
+
+
+def official_source() -> str:
+    """MediaPipe and its version, for cache names: `mediapipe-0.10.21`.
+
+    Raises:
+        DetectorError: MediaPipe isn't installed.
+    """
+    try:
+        return f"mediapipe-{version('mediapipe')}"
+    except PackageNotFoundError as error:
+        raise DetectorError(f"{INSTALL_HINT} ({error})") from error
+
+
+class _Graph(Closing):
+    """A native MediaPipe graph."""
+
+    def __init__(self, build: Callable[[Any], Any]) -> None:
+        solutions = load_solutions()
+        with without_lines(LOG_NOISE):
+            self._graph = build(solutions)
+            # The graph's threads load the models after the constructor returns, and log it: wait for them.
+            self._graph.process(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), dtype=np.uint8))
+
+    def _process(self, image: Picture) -> Any:
+        with without_lines(LOG_NOISE):
+            return self._graph.process(image)
+
+    def close(self) -> None:
+        """Free the native graph and end its threads; a second call does nothing."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
+
+class _OfficialFaces(_Graph):
     def __init__(self) -> None:
         super().__init__(
-            lambda solutions: solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=0.5),
-            confidence=0.5,
+            lambda solutions: solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=0.5)
         )
 
     def scores(self, image: Picture) -> tuple[float, ...]:
         return tuple(float(face.score[0]) for face in self._process(image).detections or ())
 
 
-class _OfficialHands(BundledModel):
+class _OfficialHands(_Graph):
     """The default `Hands()`: video mode, at most two hands. The blank warm-up picture leaves no hand to track."""
 
-    MODEL = "official hands"
-
     def __init__(self) -> None:
-        super().__init__(lambda solutions: solutions.hands.Hands(), confidence=0.5)
+        super().__init__(lambda solutions: solutions.hands.Hands())
 
     def scores(self, image: Picture) -> tuple[float, ...]:
         sides = self._process(image).multi_handedness or ()
