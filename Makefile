@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it sets up. Needs Python 3.11 and make.
+# Everything runs in .venv, which the first target that needs it sets up. Needs Python 3.11, 3.12 or 3.13, and make.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-quick test-slow system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
+.PHONY: demo test test-quick test-slow test-official system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -29,6 +29,18 @@ test-quick: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow --timeout 3600
+
+# The paper's confidences, and our detectors against MediaPipe's: in an environment with MediaPipe, so on Python 3.11 or
+# 3.12. Versions are those of constraints.txt, but for those that MediaPipe holds down.
+OFFICIAL := .venv-official
+test-official: $(OFFICIAL)/.installed
+	$(OFFICIAL)/bin/pytest -m '' tests/detect tests/evaluate/people tests/evaluate/test_evaluate.py
+
+$(OFFICIAL)/.installed: pyproject.toml constraints.txt constraints-official.txt
+	test -d $(OFFICIAL) || $(PYTHON) -m venv $(OFFICIAL)
+	awk -F== 'NR == FNR { own[$$1]; print; next } !($$1 in own)' constraints-official.txt constraints.txt > $(OFFICIAL)/constraints.txt
+	$(OFFICIAL)/bin/pip install -q --disable-pip-version-check -c $(OFFICIAL)/constraints.txt -e '.[dev,official]'
+	touch $@
 
 # A browser and a database for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
 system-deps:
@@ -82,9 +94,15 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site runs *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OFFICIAL) build dist site runs *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(STAMP): pyproject.toml constraints.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+# An environment of another Python is made anew: `make test PYTHON=python3.13`.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+$(STAMP): pyproject.toml constraints.txt $(VENV)/.python-$(VERSION)
+	@echo "$(VENV): Python $(VERSION)"
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.python-$(VERSION):
+	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 	touch $@

@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -12,21 +13,27 @@ from helpers.places import ROOT
 OPTIONAL = {"wandb", "bitsandbytes"}  # the user's choice; nothing here is tested with them
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line)]
-    assert not wrong, "constraints.txt holds names and versions alone"
+    assert not wrong, f"{file} holds names and versions alone"
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
 def test_every_direct_dependency_is_pinned_within_its_range_and_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [Requirement(text) for text in project["dependencies"]]
-    wanted += [Requirement(text) for extra in project["optional-dependencies"].values() for text in extra]
+    extras = project["optional-dependencies"]
+    wanted += [Requirement(text) for name, extra in extras.items() if name != "official" for text in extra]
+    beside_mediapipe = pins("constraints.txt") | pins("constraints-official.txt")
+    check_pins(project["name"], wanted, pins("constraints.txt"))
+    check_pins(project["name"], [*wanted, *map(Requirement, extras["official"])], beside_mediapipe)
+
+
+def check_pins(project: str, wanted: Sequence[Requirement], pinned: Mapping[str, str]) -> None:
     explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    pinned = pins()
     for requirement in wanted:
-        if requirement.name == project["name"]:
+        if requirement.name == project:
             continue  # one extra names another
         assert re.search(rf"\b{re.escape(requirement.name)}\b", explained), requirement.name
         if requirement.name not in OPTIONAL:
