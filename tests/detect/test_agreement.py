@@ -53,7 +53,8 @@ def disagreements(ours: Mapping[str, Sequence[object]], theirs: Mapping[str, Seq
             wrong.append(f"{part}: {len(found)} instead of {len(expected)}")
             continue
         for one in expected:
-            nearest = min(found, key=lambda other: differences(other, one)[1])  # type: ignore[arg-type]
+            alike = [other for other in found if other.label == one.label] or found  # type: ignore[attr-defined]
+            nearest = min(alike, key=lambda other: differences(other, one)[1])  # type: ignore[arg-type]
             box, share, score = differences(nearest, one)  # type: ignore[arg-type]
             same = nearest.label == one.label  # type: ignore[attr-defined]
             if box > PIXELS or share > SHARE or score > SCORE or not same:

@@ -67,7 +67,7 @@ class AnchorDetector:
         raw_nd, logits_n1 = self._network(crop(image, region, side, low=self._layout.low, outside="black"))
         scores_n = sigmoid(logits_n1[:, 0])
         kept = np.flatnonzero(scores_n >= confidence)
-        values_nk2 = (raw_nd[kept] / np.float32(side)).reshape(len(kept), -1, 2)
+        values_nk2 = (raw_nd[kept] / np.float32(side)).reshape(len(kept), raw_nd.shape[1] // 2, 2)
         values_nk2[:, 2:] += self._centres_n2[kept, None]  # key points; row 1 is the size
         values_nk2[:, 0] += self._centres_n2[kept]
         half_n2 = values_nk2[:, 1] / 2

@@ -17,7 +17,7 @@ from fairhuman.detect.landmarks import PRESENT
 from fairhuman.detect.region import Region, around_segment, crop, spread
 
 POINTS = 33
-HEAT_RADIUS = 3  # cells around a key point in the heat map
+HEAT_RADIUS = 4  # cells around a key point in the heat map; measured: the 7 x 7 cells of the graph's text are 9 x 9
 MIN_HEAT = 0.5  # heat maps below don't move their key point
 
 

@@ -109,5 +109,5 @@ class BundledModel(Closing, Generic[Loaded]):
 
 
 def sigmoid(values: Array) -> Array:
-    """1 / (1 + exp(-values))."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(values, -100, 100))), dtype=np.float32)
+    """1 / (1 + exp(-values)), 0 or 1 up to rounding beyond ±60."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))), dtype=np.float32)

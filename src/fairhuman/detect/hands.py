@@ -51,7 +51,7 @@ class HandDetector(BundledModel[HandNetworks]):
             box = None if hand is None else box_around(hand.points_n3, max(hand.right, 1 - hand.right), image)
             if hand is not None and box is not None:
                 # The network assumes a mirrored picture (a selfie), so left and right are swapped back here.
-                label = "left hand" if hand.right > 0.5 else "right hand"
+                label = "right hand" if hand.right > 0.5 else "left hand"
                 found.append(Detection(box, label, hand.points_n3, source=self.source))
         return sorted(found, key=lambda hand: -hand.score)
 
