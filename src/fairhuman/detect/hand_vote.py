@@ -1,5 +1,6 @@
 """Hand detection by a vote of five passes over a picture, because one pass misses too many hands."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ SCALES = (1.2, 1.8, 2.6)  # side of a crop / length of an arm segment
 ARM_PER_HAND = 5 / 3  # length of an arm segment / longer side of the box around a hand's key points
 SAME_HAND_IOU = 0.3  # minimum IoU of two voters' boxes of one hand
 DUPLICATE_IOU = 0.4  # two boxes of one voter above this IoU are one hand
+# A wrist nearer to a hand, in lengths of its arm segment, is that hand's: crops around it would show the same. Without
+# them, the same 124 hands were found in 95 photos (recall 0.84), in two thirds of the time.
+SAME_PLACE = 0.5
 MIN_CROP = 16  # pixels
 MIN_INSIDE = 0.25  # minimum share of a crop inside the picture
 # BlazePose's key points of each arm: wrist, elbow, shoulder, knuckles of the index and the little finger.
@@ -47,9 +51,9 @@ class HandVote(BundledModel[VoteNetworks]):
 
     The pass over the body searches hands where the pose has them, as MediaPipe Holistic does.
 
-    The crops lie around the wrists of the most prominent person and around every hand found in the full picture, so
-    close-ups without a person and hands of other persons get more than one pass too. A crop that leaves the picture is
-    padded with the picture's edge pixels; without them, hands cut off by the frame are missed.
+    The crops lie around every hand found in the full picture, so close-ups without a person and hands of other persons
+    get more than one pass too, and around the wrists of the most prominent person where no hand was found. A crop that
+    leaves the picture is padded with the picture's edge pixels; without them, hands cut off by the frame are missed.
 
     A hand's score and key points come from the pass with the highest handedness score; the score is 0 if only the pass
     over the body found the hand. Its box is the median of its voters' boxes, each of them the box of the key points
@@ -81,8 +85,8 @@ class HandVote(BundledModel[VoteNetworks]):
         in_full = self.networks.hands.detect(image)
         body = self.networks.bodies.find(image)
         of_body = [] if body is None else self._detect_on_body(image, body)
-        places = [] if body is None else _wrists(body)
-        places += [_place(hand) for hand in in_full]
+        places = [_place(hand) for hand in in_full]
+        places += [] if body is None else [wrist for wrist in _wrists(body) if not _at_one_of(wrist, places)]
         ballots = [in_full, of_body, *(self._detect_in_crops(image, places, scale) for scale in SCALES)]
         hands = elect([[with_flesh(hand, image) for hand in ballot] for ballot in ballots], self.votes)
         return [replace(hand, source=self.source) for hand in hands[: self.max_hands]]
@@ -165,6 +169,10 @@ def _wrists(body: Body) -> list[HandPlace]:
         x, y = (points_n2[wrist] + points_n2[[index, little]].mean(axis=0)) / 2
         places.append(HandPlace(float(x), float(y), max(lower, upper)))
     return places
+
+
+def _at_one_of(wrist: HandPlace, hands: Sequence[HandPlace]) -> bool:
+    return any(math.hypot(wrist.x - hand.x, wrist.y - hand.y) <= SAME_PLACE * hand.arm for hand in hands)
 
 
 class _Crop(NamedTuple):
