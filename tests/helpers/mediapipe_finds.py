@@ -109,7 +109,6 @@ def differences(ours: Detection | Found, theirs: Found) -> tuple[float, float, f
     """Of box in pixels, points in shares of the longer side of the box around them, score."""
     points = ours.landmarks_n3 if isinstance(ours, Detection) else ours.points_n3
     assert points is not None
-    side = np.ptp(theirs.points_n3[:, :2], axis=0).max()
     box = 0.0
     if theirs.box is not None and isinstance(ours, Detection):
         theirs_4 = np.array(theirs.box)
@@ -117,7 +116,12 @@ def differences(ours: Detection | Found, theirs: Found) -> tuple[float, float, f
         inside = ours_4 > 0  # ours are clipped to the picture
         box = float(np.abs(ours_4 - theirs_4)[inside].max(initial=0))
     apart = np.abs(points - theirs.points_n3)[:, :2].max()
-    return box, float(apart / side), abs(ours.score - theirs.score)
+    return box, float(apart / long_side(theirs.points_n3)), abs(ours.score - theirs.score)
+
+
+def long_side(points_n3: np.ndarray) -> float:
+    """The longer side of the box around points."""
+    return float(np.ptp(points_n3[:, :2], axis=0).max())
 
 
 def main() -> None:

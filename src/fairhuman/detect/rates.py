@@ -64,7 +64,7 @@ def find_parts(
         upscale: factor by which pictures of up to 256 px (longer side) are enlarged (Lanczos) before detection;
             1 = never.
         detectors: part to a class or function without arguments that creates its detector; picklable.
-        workers: number of processes, each with its own detectors; the bundled ones take about 350 MB per process.
+        workers: number of processes, each with its own detectors; the bundled ones take about 200 MB per process.
         seconds: time limit per picture.
         progress: called with (done, total) after every picture.
 
