@@ -3,13 +3,16 @@
 import hashlib
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fairhuman.detect import bundled
 from fairhuman.detect.anchors import BODIES, FACES, NEAR_FACES, PALMS, Layout, anchor_centres, merge
 from fairhuman.detect.body import refine
 from fairhuman.detect.bundled import MODELS, Network
+from fairhuman.detect.detection import DetectorError
 from fairhuman.detect.region import Region, around, around_segment, crop, direction, spread, whole
 
 
@@ -17,6 +20,14 @@ def test_the_files_are_those_that_the_readme_names() -> None:
     named = dict(re.findall(r"`(\w+\.tflite)`.*`([0-9a-f]{64})`", (MODELS / "README.md").read_text(encoding="utf-8")))
     assert named == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in MODELS.glob("*.tflite")}
     assert len(named) == 8
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "MODELS", tmp_path)
+    (tmp_path / "half.tflite").write_bytes((MODELS / "hand_recrop.tflite").read_bytes()[:1000])
+    for name in ("none", "half"):
+        with pytest.raises(DetectorError, match=rf"{name}\.tflite: can't be loaded .*install it again"):
+            Network(name)
 
 
 @pytest.mark.parametrize("layout", [FACES, NEAR_FACES, PALMS, BODIES], ids=lambda layout: layout.file)

@@ -55,13 +55,22 @@ def source_name(model: str) -> str:
 
 
 class Network:
-    """A network of `models/` by its name: a picture in, its outputs in the order of the file."""
+    """A network of `models/` by its name: a picture in, its outputs in the order of the file.
+
+    Raises:
+        DetectorError: a package is missing, or the file is missing or damaged.
+    """
 
     def __init__(self, name: str) -> None:
-        interpreter = load_runtime()
-        with without_lines(LOG_NOISE):
-            self._interpreter: Any = interpreter(model_path=str(MODELS / f"{name}.tflite"), num_threads=1)
-            self._interpreter.allocate_tensors()
+        interpreter, file = load_runtime(), MODELS / f"{name}.tflite"
+        try:
+            with without_lines(LOG_NOISE):
+                self._interpreter: Any = interpreter(model_path=str(file), num_threads=1)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise DetectorError(
+                f"{file}: can't be loaded ({error}); it comes with fairhuman: install it again"
+            ) from error
         (entry,) = self._interpreter.get_input_details()
         self._input = entry["index"]
         self.side = int(entry["shape"][1])  # pixels
