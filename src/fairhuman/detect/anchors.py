@@ -85,7 +85,7 @@ def anchor_centres(side: int, grids: Sequence[tuple[int, int]]) -> Array:
         axis = (np.arange(-(-side // stride)) + 0.5) * stride / side
         y, x = np.meshgrid(axis, axis, indexing="ij")
         centres.append(np.stack([x, y], axis=-1).reshape(-1, 2).repeat(repeats, axis=0))
-    return np.concatenate(centres).astype(np.float32)
+    return np.asarray(np.concatenate(centres), dtype=np.float32)
 
 
 def merge(corners_nk2: NDArray[np.float32], scores_n: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float32]]]:
