@@ -84,8 +84,8 @@ evidence: $(STAMP)
 replication: $(STAMP)
 	$(BIN)/fairhuman compare recipes/compare-replication.yaml
 
-table2: $(STAMP)
-	$(BIN)/fairhuman reproduce recipes/table2-small.yaml
+table2: $(OFFICIAL)/.installed
+	$(OFFICIAL)/bin/fairhuman reproduce recipes/table2-small.yaml
 
 bench-quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py
