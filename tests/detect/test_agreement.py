@@ -17,6 +17,7 @@ from fairhuman.detect.hands import HandDetector
 from fairhuman.detect.holistic import BodyFace, BodyHands
 from fairhuman.detect.persons import PersonDetector
 from helpers.mediapipe_finds import Found, MediaPipe, differences, long_side, read_references, rendered_people
+from helpers.official import need_mediapipe
 
 PIXELS, SHARE, SCORE = 1.0, 0.005, 0.01
 
@@ -80,7 +81,7 @@ def test_rendered_people_give_the_stored_numbers_of_mediapipe(ours: Ours) -> Non
 
 
 def test_the_stored_numbers_are_those_of_mediapipe() -> None:
-    pytest.importorskip("mediapipe", reason="needs mediapipe 0.10.21: make test-official")
+    need_mediapipe()
     stored = read_references()
     with MediaPipe() as mediapipe:
         for name, picture in list(rendered_people())[:2]:
@@ -94,7 +95,7 @@ def test_the_stored_numbers_are_those_of_mediapipe() -> None:
 @pytest.mark.slow
 def test_photos_give_what_mediapipe_gives(ours: Ours, shared: Path) -> None:
     """Nearly all: where a score lies at its threshold, a rounding decides."""
-    pytest.importorskip("mediapipe", reason="needs mediapipe 0.10.21: make test-official")
+    need_mediapipe()
     wrong, pictures = {}, photos(shared)
     with MediaPipe() as mediapipe:
         for file in pictures:

@@ -25,6 +25,7 @@ from fairhuman.evaluate.people.strict import strict_faces, strict_hands
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
+from helpers.official import need_mediapipe
 from helpers.sums import confidence, official_confidence
 
 Degrade = Callable[[Picture, float, Sequence[Box]], Picture]
@@ -65,6 +66,7 @@ def render_people(count: int, size: int = 512) -> list[Person]:
 
 
 def confidences(people: Sequence[Person], degrade: Degrade | None = None, strength: float = 0) -> Confidences:
+    need_mediapipe()
     findings, official = [], []
     with face_detector() as faces, hand_detector() as hands, official_scorer() as score:
         for one in people:

@@ -27,6 +27,7 @@ from fairhuman.data.condition.people import (
 from fairhuman.errors import DataError
 from fairhuman.synth.body import COCO_KEYPOINTS
 from fairhuman.synth.render import KEYPOINTS
+from helpers.official import need_mediapipe
 
 
 def random_points(*shape: int, seed: int = 0) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_coco_s_body_points_keep_their_names(count: int) -> None:
 
 
 def test_mediapipe_s_body_points_keep_their_names() -> None:
-    landmark = pytest.importorskip("mediapipe").solutions.pose.PoseLandmark
+    landmark = need_mediapipe().solutions.pose.PoseLandmark
     names = {point.value: point.name.lower() for point in landmark}
     (person,) = people_from_source(numbered(33))
     without_neck = np.delete(person.body, BODY_POINTS.index("neck"), axis=0)
@@ -139,7 +140,7 @@ def test_mirrors_undo_themselves_and_exchange_what_is_named_left_and_right() -> 
 
 
 def test_face_points_lie_on_mediapipe_s_contours_and_their_mirror_on_the_other_side() -> None:
-    mesh = pytest.importorskip("mediapipe").solutions.face_mesh_connections
+    mesh = need_mediapipe().solutions.face_mesh_connections
     contours = {
         range(0, 17): (mesh.FACEMESH_FACE_OVAL,) * 2,
         range(17, 27): (mesh.FACEMESH_RIGHT_EYEBROW, mesh.FACEMESH_LEFT_EYEBROW),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fairhuman.detect.detection import DetectorError, Picture
 from fairhuman.evaluate.people.official import OfficialScores, official_scores
+from helpers.official import need_mediapipe
 from helpers.sums import official_confidence
 
 HANDS = ("onehand10k_9.jpg", "rhd_11111.png", "onehand10k_1402.jpg", "freihand_00082740.jpg", "freihand_00065475.jpg")
@@ -24,13 +25,12 @@ def pictures(shared: Path) -> list[Picture]:
 
 @pytest.fixture(scope="module")
 def scores(pictures: list[Picture]) -> list[OfficialScores]:
+    need_mediapipe()
     return official_scores(pictures)
 
 
 def test_scores_are_those_of_the_published_code(pictures: list[Picture], scores: list[OfficialScores]) -> None:
-    import mediapipe
-
-    with mediapipe.solutions.hands.Hands() as hands:
+    with need_mediapipe().solutions.hands.Hands() as hands:
         for picture, found in zip(pictures, scores, strict=True):
             sides = hands.process(picture).multi_handedness or ()
             assert found.hands == tuple(one.score for side in sides for one in side.classification)
@@ -62,6 +62,7 @@ def test_the_mean_is_over_detections_and_has_an_interval_over_pictures() -> None
 
 
 def test_progress_and_bad_pictures() -> None:
+    need_mediapipe()
     blank = np.zeros((32, 32, 3), np.uint8)
     calls: list[tuple[int, int]] = []
     assert official_scores([blank, blank], progress=lambda *done: calls.append(done)) == [OfficialScores((), ())] * 2
