@@ -84,7 +84,7 @@ def bare_loop(paths: Sequence[Path]) -> tuple[float, float]:
     ready, results = context.Barrier(WORKERS), context.Queue()
     crew = [context.Process(target=bare, args=(paths[n::WORKERS], ready, results)) for n in range(WORKERS)]
     for process in crew:
-        process.open_tier()
+        process.start()
     times = [results.get() for _ in crew]
     for process in crew:
         process.join()

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.detect import hand_vote
 from fairhuman.detect.detection import Detection, Picture
 from fairhuman.detect.hand_vote import HandPlace, HandVote, _crop, elect
 from fairhuman.detect.hands import HandDetector, box_with_flesh
+from fairhuman.detect.overlap import corners, iou
 from fairhuman.record import Box
 
 
@@ -123,6 +125,24 @@ def test_a_close_up_without_a_person_gets_more_than_one_pass(shared: Path, vote:
     found = [vote.detect(photo(shared, name)) for name in names]
     with HandDetector() as plain:
         assert sum(map(bool, found)) >= sum(bool(plain.detect(photo(shared, name))) for name in names) > 0
+
+
+def test_a_brief_vote_finds_the_same_hands_by_fewer_crops(
+    shared: Path, vote: HandVote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, cut = photo(shared, "panoptic_ex2_2.flv_000040_l.jpg"), []
+
+    def counted(image: Picture, place: HandPlace, scale: float) -> object:
+        cut.append(place)
+        return _crop(image, place, scale)
+
+    monkeypatch.setattr(hand_vote, "_crop", counted)
+    whole, crops = vote.detect(picture), len(cut)
+    with HandVote(brief=True) as detector:
+        brief = detector.detect(picture)
+    assert len(cut) - crops < crops
+    assert {one.label for one in brief} == {one.label for one in whole}
+    assert all(iou(corners([one.box]), corners([hand.box for hand in whole])).max() > 0.7 for one in brief)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3000), (256, 256)])

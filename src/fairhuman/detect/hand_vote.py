@@ -21,7 +21,7 @@ SCALES = (1.2, 1.8, 2.6)  # side of a crop / length of an arm segment
 ARM_PER_HAND = 5 / 3  # length of an arm segment / longer side of the box around a hand's key points
 SAME_HAND_IOU = 0.3  # minimum IoU of two voters' boxes of one hand
 DUPLICATE_IOU = 0.4  # two boxes of one voter above this IoU are one hand
-# A wrist nearer to a hand, in lengths of its arm segment, is that hand's: crops around it would show the same. Without
+# A wrist nearer to a hand, in lengths of its arm segment, is that hand's: crops around it show nearly the same. Without
 # them, the same 124 hands were found in 95 photos (recall 0.84), in two thirds of the time.
 SAME_PLACE = 0.5
 MIN_CROP = 16  # pixels
@@ -52,8 +52,8 @@ class HandVote(BundledModel[VoteNetworks]):
     The pass over the body searches hands where the pose has them, as MediaPipe Holistic does.
 
     The crops lie around every hand found in the full picture, so close-ups without a person and hands of other persons
-    get more than one pass too, and around the wrists of the most prominent person where no hand was found. A crop that
-    leaves the picture is padded with the picture's edge pixels; without them, hands cut off by the frame are missed.
+    get more than one pass too, and around the wrists of the most prominent person. A crop that leaves the picture is
+    padded with the picture's edge pixels; without them, hands cut off by the frame are missed.
 
     A hand's score and key points come from the pass with the highest handedness score; the score is 0 if only the pass
     over the body found the hand. Its box is the median of its voters' boxes, each of them the box of the key points
@@ -65,16 +65,24 @@ class HandVote(BundledModel[VoteNetworks]):
         confidence: minimum score of the palm detector in each pass, 0..1; low, since the vote removes false hands.
         max_hands: maximum number of hands in a picture.
         bodies: finds the body; by default its own. `PersonDetector` may share it.
+        brief: no crops around the wrists of hands that were found in the full picture. That finds the same hands, with
+            key points that are sometimes a little worse.
     """
 
     MODEL = "hands vote"
 
     def __init__(
-        self, votes: int = 2, confidence: float = 0.2, max_hands: int = 8, bodies: BodyFinder | None = None
+        self,
+        votes: int = 2,
+        confidence: float = 0.2,
+        max_hands: int = 8,
+        bodies: BodyFinder | None = None,
+        *,
+        brief: bool = False,
     ) -> None:
         if not 1 <= votes <= VOTERS:
             raise ValueError(f"votes must be in 1..{VOTERS}, not {votes}")
-        self.votes, self.max_hands = votes, max_hands
+        self.votes, self.max_hands, self.brief = votes, max_hands, brief
         super().__init__(
             lambda: VoteNetworks(HandDetector(confidence, max_hands), bodies or BodyFinder(), BodyHands()), confidence
         )
@@ -86,7 +94,8 @@ class HandVote(BundledModel[VoteNetworks]):
         body = self.networks.bodies.find(image)
         of_body = [] if body is None else self._detect_on_body(image, body)
         places = [_place(hand) for hand in in_full]
-        places += [] if body is None else [wrist for wrist in _wrists(body) if not _at_one_of(wrist, places)]
+        wrists = [] if body is None else _wrists(body)
+        places += [wrist for wrist in wrists if not (self.brief and _at_one_of(wrist, places))]
         ballots = [in_full, of_body, *(self._detect_in_crops(image, places, scale) for scale in SCALES)]
         hands = elect([[with_flesh(hand, image) for hand in ballot] for ballot in ballots], self.votes)
         return [replace(hand, source=self.source) for hand in hands[: self.max_hands]]

@@ -151,7 +151,7 @@ def _mediapipe(settings: DetectSettings, parts: Sequence[Part]) -> Makers:
     bodies = lru_cache(BodyFinder)  # one for both parts that look at the body
     makers: Mapping[Part, Callable[[], Detector]] = {
         "face": lambda: FaceDetector(own.face_confidence),
-        "hand": lambda: HandVote(own.hand_votes, own.hand_confidence, bodies=bodies()),
+        "hand": lambda: HandVote(own.hand_votes, own.hand_confidence, bodies=bodies(), brief=True),
         "person": lambda: PersonDetector(own.person_confidence, bodies()),
     }
     return [([part], makers[part]) for part in parts]
