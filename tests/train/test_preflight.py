@@ -122,6 +122,20 @@ def test_a_damaged_run_beside_this_one_is_passed_over(make_recipe: MakeRecipe, n
     assert measured_speed(recipe) is None
 
 
+@pytest.mark.parametrize(
+    ("precision", "flag", "told"),
+    [("bf16", "avx512_bf16", False), ("bf16", "avx512_fp16", True), ("fp16", "amx_fp16", False), ("fp32", "", False)],
+)
+def test_half_precision_is_slow_on_a_cpu_without_its_instructions(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, precision: str, flag: str, told: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", flag: True})
+    lines = found(make_recipe(precision=precision))
+    assert ("precision" in lines) == told
+    assert not told or f"no instructions for {precision}" in lines["precision"][1]
+
+
 def test_a_lora_that_does_not_fit_is_missing(make_recipe: MakeRecipe) -> None:
     run = make_recipe(steps=1)
     train(run)

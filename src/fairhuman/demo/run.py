@@ -107,7 +107,6 @@ def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe
         "learning_rate": settings.learning_rate,
         "strategy": strategy,
         "checkpoint_every": 50,
-        "precision": "bf16",
         "cache": {"latents": True, "text": True, "folder": str(out / "cache")},
         "lora": {"rank": settings.rank, "targets": settings.targets},
         "view": {"crop": "center"},
