@@ -1,5 +1,6 @@
 """The table of what training runs need."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,9 +9,38 @@ import pytest
 from fairhuman import config
 from fairhuman.bench.memory_table import memory_table, row_count
 from fairhuman.bench.settings import MemoryTableSettings
-from fairhuman.train.memory import memory_of
+from fairhuman.train.memory import Memory, memory_of
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.parse import parse_json
+from helpers.places import RECIPES
 from helpers.shapes import write_shape
+
+
+def test_the_settings_that_fit_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    """As the command says them, with needs that are easy to follow: 4 GiB, 2 with int8, 1 with nf4."""
+
+    def simple(recipe: TrainRecipe) -> Memory:
+        weights = 2**32 // {"none": 1, "int8": 2, "nf4": 4}[recipe.base.quantize] - recipe.lora.rank
+        return Memory(frozen=weights, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
+
+    monkeypatch.setattr("fairhuman.train.memory.memory_of", simple)
+    cards = [part for size in ("6GB", "3GB", "1.6", "1GB") for part in ("--fit", size)]
+    out = tmp_path / "fits.json"
+    code, said, errors = typed("bench", "--memory", *cards, "--out", out, "model=small", "ranks=[8]", "kinds=[lora]")
+    assert code == 0, errors
+    for text in ("fits as it is (4.7 GiB)", "base.quantize=int8 (2.6 GiB)", "base.quantize=nf4 (1.5 GiB)", "no change"):
+        assert text in said
+    rows = parse_json(out.read_text())["rows"]
+    assert [row["change"] and row["change"]["overrides"] for row in rows] == [
+        *([], ["base.quantize=int8"], ["base.quantize=nf4"], None),
+        *([], ["base.quantize=int8"], ["base.quantize=nf4"], None),
+    ]
+    code, said, errors = typed("bench", "--memory", "--recipe", RECIPES / "lora-sdxl-64.yaml", "--fit", "3GB")
+    assert "3GB: base.quantize=int8 (2.6 GiB)" in said, errors
+    assert "add --memory" in typed("bench", "--fit", "8GB")[2]
+    assert "--fit: expected a size such as 12GB, found 'small'" in typed("bench", "--memory", "--fit", "small")[2]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from fairhuman.bases.base import Base, base_class
 from fairhuman.data.samples.batch import Batch
 from fairhuman.models.locations import name_of
 from fairhuman.models.lora import LoraModel
+from fairhuman.models.quantize import quantize_
 from fairhuman.models.settings import LoraSettings
 from fairhuman.regions.objectives import denominators
 from fairhuman.regions.settings import RegionSettings
@@ -89,17 +90,14 @@ def make_case(
     gradient_checkpointing: bool = False,
     alpha: float | None = None,
     precision: torch.dtype | None = None,
+    quantize: str = "none",
 ) -> Case:
     """Load a base and add a LoRA to its attention."""
     kind = base_class(name_of(str(folder)))
     settings = LoraSettings(rank=4, alpha=alpha)
-    model = LoraModel(
-        kind.load(str(folder), precision or torch.float32).pipeline,
-        settings,
-        0,
-        gradient_checkpointing,
-        (HEIGHT, WIDTH),
-    )
+    pipeline = kind.load(str(folder), precision or torch.float32).pipeline
+    quantize_(pipeline, quantize)
+    model = LoraModel(pipeline, settings, 0, gradient_checkpointing, (HEIGHT, WIDTH))
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in model.trainable_parameters():

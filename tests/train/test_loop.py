@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
+from fairhuman.train.validation import held_out_losses
 from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
 
@@ -106,6 +108,38 @@ def test_an_orderly_stop_saves_the_step_it_is_at(make_recipe: MakeRecipe) -> Non
     train(whole)
     assert train(recipe).finished
     assert lora_bytes(recipe) == lora_bytes(whole)
+
+
+def test_a_stop_ends_a_validation_which_the_resumed_run_makes(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"every": 2, "share": 0.3}
+    whole, stopped = (make_recipe(out, validation=measured, steps=3) for out in ("whole", "stopped"))
+    train(whole)
+    runs: list[Run] = []
+
+    class Started(Watcher):
+        def on_start(self, run: Run) -> None:
+            runs.append(run)
+
+    def signalled(*args: Any) -> object:
+        def on_pass() -> None:
+            passes.append(1)
+            runs[0].stopped_by = 15 if runs[0].step == 2 else None
+            args[-1]()
+
+        return held_out_losses(*args[:-1], on_pass)
+
+    passes: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("fairhuman.train.loop.held_out_losses", signalled)
+        run = train(stopped, [Started()])
+    assert (run.step, run.stopped_by) == (2, 15)
+    assert [line["step"] for line in lines(stopped.out / "validation.jsonl")] == [0]
+    assert len(passes) == len(stopped.validation.timesteps) + 1, "all of step 0, one of step 2"
+    assert train(stopped).finished
+    assert lines(stopped.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
+    assert lora_bytes(stopped) == lora_bytes(whole)
 
 
 def test_a_finished_run_is_unchanged(make_recipe: MakeRecipe) -> None:

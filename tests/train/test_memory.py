@@ -17,7 +17,7 @@ from fairhuman.train import memory
 from fairhuman.train.data import load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.live_bytes import LiveBytes, fake_tensors
-from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, memory_of
+from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, combined_changes, memory_of
 from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer
 from fairhuman.train.recipe import TrainRecipe
@@ -32,6 +32,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "LoRA, MPD": EXACT,
     "LoRA, MPD, bf16": {**EXACT, "precision": "bf16"},
     "LoRA, MPD, checkpointing": {**EXACT, "gradient_checkpointing": True},
+    "LoRA, MPD, int8": {**EXACT, "base": {"quantize": "int8"}},
+    "LoRA, MPD, nf4, bf16": {**EXACT, "base": {"quantize": "nf4"}, "precision": "bf16"},
     "full, MPD": {**EXACT, "kind": "full"},
     "ControlNet, MPD, pairs": {**PAIRS, "kind": "controlnet"},
     "T2I-adapter, MPD": {**EXACT, "kind": "t2i_adapter"},
@@ -184,6 +186,37 @@ def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monk
     assert cheapest_changes(recipe, CONTEXT) == []
     (_, amortised, *_) = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now)
     assert amortised.overrides == ("fairness.pairwise=true",)
+
+
+def test_the_cheapest_combination_has_nothing_that_is_not_needed(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits of weights save most here, and halving them again as much as all cheaper changes together."""
+
+    def simple(recipe: TrainRecipe) -> Memory:
+        saved = recipe.cache.text + (recipe.precision == "bf16") + recipe.gradient_checkpointing
+        saved += {"none": 0, "int8": 4, "nf4": 8}[recipe.base.quantize]
+        return Memory(frozen=2**25 - saved * 2**20, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
+
+    monkeypatch.setattr(memory, "memory_of", simple)
+    recipe = make_recipe()
+    now = simple(recipe).needed
+    unit = int(2**20 * 1.05)
+
+    def chosen(saved: int, **values: object) -> list[str] | None:
+        found = combined_changes(make_recipe(**values), now - saved * unit)
+        return None if found is None else list(found.overrides)
+
+    assert chosen(0) == []
+    assert chosen(1) == ["cache.text=true"]
+    assert chosen(3) == ["cache.text=true", "precision=bf16", "gradient_checkpointing=true"]
+    assert chosen(4) == ["base.quantize=int8"]
+    assert chosen(5) == ["cache.text=true", "base.quantize=int8"]
+    assert chosen(9) == ["cache.text=true", "base.quantize=nf4"]
+    assert chosen(12) is None
+    (single,) = cheapest_changes(recipe, now - 8 * unit)
+    assert single.overrides == ("base.quantize=nf4",)
+    assert "base.quantize=int8" not in str(cheapest_changes(make_recipe(kind="full"), now - unit))
 
 
 def test_totals() -> None:

@@ -237,8 +237,8 @@ class Base(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The network's type: that of its first weight, as LoRA's weights are float32 in any network."""
-        found: torch.dtype = next(self.network.parameters()).dtype
+        """The network's type: that of its first weight that isn't quantised, as LoRA's are float32 in any network."""
+        found: torch.dtype = next(p.dtype for p in self.network.parameters() if p.is_floating_point())
         return found
 
     @property
@@ -247,17 +247,23 @@ class Base(ABC):
         found: torch.device = next(self.network.parameters()).device
         return found
 
-    def compile_blocks(self) -> None:
-        """Let torch compile the network's repeated blocks. Called once, if a run asks for it.
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The network's repeated blocks, which have nearly all of its linear layers.
 
         Where diffusers doesn't say which they are, they are the modules whose class is a `...TransformerBlock`.
         """
-        if self.network._repeated_blocks:
-            self.network.compile_repeated_blocks()
-            return
-        for module in self.network.modules():
-            if type(module).__name__.endswith("TransformerBlock"):
-                module.compile()
+        names = self.network._repeated_blocks or ()
+
+        def is_block(kind: str) -> bool:
+            return kind in names if names else kind.endswith("TransformerBlock")
+
+        return [module for module in self.network.modules() if is_block(type(module).__name__)]
+
+    def compile_blocks(self) -> None:
+        """Let torch compile the network's repeated blocks. Called once, if a run asks for it."""
+        for block in self.blocks:
+            block.compile()
 
     def save_lora(self, file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write the LoRA file that the pipeline's `load_lora_weights` reads. Called once, when a run ends.

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairhuman import config
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.models.locations import name_of
-from fairhuman.train.memory import Memory, memory_of
+from fairhuman.train.memory import Memory, MemoryChange, combined_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -35,6 +35,19 @@ class MemoryRow:
     precision: str
     memory: Memory
     cached: Memory
+    quantize: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class FitRow:
+    """A run, the bytes of a card, and the changes by which the run fits it at the least cost in time; None: none do."""
+
+    kind: str
+    batch_size: int
+    precision: str
+    quantize: str
+    card: int
+    change: MemoryChange | None
 
 
 def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
@@ -42,19 +55,32 @@ def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
 
     Rows of amortised modes are combined from others: an ordinary step is that of LS, an audit an exact step.
     """
-    for kind, values, precision, batch_size in _runs(settings):
+    for run in _runs(settings):
         found: dict[str, Memory] = {}
         for way, own in METHODS.items():
-            found[way] = memory_of(_recipe(settings, precision, batch_size, [values, own]))
-            yield _row(kind, way, batch_size, precision, found[way])
+            found[way] = memory_of(_recipe(settings, run, own))
+            yield _row(run, way, found[way])
         for way, audit in AMORTISED.items():
             memory = replace(found[audit], step=found["LS"].step, audit=found[audit].step)
-            yield _row(kind, way, batch_size, precision, memory)
+            yield _row(run, way, memory)
 
 
-def _row(kind: str, way: str, batch_size: int, precision: str, cached: Memory) -> MemoryRow:
+def fits(settings: MemoryTableSettings, cards: Sequence[int]) -> Iterator[FitRow]:
+    """Yield how each run by MPD in mode `output` fits into each card, of so many bytes.
+
+    A run is without cached texts; the first rows of a run take seconds to minutes, the others little.
+    """
+    for run in _runs(settings):
+        recipe = _recipe(settings, run, {"strategy": "mpd", "cache": {"text": False}})
+        for card in cards:
+            change = combined_changes(recipe, card)
+            yield FitRow(run.kind, run.batch_size, run.precision, run.quantize, card, change)
+
+
+def _row(run: "_Run", way: str, cached: Memory) -> MemoryRow:
     """Return a row from the memory with cached texts."""
-    return MemoryRow(kind, way, batch_size, precision, replace(cached, resting=None, preview=None), cached)
+    bare = replace(cached, resting=None, preview=None)
+    return MemoryRow(run.kind, way, run.batch_size, run.precision, bare, cached, run.quantize)
 
 
 def row_count(settings: MemoryTableSettings) -> int:
@@ -62,29 +88,37 @@ def row_count(settings: MemoryTableSettings) -> int:
     return len(list(_runs(settings))) * (len(METHODS) + len(AMORTISED))
 
 
-def _runs(settings: MemoryTableSettings) -> Iterator[tuple[str, dict[str, Any], str, int]]:
+class _Run(NamedTuple):
+    """A combination of settings; `values` are those of its kind."""
+
+    kind: str
+    values: dict[str, Any]
+    batch_size: int
+    precision: str
+    quantize: str
+
+
+def _runs(settings: MemoryTableSettings) -> Iterator[_Run]:
     kinds: dict[str, dict[str, Any]] = {}
     ranks = {f"LoRA {rank}": {"lora": {"rank": rank}} for rank in settings.ranks}
     for chosen in settings.kinds or (("lora",) if name_of(settings.model).flow else OF_SDXL):
         kinds |= ranks if chosen == "lora" else {NAMES[chosen]: {"kind": chosen}}
-    for precision, batch_size, (kind, values) in product(settings.precisions, settings.batch_sizes, kinds.items()):
-        yield kind, values, precision, batch_size
+    choices = product(settings.precisions, settings.batch_sizes, settings.quantize, kinds.items())
+    for precision, batch_size, quantize, (kind, values) in choices:
+        yield _Run(kind, values, batch_size, precision, quantize)
 
 
-def _recipe(
-    settings: MemoryTableSettings, precision: str, batch_size: int, parts: Sequence[dict[str, Any]]
-) -> TrainRecipe:
+def _recipe(settings: MemoryTableSettings, run: _Run, more: dict[str, Any]) -> TrainRecipe:
     values: dict[str, Any] = {
         "model": settings.model,
         "data": "none",
         "out": "none",
         "steps": 1,
         "resolution": settings.resolution,
-        "batch_size": batch_size,
-        "precision": precision,
+        "batch_size": run.batch_size,
+        "precision": run.precision,
+        "base": {"quantize": run.quantize},
         "gradient_checkpointing": settings.gradient_checkpointing,
         "cache": {"text": True},
     }
-    for part in parts:
-        values = config.merge(values, part)
-    return config.build(TrainRecipe, values)
+    return config.build(TrainRecipe, config.merge(config.merge(values, run.values), more))

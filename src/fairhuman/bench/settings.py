@@ -26,6 +26,9 @@ class MemoryTableSettings(Settings):
     precisions: tuple[str, ...] = Field(
         default=("bf16",), min_length=1, description="fp32, bf16 or fp16, as `precision` of a training recipe"
     )
+    quantize: tuple[Literal["none", "int8", "fp8", "nf4"], ...] = Field(
+        default=("none",), min_length=1, description="as `base.quantize` of a training recipe"
+    )
     gradient_checkpointing: bool = Field(
         default=True, description="recompute activations in the backward pass: less memory, about a third more time"
     )

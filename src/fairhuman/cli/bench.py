@@ -1,5 +1,6 @@
 """`fairhuman bench`: speed and memory of this machine."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -10,11 +11,12 @@ from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.cli.options import DryRun, Numbers, find_recipe, settings_of, written_file
+from fairhuman.errors import RecipeError
 from fairhuman.report.text import percent
 
 if TYPE_CHECKING:
     from fairhuman.bench.settings import MemoryTableSettings
-    from fairhuman.train.memory import Memory
+    from fairhuman.train.memory import Memory, MemoryChange
     from fairhuman.train.recipe import TrainRecipe
 
 GIB = 2**30
@@ -26,6 +28,12 @@ def bench(
         Path | None, Option(callback=find_recipe, help="Training recipe; by default, the small SDXL on noise.")
     ] = None,
     memory: Annotated[bool, Option("--memory", help="Compute memory from shapes: the recipe's, or SDXL's.")] = False,
+    fit: Annotated[
+        list[str] | None,
+        Option(
+            help="With --memory: a card such as 8GB; say the settings that fit at the least cost in time; repeatable."
+        ),
+    ] = None,
     profile: Annotated[
         Path | None, Option(callback=written_file, help="Write a Chrome trace of five steps here instead.")
     ] = None,
@@ -41,10 +49,14 @@ def bench(
     from fairhuman.bench.settings import MemoryTableSettings
 
     display = ConsoleDisplay()
+    cards = _cards(fit or (), memory)
     if memory and recipe is None:
         table = settings_of(MemoryTableSettings, "bench --memory", overrides)
         if dry_run:
             display.settings(table)
+        elif cards:
+            rows = _fits(table, cards, display)
+            _save(out, {"settings": table.model_dump(mode="json"), "rows": rows}, display)
         else:
             rows = _memory_table(table, display)
             _save(out, {"settings": table.model_dump(mode="json"), "rows": rows}, display)
@@ -53,7 +65,7 @@ def bench(
         if dry_run:
             display.settings(run)
         elif memory:
-            _save(out, {"recipe": run.model_dump(mode="json"), "bytes": _memory(run, display)}, display)
+            _save(out, {"recipe": run.model_dump(mode="json"), "bytes": _memory(run, cards, display)}, display)
         elif profile is not None:
             _profile(run, profile, display)
         else:
@@ -94,9 +106,22 @@ def _profile(recipe: "TrainRecipe", out: Path, display: ConsoleDisplay) -> None:
     display.say(f"trace: {out}; open it in perfetto.dev or chrome://tracing")
 
 
-def _memory(recipe: "TrainRecipe", display: ConsoleDisplay) -> dict[str, int | None]:
-    """Print what a recipe needs."""
-    from fairhuman.train.memory import memory_of
+def _cards(fit: Sequence[str], memory: bool) -> dict[str, int]:
+    """Bytes of each card of `--fit`.
+
+    Raises:
+        RecipeError: not with `--memory`, or not a size.
+    """
+    from fairhuman.train.preflight import parse_memory
+
+    if fit and not memory:
+        raise RecipeError("--fit says what fits a card's memory: add --memory")
+    return {text: parse_memory(text, "--fit") for text in fit}
+
+
+def _memory(recipe: "TrainRecipe", cards: Mapping[str, int], display: ConsoleDisplay) -> dict[str, int | None]:
+    """Print what a recipe needs, and the changes by which it fits cards."""
+    from fairhuman.train.memory import combined_changes, memory_of
 
     memory = memory_of(recipe)
     table = Table("held", "GiB")
@@ -105,7 +130,38 @@ def _memory(recipe: "TrainRecipe", display: ConsoleDisplay) -> dict[str, int | N
             table.add_row(name, f"{value / GIB:.2f}")
     table.add_row("a device must have", f"{memory.needed / GIB:.2f}")
     display.table(table)
+    for name, card in cards.items():
+        display.say(f"{name}: {_advice(combined_changes(recipe, card))}")
     return _plain(memory)
+
+
+def _advice(change: "MemoryChange | None") -> str:
+    """Say by which changes a run fits."""
+    if change is None:
+        return "no change makes it fit"
+    return str(change) if change.overrides else f"fits as it is{change}"
+
+
+def _fits(settings: "MemoryTableSettings", cards: Mapping[str, int], display: ConsoleDisplay) -> list[dict[str, Any]]:
+    """Print by which settings runs fit cards, a table for each run."""
+    from fairhuman.bench.memory_table import fits
+
+    names, rows = {card: name for name, card in cards.items()}, []
+    with display:
+        for row in fits(settings, list(cards.values())):
+            rows.append(row)
+            display.status(f"{len(rows)} rows computed")
+    for (kind, *same), group in groupby(rows, key=lambda row: (row.kind, row.batch_size, row.precision, row.quantize)):
+        title = f"{kind}, MPD, batch {same[0]}, {same[1]}{'' if same[2] == 'none' else f', {same[2]}'}"
+        table = Table("card", "cheapest settings that fit", title=title, title_justify="left")
+        for row in group:
+            table.add_row(names[row.card], _advice(row.change))
+        display.table(table)
+    display.say("GiB that a device must have, from shapes alone")
+    return [
+        {**asdict(row), "change": row.change and {"overrides": row.change.overrides, "needed": row.change.needed}}
+        for row in rows
+    ]
 
 
 def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> list[dict[str, Any]]:
@@ -117,8 +173,10 @@ def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> l
         for row in memory_table(settings):
             rows.append(row)
             display.status(f"{len(rows)} of {count} runs computed")
-    for (batch_size, precision), group in groupby(rows, key=lambda row: (row.batch_size, row.precision)):
-        title = f"batch {batch_size}, {precision}"
+    for (precision, batch_size, quantize), group in groupby(
+        rows, key=lambda row: (row.precision, row.batch_size, row.quantize)
+    ):
+        title = f"batch {batch_size}, {precision}{'' if quantize == 'none' else f', {quantize}'}"
         columns = ("run", "weights", "Adam", "step", "audit", "device", "texts cached")
         table = Table(*columns, title=title, title_justify="left")
         for row in group:

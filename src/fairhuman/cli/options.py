@@ -88,6 +88,9 @@ Port = Annotated[int, Option(help="Port to listen on; 0 picks a free one.")]
 Vae = Annotated[str | None, Option(help="Folder, file or hub id of a VAE in place of the model's own.")]
 Prediction = Annotated[str | None, Option(help="epsilon, v or auto: what the U-Net predicts.")]
 ZeroSnr = Annotated[str | None, Option(help="true, false or auto: whether noise ends in zero SNR; needs v.")]
+Quantize = Annotated[
+    str | None, Option(help="int8, fp8 or nf4: bits of the linear layers of network and text encoders; less memory.")
+]
 
 SettingsT = TypeVar("SettingsT", bound="BaseModel")
 
@@ -123,7 +126,9 @@ def check_existing(*paths: Path | None) -> None:
             raise DataError(f"{path}: there is no such file or folder")
 
 
-def base_of(vae: str | None, prediction: str | None, zero_snr: str | None) -> "BaseSettings":
+def base_of(
+    vae: str | None, prediction: str | None, zero_snr: str | None, quantize: str | None = None
+) -> "BaseSettings":
     """Settings of the base model from the options of a command.
 
     Raises:
@@ -131,7 +136,8 @@ def base_of(vae: str | None, prediction: str | None, zero_snr: str | None) -> "B
     """
     from fairhuman.models.settings import BaseSettings
 
-    return settings_of(BaseSettings, "base", None, given={"vae": vae, "prediction": prediction, "zero_snr": zero_snr})
+    given = {"vae": vae, "prediction": prediction, "zero_snr": zero_snr, "quantize": quantize}
+    return settings_of(BaseSettings, "base", None, given=given)
 
 
 def named_folders(named: Sequence[str] | None) -> dict[str, Path]:

@@ -6,7 +6,18 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prediction, Prompts, Vae, ZeroSnr, base_of, settings_of
+from fairhuman.cli.options import (
+    Adapters,
+    ControlNets,
+    DryRun,
+    Prediction,
+    Prompts,
+    Quantize,
+    Vae,
+    ZeroSnr,
+    base_of,
+    settings_of,
+)
 
 
 def sample(
@@ -17,7 +28,10 @@ def sample(
     lora: Annotated[Path | None, Option(help="LoRA file or folder.")] = None,
     lora_weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
     fuse: Annotated[
-        bool | None, Option("--fuse/--no-fuse", help="Fuse the LoRA into the weights; the default.")
+        bool | None,
+        Option(
+            "--fuse/--no-fuse", help="Fuse the LoRA into the weights; by default in fp32, unless they are quantised."
+        ),
     ] = None,
     mole: Annotated[Path | None, Option(help="MoLE file or folder; it can't be fused.")] = None,
     controlnet: ControlNets = None,
@@ -45,6 +59,7 @@ def sample(
     vae: Vae = None,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,
+    quantize: Quantize = None,
     redraw: Annotated[bool, Option("--redraw", help="Replace the pictures of an earlier command.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -67,7 +82,7 @@ def sample(
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
     settings = settings_of(SampleSettings, "sample", None, given=given).of_base(name_of(model))
     texts = collect_prompts(prompt or (), prompts)
-    base = base_of(vae, prediction, zero_snr)
+    base = base_of(vae, prediction, zero_snr, quantize)
     check_options(model, lora, lora_weight, fuse, mole, precision, base)
     controls = ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
     controls.check(steps)

@@ -20,7 +20,7 @@ from fairhuman.report.training import write_training_report
 from fairhuman.train.data import loading_workers
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
+from fairhuman.train.run import Run, StoppedError, Watcher
 from fairhuman.train.views import describe_enlarged, view_warnings
 from fairhuman.utils.display import Display
 
@@ -123,16 +123,11 @@ class Previews(Watcher):
             return
 
         def on_step(done: int, total: int) -> None:
-            if run.stopped_by is not None:
-                raise _StoppedError
+            run.check_stop()
             self._display.progress("previews: denoising steps", done, total)
 
-        with suppress(_StoppedError):
+        with suppress(StoppedError):
             self._previews.render(run.model.pipeline, run.step, run.recipe.out, on_step)
-
-
-class _StoppedError(Exception):
-    """A signal came."""
 
 
 def preview_rows(dataset: PeopleDataset, count: int, seed: int) -> list[PreviewRow]:

@@ -38,7 +38,7 @@ class SampleJob:
 
     Attributes:
         out: folder of the pictures, `PROMPT-PICTURE.png` by their numbers.
-        fuse: whether the LoRA is fused into the weights; None: the default, which fuses a LoRA.
+        fuse: whether the LoRA is fused into the weights; None: see `fused`.
         precision: of the networks, a name of `DTYPES`; auto: fp16 on a GPU, fp32 on a CPU.
         base: a VAE in place of the model's own, and what the U-Net predicts.
         redraw: whether to replace the pictures that an earlier command drew.
@@ -86,10 +86,14 @@ class SampleJob:
     @property
     def used_precision(self) -> str:
         """The precision that `auto` stands for on this machine, or the one that is set."""
-        # in fp16 fusing a LoRA rounds its update by a few per cent; in bf16 by tens of per cent, but the text encoders
-        # of other bases than SDXL overflow in fp16
-        half = "bf16" if name_of(self.model).flow else "fp16"
+        half = "bf16" if name_of(self.model).flow else "fp16"  # text encoders of other bases than SDXL overflow in fp16
         return self.precision if self.precision != AUTO else "fp32" if _without_gpu() else half
+
+    @property
+    def fused(self) -> bool:
+        """Whether the LoRA is fused; by default in fp32 alone, as `load_lora` has it."""
+        whole = self.used_precision == "fp32" and self.base.quantize == "none"
+        return whole if self.fuse is None else self.fuse
 
     def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
         """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
@@ -101,7 +105,7 @@ class SampleJob:
             "model": base_fingerprint(self.model, self.base) or self.model,
             **self.base.model_dump(mode="json", exclude_defaults=True),
             "precision": self.used_precision,
-            "lora": lora and {"content": lora, "weight": self.lora_weight, "fuse": self.fuse is not False},
+            "lora": lora and {"content": lora, "weight": self.lora_weight, "fuse": self.fused},
             "mole": mole,
             "controls": self.control.contents() or None,
         }
@@ -169,8 +173,7 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
         one = job.settings
         for line in unread_of(base_of(pipeline), job.prompts, one.prompt_suffix, one.negative_prompt):
             display.say(line)
-        fuse = job.fuse is not False
-        lora = load_lora(pipeline, job.lora, job.lora_weight, fuse) if job.lora is not None else None
+        lora = load_lora(pipeline, job.lora, job.lora_weight, job.fused) if job.lora is not None else None
         mole = load_mole(pipeline.unet, job.mole) if job.mole is not None else None
         for part in networks(pipeline):
             part.to(state.device)

@@ -20,6 +20,7 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import DIFFUSERS_FILE, find_weights_file
 from fairhuman.models.lora_file import LoraLayer, kohya_metadata, read_lora, to_kohya
+from fairhuman.models.quantize import weight_shape
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights
@@ -92,11 +93,11 @@ def shape_mismatches(network: nn.Module, state: Mapping[str, Tensor], part: str 
             name, matched, _ = key.partition(half)
             if not matched or tensor.ndim < 2:
                 continue
-            weight = getattr(layers.get(name), "weight", None)
-            if weight is None:
+            shape = weight_shape(layers.get(name))
+            if shape is None:
                 found.append(f"there is no layer {name}")
-            elif tensor.shape[axis] != weight.shape[axis]:
-                found.append(f"{name} has {weight.shape[axis]} {side}, not {tensor.shape[axis]}")
+            elif tensor.shape[axis] != shape[axis]:
+                found.append(f"{name} has {shape[axis]} {side}, not {tensor.shape[axis]}")
     return found
 
 

@@ -17,6 +17,7 @@ from fairhuman.bases.base import base_of
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import check_lora_file
 from fairhuman.models.original import unet_name
+from fairhuman.models.quantize import weight_shape
 from fairhuman.models.weights import read_finite
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import read_header
@@ -164,16 +165,16 @@ def _alpha(
 
 def _check_shapes(where: str, layer: nn.Module, down: Tensor, up: Tensor) -> None:
     """Check A [rank, in, ...] and B [out, rank, ...] against W [out, in, ...]; kernels of 1 may be spelled out."""
-    weight = layer.get_parameter("weight")
+    outside, *inside = weight_shape(layer) or (0, 0)
     for side, tensor in (("A", down), ("B", up)):
         if tensor.ndim < 2 or 0 in tensor.shape:
             raise ModelError(f"{where}: {side} must be a matrix, found the shape {list(tensor.shape)}")
     if up.shape[1] != down.shape[0]:
         raise ModelError(f"{where}: A has rank {down.shape[0]}, B {up.shape[1]}")
-    if (up.shape[0], down[0].numel()) != (weight.shape[0], weight[0].numel()):
+    if (up.shape[0], down[0].numel()) != (outside, math.prod(inside)):
         raise ModelError(
             f"{where}: is for a weight of [{up.shape[0]}, {down[0].numel()}], this model's is "
-            f"[{weight.shape[0]}, {weight[0].numel()}]"
+            f"[{outside}, {math.prod(inside)}]"
         )
 
 

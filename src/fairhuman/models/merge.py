@@ -60,6 +60,8 @@ class MergeJob:
         """
         if self.precision not in DTYPES:
             raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
+        if self.base.quantize != "none":
+            raise RecipeError(f"base.quantize: a LoRA is merged into whole weights, leave out {self.base.quantize}")
         if not torch.tensor(self.weight).isfinite():
             raise RecipeError(f"--weight: expected a finite number, found {self.weight}")
         if self.out.suffix in (".ckpt", ".pt", ".bin"):

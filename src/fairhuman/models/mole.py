@@ -47,7 +47,7 @@ class MoleFile:
         Raises:
             ModelError: a layer differs; names the first one and both shapes.
         """
-        shapes = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
+        shapes = {name: [layer.out_features, layer.in_features] for name, layer in mole_layers(unet).items()}
         for name in dict.fromkeys([*shapes, *self.shapes]):
             expected, found = shapes.get(name, "absent"), self.shapes.get(name, "absent")
             if expected != found:
@@ -158,7 +158,7 @@ class MoleModel(NamedWeights):
         for part in (unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)
         starts = _starts(unet, settings)
-        self._shapes = {name: [*layer.weight.shape] for name, layer in mole_layers(unet).items()}
+        self._shapes = {name: [layer.out_features, layer.in_features] for name, layer in mole_layers(unet).items()}
         self._all = add_mole(unet, settings.experts, settings.stage == "gates", seed)
         frozen = {name: p for name, p in self._all.items() if settings.stage == "gates" and not _is_gate(name)}
         for expert, start in starts.items():

@@ -34,6 +34,11 @@ class BaseSettings(Settings):
         description="noise schedule that ends in pure noise (zero terminal SNR), for models trained with one; needs "
         "v-prediction; auto: as the model states, else false",
     )
+    quantize: Literal["none", "int8", "fp8", "nf4"] = Field(
+        default="none",
+        description="bits of the linear layers of frozen network and text encoders: int8 and fp8 8, nf4 4; less "
+        "memory, more time",
+    )
 
     @model_validator(mode="after")
     def _noise_alone_tells_nothing(self) -> "BaseSettings":

@@ -6,7 +6,7 @@ ends with the same bits as an uninterrupted one.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import torch
@@ -31,7 +31,7 @@ from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
 from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher, averaged_weights, save_checkpoint, save_product, set_up
+from fairhuman.train.run import Run, StoppedError, Watcher, averaged_weights, save_checkpoint, save_product, set_up
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
@@ -267,7 +267,8 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
     """Validate and draw previews, in the main process."""
     with averaged_weights(run):
         if validate and run.step not in tracker.validated:
-            _validate(run, tracker)
+            with suppress(StoppedError):
+                _validate(run, tracker)
         if preview and run.stopped_by is None:
             with run.caches.awake():
                 for watcher in run.watchers:
@@ -277,7 +278,8 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
 def _validate(run: Run, tracker: Tracker) -> None:
     assert run.data.held_out is not None
     timesteps, batch_size = run.recipe.validation.timesteps, max(8, run.recipe.batch_size)
-    held_out = held_out_losses(run.objectives, run.data.held_out, timesteps, batch_size, run.process.device)
+    device, stop = run.process.device, (lambda: None) if run.stopped_by is not None else run.check_stop
+    held_out = held_out_losses(run.objectives, run.data.held_out, timesteps, batch_size, device, stop)
     losses = held_out.losses()
     tracker.validation(run.step, held_out.line(), losses)
     for watcher in run.watchers:

@@ -20,18 +20,20 @@ from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
 from fairhuman.models.locations import SDXL, check_location, fetch_configurations, is_file, location_of, name_of
 from fairhuman.models.model import TrainableModel
+from fairhuman.models.quantize import dequantized_bytes
 from fairhuman.models.registry import DTYPES
 from fairhuman.record import CONDITIONS
 from fairhuman.train.bases import check_settings
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
-from fairhuman.train.model import make_trainable
+from fairhuman.train.model import make_trainable, prepare
 from fairhuman.train.recipe import TrainRecipe
 
 # Bytes of optimizer state per trained parameter.
 STATE_BYTES: Mapping[str, int] = {"adam": 8, "adamw": 8, "adamw8bit": 2, "sgd": 4}
 # Overhead on a GPU: PyTorch's context in bytes, and the allocator's fragmentation as a share.
 CONTEXT, GAPS = 2**29, 0.05
+QUANTIZE = ("none", "int8", "nf4")  # fp8 has as many bits as int8, and loses more
 # Settings that no peak depends on, beyond what the kind of step says; a new setting counts until it stands here.
 OUTSIDE_PEAKS = {
     *("data", "build", "out", "seed", "steps", "accumulate", "learning_rate", "subject", "strategy", "fairness"),
@@ -114,25 +116,26 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         OSError: the model's configurations can't be read.
         RecipeError: a setting isn't for the base.
     """
-    model, weights = _model_and_weights(recipe)
+    model = _without_weights(recipe)
+    weights, one = _weight_bytes(recipe, model), dequantized_bytes(model.pipeline, DTYPES[recipe.precision])
+    if one:
+        # quantised or not, a pass makes the same tensors, but for one whole weight at a time
+        recipe = config.build(TrainRecipe, recipe.model_dump(mode="json"), ["base.quantize=none"])
+        model = _without_weights(recipe)
     previews = recipe.cache.text and (recipe.preview.count > 0 or bool(recipe.preview.prompts))
     peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
-    return Memory(
-        **weights._asdict(),
-        encode=peaks["encode"],
-        step=peaks["step"],
-        audit=peaks.get("audit"),
-        update=2 * weights.trained,
-        preview=peaks.get("preview"),
-    )
+    passes = {name: peaks[name] + one if name in peaks else None for name in ("audit", "preview")}
+    step, encode = peaks["step"] + one, peaks["encode"]
+    return Memory(**weights._asdict(), encode=encode, step=step, update=2 * weights.trained, **passes)
 
 
 def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
     """Bytes of a run's weights alone, which takes a second; otherwise as `memory_of`."""
-    return _model_and_weights(recipe)[1]
+    return _weight_bytes(recipe, _without_weights(recipe))
 
 
-def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes]:
+def _without_weights(recipe: TrainRecipe) -> TrainableModel:
+    """Return the run's model in shape, on `meta`."""
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = shape_of(recipe.model)
@@ -140,7 +143,11 @@ def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes
         if part is not pipeline.vae:
             cast(part, dtype or torch.float32)
     with torch.device("meta"):
-        model = make_trainable(recipe, pipeline)
+        return make_trainable(recipe, pipeline, prepare(recipe, pipeline))
+
+
+def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
+    pipeline = model.pipeline
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
@@ -149,7 +156,7 @@ def _model_and_weights(recipe: TrainRecipe) -> tuple[TrainableModel, WeightBytes
         optimizer = 0
     encoders = [getattr(pipeline, name) for name in base_of(pipeline).encoders]
     texts = bytes_of(p for part in encoders if part is not None for p in part.parameters())
-    return model, WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None)
+    return WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None)
 
 
 def shape_of(model: str) -> Any:
@@ -184,19 +191,21 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
     each peak once: many changes of a recipe leave most of its peaks as they are.
     """
     weights = bytes_of(p for whole in _networks(model) for p in whole.parameters())
-    same = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
+    whole = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
+    vae = recipe.model, recipe.base.vae, recipe.batch_size, recipe.size
     ways: dict[str, Way] = {"encode": "encode"}
     for name, exact in zip(("step", "audit"), steps, strict=False):
         ways[name] = (batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None
     if previews:
         ways["preview"] = "preview"
-    if not _PEAKS.keys() >= {(*same, way) for way in ways.values()}:
+    keys = {name: (*(vae if way == "encode" else whole), way) for name, way in ways.items()}
+    if not _PEAKS.keys() >= set(keys.values()):
         with fake_tensors(*_networks(model)):
             pictures = torch.empty(recipe.batch_size, 3, *recipe.size)  # no bucket has a larger area
-            for way in ways.values():
-                if (*same, way) not in _PEAKS:
-                    _PEAKS[*same, way] = _peak(recipe, model, pictures, way)
-    return {name: _PEAKS[*same, way] for name, way in ways.items()}
+            for name, key in keys.items():
+                if key not in _PEAKS:
+                    _PEAKS[key] = _peak(recipe, model, pictures, ways[name])
+    return {name: _PEAKS[key] for name, key in keys.items()}
 
 
 def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way) -> int:
@@ -278,19 +287,45 @@ class MemoryChange:
 def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3, cpu: bool = False) -> list[MemoryChange]:
     """Return up to `most` changes that make a run fit into `limit` bytes, the cheapest in time first.
 
-    Single changes first; if fewer than `most` suffice, also the shortest combination that does. `cpu`: the run has no
+    Single changes first; if fewer than `most` suffice, also the cheapest combination that does. `cpu`: the run has no
     GPU, and the bytes are those of main memory.
     """
-    options = list(_options(recipe, cpu))
-    together = [tuple(chain(*options[:count])) for count in range(2, len(options) + 1)]
     fitting: list[MemoryChange] = []
-    for overrides in (*options, *together):
-        change = MemoryChange(overrides, memory_of(_changed(recipe, overrides)), cpu)
+    for option in _options(recipe, cpu):
+        change = _change(recipe, [option], cpu)
         if change.needed <= limit:
             fitting.append(change)
-        if len(fitting) == most or (fitting and overrides in together):
+        if len(fitting) == most:
+            return fitting
+    together = combined_changes(recipe, limit, cpu)
+    return fitting if together is None or together in fitting else [*fitting, together]
+
+
+def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> MemoryChange | None:
+    """Return the changes that make a run fit into `limit` bytes at the least cost in time, none if it fits; else None.
+
+    As many as are needed, the cheapest first; then those that aren't needed after all are left out, the dearest first.
+    """
+    options = list(_options(recipe, cpu))
+    for count in range(len(options) + 1):
+        found = _change(recipe, options[:count], cpu)
+        if found.needed <= limit:
             break
-    return fitting
+    else:
+        return None
+    chosen = options[:count]
+    for option in chosen[-2::-1]:
+        fewer = [one for one in chosen if one is not option]
+        change = _change(recipe, fewer, cpu)
+        if change.needed <= limit:
+            chosen, found = fewer, change
+    return found
+
+
+def _change(recipe: TrainRecipe, options: Iterable[tuple[str, ...]], cpu: bool) -> MemoryChange:
+    """Return the memory of a run with options; of two for one setting the later one counts."""
+    overrides = tuple({text.partition("=")[0]: text for text in chain(*options)}.values())
+    return MemoryChange(overrides, memory_of(_changed(recipe, overrides)), cpu)
 
 
 def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
@@ -306,6 +341,10 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
         yield ("optimizer.name=adamw8bit",)
     if not recipe.gradient_checkpointing:
         yield ("gradient_checkpointing=true",)
+    if recipe.kind != "full":
+        now = QUANTIZE.index(recipe.base.quantize) if recipe.base.quantize in QUANTIZE else 1
+        for kind in QUANTIZE[now + 1 :]:
+            yield (f"base.quantize={kind}",)
     if recipe.kind == "lora" and recipe.lora.rank > 1:
         yield (f"lora.rank={recipe.lora.rank // 2}",)
     if recipe.batch_size > 1:

@@ -13,6 +13,7 @@ from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.mole import MoleModel
+from fairhuman.models.quantize import quantize_
 from fairhuman.models.registry import CONTROLS, DTYPES
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import ControlSettings
@@ -24,7 +25,8 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`."""
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
-    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base)
+    whole = recipe.base.model_copy(update={"quantize": "none"})
+    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, whole)
     base = base_of(pipeline)
     step = base.factor * base.patch
     for size in recipe.sizes:
@@ -35,6 +37,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
                 f"found {size}"
             )
         base.check_largest(size, "resolution" if size == recipe.size else "view.bucket_aspect")
+    control = prepare(recipe, pipeline)
     for part in networks(pipeline):
         part.to(device)
     if recipe.precision == "bf16" and device.type == "cpu" and isinstance(base, SDXL):
@@ -44,16 +47,23 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
         # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
         base.compile_blocks()
-    return make_trainable(recipe, pipeline)
+    return make_trainable(recipe, pipeline, control)
 
 
-def make_trainable(recipe: TrainRecipe, pipeline: Any) -> TrainableModel:
-    """Wrap a pipeline as the trainable model of the recipe's kind."""
+def prepare(recipe: TrainRecipe, pipeline: Any) -> Control | None:
+    """Quantise a loaded pipeline as the recipe has it; return its control, which may begin as a copy of the U-Net."""
+    control = None if recipe.control is None else build_control(recipe, recipe.control, pipeline)
+    quantize_(pipeline, recipe.base.quantize)
+    return control
+
+
+def make_trainable(recipe: TrainRecipe, pipeline: Any, control: Control | None) -> TrainableModel:
+    """Wrap a pipeline, and the control from `prepare`, as the trainable model of the recipe's kind."""
     pipeline.vae.enable_slicing()  # one picture at a time: a float32 batch could need more memory than everything else
     if recipe.kind == "full":
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
-    if recipe.control is not None:
-        return ControlModel(pipeline, build_control(recipe, recipe.control, pipeline), recipe.gradient_checkpointing)
+    if control is not None:
+        return ControlModel(pipeline, control, recipe.gradient_checkpointing)
     if recipe.kind == "mole":
         return MoleModel(pipeline, recipe.mole, recipe.seed, recipe.gradient_checkpointing)
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing, recipe.size)

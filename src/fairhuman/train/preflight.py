@@ -464,13 +464,15 @@ def _rates(run: Path) -> Sequence[float]:
     return [] if found is None else [float(rate) for rate in found[-50:] if rate > 0]
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(text: str, option: str = "--device-memory") -> int:
     """Return the bytes of a device's memory such as `12GB`; a GB is 2³⁰ bytes, as devices are sold.
+
+    `option` is for the message.
 
     Raises:
         RecipeError: it isn't a size.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None or float(found[1]) <= 0:
-        raise RecipeError(f"--device-memory: expected a size such as 12GB, found {text!r}")
+        raise RecipeError(f"{option}: expected a size such as 12GB, found {text!r}")
     return int(float(found[1]) * GIB)

@@ -269,6 +269,14 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> "TrainRecipe":
+        if self.kind == "full" and self.base.quantize != "none":
+            raise ValueError(
+                f"base.quantize needs frozen weights, which kind full trains: leave it out, found {self.base.quantize}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sources_agree(self) -> "TrainRecipe":
         if not self.sources:
             raise ValueError("data must name at least one data set, the list is empty")

@@ -61,6 +61,10 @@ class Watcher:
         """Previews are due; the averaged weights are in place."""
 
 
+class StoppedError(Exception):
+    """A signal came."""
+
+
 @dataclass
 class Run:
     """All parts of a run and its current step.
@@ -99,6 +103,15 @@ class Run:
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step >= self.recipe.steps
+
+    def check_stop(self) -> None:
+        """End what can be done again when the run goes on, such as a validation.
+
+        Raises:
+            StoppedError: a signal has requested a stop.
+        """
+        if self.stopped_by is not None:
+            raise StoppedError
 
 
 def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watcher] = ()) -> Run:

@@ -1,6 +1,6 @@
 """Held-out losses on the same pictures, crops, noise and timesteps at every evaluation, so that changes are paired."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +38,17 @@ class HeldOutLosses:
 
 @torch.no_grad()
 def held_out_losses(
-    objectives: Objectives, dataset: PeopleDataset, timesteps: Sequence[float], batch_size: int, device: torch.device
+    objectives: Objectives,
+    dataset: PeopleDataset,
+    timesteps: Sequence[float],
+    batch_size: int,
+    device: torch.device,
+    on_pass: Callable[[], object] = lambda: None,
 ) -> HeldOutLosses:
-    """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1)."""
+    """Evaluate all samples of `dataset` at each of `timesteps` (shares of the schedule, 0..1).
+
+    `on_pass` is called before each pass of the network; an exception of its ends the evaluation.
+    """
     names = objectives.regions.objectives
     keys: list[str] = [""] * len(dataset)
     sums_2nk = torch.zeros(2, len(dataset), len(names), dtype=torch.float64)
@@ -50,6 +58,7 @@ def held_out_losses(
             masks = objectives.masks(batch)
             errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
             for t, share in enumerate(timesteps):
+                on_pass()
                 draw = _noise_draw(objectives, batch, masks, t, share)
                 squares_bhw = objectives.residual(batch, draw).square().sum(dim=1)
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
