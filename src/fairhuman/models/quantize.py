@@ -78,8 +78,9 @@ class _Product(torch.autograd.Function):
         return nn.functional.linear(x, w, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return grad @ _dequantized(*ctx.saved_tensors, ctx.kind, ctx.inside, grad.dtype), *[None] * 5
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, scale, values = ctx.saved_tensors
+        return grad @ _dequantized(weight, scale, values, ctx.kind, ctx.inside, grad.dtype), *[None] * 5
 
 
 def quantize_(pipeline: Any, kind: str) -> None:

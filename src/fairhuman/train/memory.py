@@ -124,9 +124,14 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         model = _without_weights(recipe)
     previews = recipe.cache.text and (recipe.preview.count > 0 or bool(recipe.preview.prompts))
     peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
-    passes = {name: peaks[name] + one if name in peaks else None for name in ("audit", "preview")}
-    step, encode = peaks["step"] + one, peaks["encode"]
-    return Memory(**weights._asdict(), encode=encode, step=step, update=2 * weights.trained, **passes)
+    return Memory(
+        **weights._asdict(),
+        encode=peaks["encode"],
+        step=peaks["step"] + one,
+        audit=peaks["audit"] + one if "audit" in peaks else None,
+        update=2 * weights.trained,
+        preview=peaks["preview"] + one if "preview" in peaks else None,
+    )
 
 
 def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
