@@ -1,4 +1,4 @@
-"""All commands of the pages of the first run, control, MoLE, other bases and refinement, in order, on small images."""
+"""All commands of the pages of the first run, control, MoLE, regions, other bases and refinement, on small images."""
 
 import json
 import re
@@ -98,6 +98,11 @@ def test_the_page_of_control(place: Path, typed: Typed) -> None:
 def test_the_page_of_mole(place: Path, typed: Typed) -> None:
     run_page("mole.md", typed)
     assert (place / "out" / "00000-00.png").is_file()
+
+
+def test_the_page_of_regions(place: Path, typed: Typed) -> None:
+    run_page("regions.md", typed)
+    assert not (place / "built").exists(), "dry runs"
 
 
 def test_the_page_of_other_bases(place: Path, typed: Typed) -> None:

@@ -234,3 +234,21 @@ def test_a_bare_folder_is_built_on_request(shared: Path, tmp_path: Path, typed: 
     assert typed("train", RECIPES / "lora-small.yaml", *short, "build=true")[0] == 0
     with pytest.raises(DataError, match="holds photos without boxes of face"):
         check_at_once(TrainRecipe(data=photos, out=tmp_path / "other", steps=1, regions={"names": ("face",)}))
+
+
+@pytest.mark.parametrize(
+    ("names", "command", "end"),
+    [
+        (["face", "eyes", "feet"], '"detect.regions={eyes: mediapipe, feet: mediapipe}"', "or give build=true"),
+        (["face", "eyes", "logo"], '"detect.regions={eyes: mediapipe, logo: WORDS}"', "WORDS say what logo look like"),
+    ],
+)
+def test_a_bare_folder_names_the_command_that_finds_further_regions(
+    tmp_path: Path, names: list[str], command: str, end: str
+) -> None:
+    Image.new("RGB", (600, 600)).save(tmp_path / "1.jpg")
+    recipe = config.build(TrainRecipe, {"data": str(tmp_path), "out": "run", "steps": 1, "regions": {"names": names}})
+    with pytest.raises(DataError) as caught:
+        check_at_once(recipe)
+    assert command in str(caught.value)
+    assert end in str(caught.value)

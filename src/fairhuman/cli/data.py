@@ -193,6 +193,8 @@ def benchmark_detectors(
 
     settings = settings_of(DetectSettings, "data benchmark-detectors", overrides, recipe)
     report, parts, processes = LoadReport(), part or ("face", "hand"), workers or os.cpu_count() or 1
+    if settings.regions:
+        raise RecipeError("regions: only detectors of faces, hands and persons are measured here; leave it out")
     for name in parts:
         if name not in settings.kinds:
             raise RecipeError(f"--part must be one of {', '.join(settings.kinds)}, found {name!r}")

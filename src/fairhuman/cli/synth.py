@@ -15,6 +15,7 @@ def synth(
     seed: Annotated[int, Option(help="Picture k depends on (seed, k) alone.")] = 0,
     degraded: Annotated[float, Option(help="Share of pictures with degraded faces and hands, 0 to 1.")] = 0.0,
     framing: Annotated[str, Option(help="half_body, or full_body: from head to foot.")] = "half_body",
+    parts: Annotated[bool, Option("--parts", help="Also masks of head, upper_body, legs, feet, eyes, mouth.")] = False,
     workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -26,7 +27,7 @@ def synth(
     from fairhuman.synth.run import render_people
     from fairhuman.synth.settings import SynthSettings
 
-    given = {"count": count, "size": size, "seed": seed, "degraded": degraded, "framing": framing}
+    given = {"count": count, "size": size, "seed": seed, "degraded": degraded, "framing": framing, "parts": parts}
     settings = settings_of(SynthSettings, "synth", None, given=given)
     display = ConsoleDisplay()
     if dry_run:

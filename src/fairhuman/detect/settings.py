@@ -1,23 +1,29 @@
-"""Settings of detectors, and one function that runs all of them on a picture."""
+"""Settings of detectors, and one function that runs those of faces, hands and persons on a picture.
 
+What finds further regions, `detect.regions`, is in `named_regions`.
+"""
+
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.detect.body import BodyFinder
 from fairhuman.detect.bundled import source_name
 from fairhuman.detect.detection import PARTS, Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
+from fairhuman.detect.found_region import BODY_PARTS
 from fairhuman.detect.hand_vote import VOTERS, HandVote
 from fairhuman.detect.model_file import find_model, hashed_file_name
 from fairhuman.detect.onnx import OnnxDetector
 from fairhuman.detect.persons import PersonDetector
 from fairhuman.detect.scale import enlarge, scale_back
 from fairhuman.detect.whole_body import WholeBodyDetector, whole_body_source
+from fairhuman.record import IGNORE, REGION_COLUMNS, SUBJECT
 from fairhuman.utils.plugins import DETECTORS, check_name, load_plugin, misfit, plugin_package
 
 Part = Literal["face", "hand", "person"]
@@ -25,6 +31,9 @@ Kind = Literal["mediapipe", "onnx", "whole-body"]
 KindName = Annotated[Kind | str, AfterValidator(lambda name: check_name(name, get_args(Kind), DETECTORS))]
 """One of ours, or an entry point of the group `fairhuman.detectors`."""
 DetectParts = Callable[[Picture], dict[str, list[Detection]]]
+BUNDLED = "mediapipe"
+TAKEN = ("global", IGNORE, SUBJECT, *REGION_COLUMNS, *REGION_COLUMNS.values())
+REGION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class MediaPipeSettings(Settings):
@@ -56,6 +65,64 @@ class WholeBodySettings(Settings):
     confidence: float = Field(default=0.3, ge=0.0, le=1.0, description="minimum mean score of a part's key points")
 
 
+def _named(regions: Any) -> Any:
+    """A name or a list of names is found by the bundled models."""
+    names = [name.strip() for name in regions.split(",")] if isinstance(regions, str) else regions
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return dict.fromkeys(names, BUNDLED)
+    return {} if names is None else names
+
+
+def _findable(regions: dict[str, str]) -> dict[str, str]:
+    for name, words in regions.items():
+        if name in TAKEN or not REGION_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} can't be the name of a further region: take letters, digits, _ and -, and not "
+                f"{', '.join(TAKEN)}; faces, hands and persons have detectors of their own"
+            )
+        if not words.strip():
+            raise ValueError(f"{name} must have words, such as 'the {name}', or {BUNDLED}")
+        if words == BUNDLED and name not in BODY_PARTS:
+            raise ValueError(
+                f"{name!r} is found by no bundled model, they find {', '.join(BODY_PARTS)}; say it in words: "
+                f"{{{name}: 'the {name}'}}"
+            )
+    return regions
+
+
+FurtherRegions = Annotated[dict[str, str], BeforeValidator(_named), AfterValidator(_findable)]
+"""Name to `mediapipe` or to words; a list of names is short for mediapipe."""
+
+
+class WordsSettings(Settings):
+    """Open-vocabulary models of transformers, which find regions that are named in words."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
+
+    model: str = Field(
+        default="IDEA-Research/grounding-dino-tiny",
+        description="finds boxes (Grounding DINO, OWL-ViT, OWLv2) or masks (CLIPSeg): folder or hub id",
+    )
+    outline: str | None = Field(
+        default="facebook/sam-vit-base",
+        description="turns boxes into masks (SAM, SAM 2): folder or hub id; null: boxes alone. CLIPSeg needs none",
+    )
+    confidence: float = Field(
+        default=0.3, ge=0.0, le=1.0, description="minimum score of a box; of CLIPSeg, minimum probability of a pixel"
+    )
+    overlap: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="IoU above which of two boxes only the better stays"
+    )
+    largest: float = Field(
+        default=0.9,
+        gt=0.0,
+        le=1.0,
+        description="share of the picture above which a box or piece is dropped: a sign that nothing was found",
+    )
+    device: str | None = Field(default=None, description="null: a GPU if there is one")
+    batch_size: int = Field(default=4, ge=1, description="pictures per batch")
+
+
 class DetectSettings(Settings):
     """The detector of each part; null: that part isn't detected."""
 
@@ -71,10 +138,21 @@ class DetectSettings(Settings):
         default="mediapipe",
         description="detector of persons: one of these, or a plug-in of fairhuman.detectors; null: none",
     )
+    regions: FurtherRegions = Field(
+        default_factory=dict,
+        description="further regions, name to what finds it: 'mediapipe' ("
+        + ", ".join(BODY_PARTS)
+        + "), or words for the models of `words`, such as 'the shoes'; a list of names is short for mediapipe",
+    )
     upscale: int = Field(default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first")
     mediapipe: MediaPipeSettings = MediaPipeSettings()
     onnx: OnnxSettings = OnnxSettings()
     whole_body: WholeBodySettings = WholeBodySettings()
+    words: WordsSettings = WordsSettings()
+
+    def decisive(self) -> dict[str, Any]:
+        """What the boxes of faces, hands and persons depend on: further regions have a table of their own."""
+        return {name: value for name, value in super().decisive().items() if name not in ("regions", "words")}
 
     @property
     def kinds(self) -> dict[Part, str]:
@@ -84,7 +162,7 @@ class DetectSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "DetectSettings":
-        if not self.kinds:
+        if not self.kinds and not self.regions:
             raise ValueError("face, hand and person are all null: at least one part needs a detector")
         for part, kind in self.kinds.items():
             if kind == "onnx" and part not in self.onnx.models:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
@@ -85,3 +85,9 @@ class LossSettings(Settings):
     )
     base: BaseSettings = BaseSettings()
     batch_size: int = Field(default=8, ge=1, description="pictures per forward pass")
+
+    @model_validator(mode="after")
+    def _of_data(self) -> "LossSettings":
+        if self.regions.prior:
+            raise ValueError("regions.prior is an objective of training and has no held-out loss: leave it out")
+        return self

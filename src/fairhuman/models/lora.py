@@ -3,7 +3,8 @@
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,17 @@ class LoraModel(NamedWeights):
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
         """Return the network's prediction, float32."""
         return self._base.prediction(batch, noisy_latents_bchw, timesteps_b)
+
+    @contextmanager
+    def without_updates(self) -> Iterator[None]:
+        """Within the block, `predict` is that of the frozen base. No gradient may be taken of what it gives."""
+        network = self._base.network
+        network.disable_adapters()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            network.enable_adapters()
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of every target, in module order."""

@@ -66,7 +66,15 @@ class RefineCrop:
 
 
 def plan_crop(
-    box: Box, size: tuple[int, int], *, context: float, margin: float, feather: float, least: int, grid: int
+    box: Box,
+    size: tuple[int, int],
+    *,
+    context: float,
+    margin: float,
+    feather: float,
+    least: int,
+    grid: int,
+    mask_hw: NDArray[np.bool_] | None = None,
 ) -> RefineCrop:
     """Plan the crop of a box.
 
@@ -78,13 +86,17 @@ def plan_crop(
         feather: width of the soft edge around the margin, as a fraction of the box's longer side.
         least: minimum working size, a multiple of `grid`.
         grid: working sizes are multiples of this.
+        mask_hw: pixels of the whole picture to redraw instead of all of the box.
     """
     longer = max(box.x1 - box.x0, box.y1 - box.y0)
     square = square_around(box, *size, max(context, 1 + 2 * (margin + feather)))
     worked = min(max(least, -(-square.side // grid) * grid), MAX_ENLARGEMENT * least)
     if least <= square.side < MAX_ENLARGEMENT * least and worked <= min(size):
         square = _grown(square, worked, size)  # avoids resampling
-    return RefineCrop(square, worked, _weights(box, square, size, margin * longer, max(feather * longer, 1.0)))
+    left, top, side = square
+    beyond_hw = _beyond(box, square) if mask_hw is None else _beyond_mask(mask_hw[top : top + side, left : left + side])
+    weight_hw = _weights(beyond_hw, square, size, margin * longer, max(feather * longer, 1.0))
+    return RefineCrop(square, worked, weight_hw)
 
 
 def _grown(square: Square, side: int, size: tuple[int, int]) -> Square:
@@ -95,12 +107,27 @@ def _grown(square: Square, side: int, size: tuple[int, int]) -> Square:
     return Square(left, top, side)
 
 
-def _weights(box: Box, square: Square, size: tuple[int, int], margin: float, feather: float) -> Weights:
+def _beyond(box: Box, square: Square) -> NDArray[np.float64]:
+    """Distance of each pixel of the square from the box, 0 inside."""
     left, top, side = square
     x, y = left + np.arange(side) + 0.5, top + np.arange(side) + 0.5
     beyond_x = np.maximum(np.maximum(box.x0 - x, x - box.x1), 0)
     beyond_y = np.maximum(np.maximum(box.y0 - y, y - box.y1), 0)
-    share_hw = 1 - (np.hypot(beyond_x[None, :], beyond_y[:, None]) - margin) / feather
+    return np.hypot(beyond_x[None, :], beyond_y[:, None])
+
+
+def _beyond_mask(mask_hw: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance of each pixel from the mask, 0 inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    return np.asarray(distance_transform_edt(~mask_hw), dtype=np.float64)
+
+
+def _weights(
+    beyond_hw: NDArray[np.float64], square: Square, size: tuple[int, int], margin: float, feather: float
+) -> Weights:
+    left, top, side = square
+    share_hw = 1 - (beyond_hw - margin) / feather
     # The square's edges inside the picture need a feather too; edges that coincide with the picture's don't.
     for start, inside, along in ((left, size[0], 1), (top, size[1], 0)):
         steps = np.arange(side) + 0.5

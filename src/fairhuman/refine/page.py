@@ -14,7 +14,7 @@ from fairhuman.refine.attempts import SIDE, Shots, read_attempts
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import DOUBTFUL, GOOD, KEPT, REFINED
 from fairhuman.refine.run import ANIMATED, RefineManifest, RefineOutcome, RefineSource
-from fairhuman.refine.settings import KINDS
+from fairhuman.refine.settings import KINDS, REGION
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text
@@ -27,6 +27,7 @@ COPIED = {
     "no parts": "without a face or hand",
 }
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+SKIPPED = "skipped: "
 UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
 
@@ -41,7 +42,7 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
     page = render(
         "refine.html",
         title="Refinement",
-        summary=summary(done)[: len(KINDS) + 1],
+        summary=[line for line in summary(done) if not line.startswith(SKIPPED)],
         pictures=Counter(str(row["outcome"]) for row in done.rows),
         table=[(kind, *_numbers([part for _, part in parts if part["kind"] == kind])) for kind in KINDS],
         failed=done.failed,
@@ -70,13 +71,17 @@ def summary(done: RefineOutcome) -> list[str]:
         doubtful = sum(part["outcome"] == DOUBTFUL for part in found)
         more = f"; {doubtful} doubtful, probably no {kind}, left as it is" if doubtful else ""
         lines.append(f"{plural(parts, kind)}, {poor} poor, {better} of them improved{quality}{more}")
+    regions = [part for row in done.rows for part in row["parts"] if part["kind"] == REGION]
+    for label in dict.fromkeys(part["label"] for part in regions):
+        outcomes = Counter(part["outcome"] for part in regions if part["label"] == label)
+        lines.append(f"{label}: {outcomes.total()}, {outcomes[REFINED]} of them redrawn")
     copied = Counter(str(row["outcome"]) for row in done.rows)
     changed = copied.pop(REFINED, 0)
     rest = ", ".join(f"{number} {COPIED[outcome]}" for outcome, number in sorted(copied.items()))
     lines.append(
         f"{plural(len(done.rows), 'picture')}: {changed} refined" + (f", copied unchanged: {rest}" if rest else "")
     )
-    return lines + [f"skipped: {name}: {why}" for name, why in done.failed.items()]
+    return lines + [f"{SKIPPED}{name}: {why}" for name, why in done.failed.items()]
 
 
 def _numbers(parts: Sequence[Mapping[str, Any]]) -> tuple[int, int, int, str, str]:
@@ -103,13 +108,20 @@ def _shown(
     if tried is not None and f"{tried:.2f}" != f"{part['before']:.2f}":
         words += f" in the original, {tried:.2f} beside the parts redrawn before it"
     steps = [_step("before", words, original, UNREADABLE)]
+    of_region = part["kind"] == REGION  # which has no measure of quality
+    if of_region:
+        steps = [_step("before", "as it was", original, UNREADABLE)]
     for number, (quality, why) in enumerate(part["attempts"]):
         shot = of_picture.get((part["number"], number))
-        steps.append(_step(f"attempt {number + 1}", _reason(number, quality, why, taken), shot, NOT_STORED))
+        steps.append(
+            _step(
+                f"attempt {number + 1}", _reason(number, None if of_region else quality, why, taken), shot, NOT_STORED
+            )
+        )
     if after is None:
         steps.append(_step("kept", "the original, as no attempt was accepted", original, UNREADABLE))
     else:
-        words = f"attempt {taken + 1}, quality {part['after']:.2f}"
+        words = f"attempt {taken + 1}" + ("" if of_region else f", quality {part['after']:.2f}")
         steps.append(_step("kept", words, _cut(after, part["square"]), UNREADABLE))
     return {"name": row["name"], "part": _name(row, part), "steps": steps}
 
@@ -134,8 +146,10 @@ def _doubtful(row: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> di
     return {"name": row["name"], "part": _name(row, part), "steps": [step]}
 
 
-def _reason(number: int, quality: float, why: str, taken: int | None) -> str:
-    """Quality of an attempt, and why it was rejected or accepted."""
+def _reason(number: int, quality: float | None, why: str, taken: int | None) -> str:
+    """Quality of an attempt, if it has one, and why it was rejected or accepted."""
+    if quality is None:
+        return f"rejected: {why}" if why else "accepted: no face or hand is worse"
     if why.startswith("quality"):
         return f"rejected: {why}"
     if why:

@@ -7,7 +7,7 @@ picture as the expected ones, neither Σ quality of faces nor that of hands may 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from fairhuman.data.condition.holistic import HolisticPose
 from fairhuman.data.condition.people import PersonPose
 from fairhuman.detect.detection import Picture
+from fairhuman.detect.found_region import Mask
 from fairhuman.detect.overlap import corners, match_boxes
 from fairhuman.detect.settings import open_detectors
 from fairhuman.evaluate.people.detections import face_detector, hand_detector
 from fairhuman.evaluate.people.strict import MIN_IOU, face_quality, hand_quality
 from fairhuman.record import Box
-from fairhuman.refine.settings import KINDS, PartKind, RefineSettings
+from fairhuman.refine.settings import KINDS, REGION, Kind, PartKind, RefineSettings
 
 Array = NDArray[np.float64]
 
@@ -30,23 +31,25 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class BodyPart:
-    """One face or hand.
+    """One face or hand, or a piece of a further region.
 
     Attributes:
-        kind: `face` or `hand`.
+        kind: `face`, `hand` or `region`.
         box: box in pixels of the upright picture.
         quality: strict quality, 0..1; 0 if the strict detectors didn't find it.
-        label: `face`, `left hand`, `right hand` or `hand`.
+        label: `face`, `left hand`, `right hand` or `hand`; of a region its name.
         points: 21 landmarks x, y, z of a hand in pixels; empty if unknown.
         measured: whether the strict detectors found it, not only an additional detector.
+        mask_hw: of a region, its pixels in the picture; None: the whole box.
     """
 
-    kind: PartKind
+    kind: Kind
     box: Box
     quality: float
     label: str
     points: tuple[tuple[float, float, float], ...] = ()
     measured: bool = True
+    mask_hw: Mask | None = field(default=None, compare=False, repr=False)
 
     @property
     def side(self) -> float:
@@ -118,7 +121,7 @@ class PartScores:
     """
 
     quality_n: Array
-    kinds: tuple[PartKind, ...]
+    kinds: tuple[Kind, ...]
     extra: Mapping[str, int]
 
     def total(self, kind: PartKind) -> float:
@@ -141,9 +144,12 @@ def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
 
 
 def rejection_reason(before: PartScores, after: PartScores, number: int, gain: float) -> str:
-    """Reason to reject a picture whose part `number` was redrawn; empty if it is accepted. See the module."""
+    """Reason to reject a picture whose part `number` was redrawn; empty if it is accepted. See the module.
+
+    A region has no quality and need not gain.
+    """
     change_n = after.quality_n - before.quality_n
-    if change_n[number] < gain:
+    if before.kinds[number] != REGION and change_n[number] < gain:
         return f"quality {before.quality_n[number]:.2f} before, {after.quality_n[number]:.2f} after"
     others_n = np.delete(change_n, number)
     if (others_n < -TOLERANCE).any():

@@ -5,18 +5,20 @@ The noise of an attempt is determined by (seed, name of the picture, number of t
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
 
+from fairhuman.detect.found_region import Mask
 from fairhuman.record import Box
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import Conditions
 from fairhuman.refine.crop import RefineCrop, plan_crop
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import BodyPart, PartScores, PartsDetector, PictureParts, rejection_reason, score_parts
-from fairhuman.refine.settings import RefineSettings
+from fairhuman.refine.regions import RegionsDetector, no_regions
+from fairhuman.refine.settings import REGION, RefineSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 KeepAttempt = Callable[[int, int, Image.Image], None]  # part, attempt, and the crop as it would become
@@ -62,11 +64,12 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class RefineTools:
-    """Detectors, painter and conditions for refining a picture."""
+    """Detectors, painter and conditions for refining a picture; `regions` gives further parts to redraw."""
 
     detect: PartsDetector
     painter: Painter
     conditions: Conditions
+    regions: RegionsDetector = no_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,15 @@ def refine_picture(
     that no strict score falls from one change to the next (`fairhuman.refine.parts`). The picture's name seeds the
     noise; its prompt may be empty. `keep` gets every attempt, also those that are rejected.
     """
-    seen = tools.detect(canvas.rgb())
+    picture = canvas.rgb()
+    seen = tools.detect(picture)
+    seen = replace(seen, parts=(*seen.parts, *tools.regions(picture, name)))
     first = now = score_parts(seen, seen.parts)
     rows: list[PartRow] = []
     for number, part in enumerate(seen.parts):
         outcome = KEPT
         details: dict[str, Any] = {}
-        if now.quality_n[number] >= settings.poor(part.kind):
+        if part.kind != REGION and now.quality_n[number] >= settings.poor(part.kind):
             outcome = GOOD
         elif part.kind == "face" and part.measured and part.quality < settings.doubtful_face:
             outcome = DOUBTFUL
@@ -123,10 +128,10 @@ def _redraw(
 ) -> tuple[_Try | None, dict[str, Any]]:
     """The best accepted attempt at one part, or None, and details for its row."""
     part, painter = seen.parts[number], tools.painter
-    crop = part_crop(part.box, canvas.size, settings, painter)
+    crop = part_crop(part.box, canvas.size, settings, painter, part.mask_hw)
     picture, mask = crop.cut(canvas.rgb()), crop.mask()
     conditions = tools.conditions(part, crop, picture, seen.people)
-    text = settings.prompt(part.kind, prompt)
+    text = settings.prompt(part.kind, prompt, part.label)
     best: _Try | None = None
     attempts: list[tuple[float, str]] = []
     for attempt in range(settings.attempts):
@@ -140,8 +145,8 @@ def _redraw(
         attempts.append((round(float(after.quality_n[number]), 4), why))
         if not why and (best is None or after.quality_n[number] > best.after.quality_n[number]):
             best = _Try(candidate, after, attempt)
-        if best is not None and best.after.quality_n[number] >= settings.poor(part.kind):
-            break
+        if best is not None and (part.kind == REGION or best.after.quality_n[number] >= settings.poor(part.kind)):
+            break  # of a region the first one that spoils nothing
     return best, {
         "square": tuple(crop.square),
         "worked": crop.worked,
@@ -152,8 +157,10 @@ def _redraw(
     }
 
 
-def part_crop(box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter) -> RefineCrop:
-    """Crop of a part in a picture of (width, height)."""
+def part_crop(
+    box: Box, size: tuple[int, int], settings: RefineSettings, painter: Painter, mask_hw: Mask | None = None
+) -> RefineCrop:
+    """Crop of a part in a picture of (width, height); with a mask, its pixels are redrawn instead of the box."""
     return plan_crop(
         box,
         size,
@@ -162,6 +169,7 @@ def part_crop(box: Box, size: tuple[int, int], settings: RefineSettings, painter
         feather=settings.feather,
         least=painter.least,
         grid=painter.grid,
+        mask_hw=mask_hw,
     )
 
 

@@ -21,13 +21,14 @@ from fairhuman.data.sources.folder import PICTURE_SUFFIXES, PictureWithCaption, 
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
-from fairhuman.errors import DataError, FairHumanError
+from fairhuman.errors import DataError
 from fairhuman.refine.attempts import ATTEMPTS, Shots, add_attempts, attempt_shot, forget_others
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.conditions import open_conditions
 from fairhuman.refine.inpaint import Painter
 from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detector
 from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
+from fairhuman.refine.regions import DetectionError, open_regions
 from fairhuman.refine.settings import RefineSettings
 from fairhuman.utils.files import alone, write_atomically
 from fairhuman.utils.journal import Journal, read_rows, write_rows
@@ -64,10 +65,6 @@ class RefineOutcome:
     rows: Sequence[Mapping[str, Any]]
     failed: Mapping[str, str]
     new: int = field(default=0)
-
-
-class _DetectionError(FairHumanError):
-    """The detectors crashed or timed out on this picture."""
 
 
 def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSource]:
@@ -179,7 +176,7 @@ def refine_folder(
                 for source in waiting:
                     try:
                         row = _refine(source, out, manifest.settings, tools, earlier.get(source.name))
-                    except (PictureError, _DetectionError) as error:
+                    except (PictureError, DetectionError) as error:
                         failed[source.name] = str(error)
                     else:
                         journal.add([row])
@@ -246,7 +243,7 @@ def _open_tools(
         painter = stack.enter_context(open_painter())
         conditions = stack.enter_context(open_conditions(settings, painter.follows))
         look = stack.enter_context(start_look(settings, "pose" in painter.follows))
-        yield RefineTools(look, painter, conditions)
+        yield RefineTools(look, painter, conditions, stack.enter_context(open_regions(settings)))
 
 
 @contextmanager
@@ -258,7 +255,7 @@ def _guarded_look(settings: RefineSettings, with_people: bool) -> Iterator[Parts
         def look(picture: Picture) -> PictureParts:
             found = process.call(picture)
             if isinstance(found, Failure):
-                raise _DetectionError(f"detection failed: {found.reason}")
+                raise DetectionError(f"detection failed: {found.reason}")
             return found
 
         yield look

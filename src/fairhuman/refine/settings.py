@@ -6,11 +6,15 @@ from pydantic import Field, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
-from fairhuman.detect.settings import DetectSettings
+from fairhuman.detect.settings import BUNDLED, DetectSettings, FurtherRegions, WordsSettings
 from fairhuman.models.settings import BaseSettings
 
 PartKind = Literal["face", "hand"]
+Kind = Literal["face", "hand", "region"]  # of what is redrawn; a region has no measure of quality
 KINDS: tuple[PartKind, ...] = ("face", "hand")
+REGION: Literal["region"] = "region"
+PAINTED = "painted"  # the region of painted masks
+LABEL = "{region}"  # stands for the region's words, or its name
 PROMPT = "{prompt}"  # stands for the picture's own prompt
 
 
@@ -46,6 +50,14 @@ class RefineSettings(Settings):
     detect: DetectSettings | None = Field(
         default=None, description="additional detectors; parts that only they find have quality 0"
     )
+    regions: FurtherRegions = Field(
+        default_factory=dict,
+        description="further regions to redraw, named as in detect.regions of a build: 'mediapipe' or words",
+    )
+    words: WordsSettings = WordsSettings()
+    masks: str | None = Field(
+        default=None, description="folder of painted masks to redraw, NAME.png for each picture NAME.*: white = redraw"
+    )
     upscale: int = Field(default=4, ge=1, description="enlargement of pictures of up to 256 px before detection")
 
     context: float = Field(default=2.0, ge=1, description="side of the crop divided by the part's longer side")
@@ -65,6 +77,10 @@ class RefineSettings(Settings):
         default=f"close-up of a face, {PROMPT}", description=f"prompt for faces; {PROMPT} is the picture's own"
     )
     hand_prompt: str = Field(default=f"close-up of a hand, {PROMPT}", description="prompt for hands")
+    region_prompt: str = Field(
+        default=f"close-up of {LABEL}, {PROMPT}",
+        description=f"prompt for further regions; {LABEL} is a region's words, or its name",
+    )
     negative_prompt: str = Field(default="", description="what guidance steers away from")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
 
@@ -80,13 +96,17 @@ class RefineSettings(Settings):
             raise ValueError("parts must name each part once")
         if int(self.steps * self.strength) < 1:
             raise ValueError(f"steps * strength must be at least 1, not {self.steps} * {self.strength:g}")
+        if self.detect is not None and self.detect.regions:
+            raise ValueError("detect.regions: further regions to redraw are named in regions, without detect")
         return self
 
     def poor(self, kind: PartKind) -> float:
         """Quality below which a part of this kind is poor."""
         return self.poor_face if kind == "face" else self.poor_hand
 
-    def prompt(self, kind: PartKind, prompt: str) -> str:
-        """Prompt for redrawing a part of a picture with the given prompt."""
-        template = self.face_prompt if kind == "face" else self.hand_prompt
+    def prompt(self, kind: Kind, prompt: str, label: str = "") -> str:
+        """Prompt for redrawing a part of a picture with the given prompt; `label` names a region."""
+        template = {"face": self.face_prompt, "hand": self.hand_prompt, REGION: self.region_prompt}[kind]
+        words = self.regions.get(label, BUNDLED)
+        template = template.replace(LABEL, label.replace("_", " ") if words == BUNDLED else words)
         return template.replace(PROMPT, prompt).strip().rstrip(",")

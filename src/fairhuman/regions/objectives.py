@@ -12,6 +12,11 @@ The global loss may be split into bands of noise: L_b = c Σ_{samples of b} v m_
 The region `ignore` counts for no objective: with i its mask, m_global = 1 - i, each region's mask is zero where i is 1,
 and the values of the step are those that count, C Σ (1 - i).
 
+With `regions.prior`, one more objective holds what lies outside of the regions to the frozen base: with ε_0 the base's
+prediction without the LoRA, m_prior = m_global Π (1 - m_k) over the regions k, and ε - ε_0 in place of e,
+
+    L_prior = c Σ v m_prior (ε - ε_0)² / (C Σ m_prior).
+
 Both sums run over every micro-batch and process, so the result doesn't depend on how a step is divided. An objective
 with Σ m_k = 0 is absent: it has no loss and doesn't enter an average as zero.
 """
@@ -37,6 +42,16 @@ def objective_masks(masks_brhw: Tensor, factor: int, ignored_bhw: Tensor | None 
     ones = latent_brhw.new_ones(latent_brhw.shape[0], 1, *latent_brhw.shape[2:])
     counted_b1hw = ones if ignored_bhw is None else (ones - to_latent_grid(ignored_bhw[:, None], factor)).clamp_min(0.0)
     return torch.cat([counted_b1hw, latent_brhw], dim=1)
+
+
+def with_prior(masks_bkhw: Tensor) -> Tensor:
+    """Return m [B, K + 1, h, w]: the masks, then that of what counts and lies outside of all regions.
+
+    Args:
+        masks_bkhw: the global objective first.
+    """
+    outside_bhw = masks_bkhw[:, 0] * (1.0 - masks_bkhw[:, 1:]).prod(dim=1)
+    return torch.cat([masks_bkhw, outside_bhw[:, None]], dim=1)
 
 
 def split_by_band(masks_bkhw: Tensor, band_b: Tensor, bands: int) -> Tensor:

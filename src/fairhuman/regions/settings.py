@@ -22,7 +22,7 @@ class MaskSettings(Settings):
     painted: bool = Field(default=True, description="whether a painted mask takes precedence over boxes")
 
 
-GLOBAL = "global"
+GLOBAL, PRIOR = "global", "prior"
 BUT_THE_LARGEST = " but the largest"
 Normalize = Literal["area", "image"]
 
@@ -37,6 +37,11 @@ class RegionSettings(Settings):
     )
     scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of each objective's loss")
     mask: MaskSettings = MaskSettings()
+    prior: bool = Field(
+        default=False,
+        description="of kind lora: hold the prediction outside of the regions to that of the base without the LoRA, as "
+        "an objective `prior` of its own; costs one more forward pass a step",
+    )
     ignore: tuple[str, ...] = Field(
         default=(),
         description="what counts for no objective besides the region 'ignore': other regions of the data set, such as "
@@ -60,6 +65,14 @@ class RegionSettings(Settings):
             return ()
         found = (rules,) if isinstance(rules, str) else rules
         return tuple(map(_rule, found)) if isinstance(found, list | tuple) else rules
+
+    @model_validator(mode="after")
+    def _held_outside_of_regions(self) -> "RegionSettings":
+        if self.prior and not self.names:
+            raise ValueError("prior holds what lies outside of the regions, so names must have at least one region")
+        if self.prior and PRIOR in self.names:
+            raise ValueError(f"prior=true is the objective {PRIOR!r}: rename the region {PRIOR!r}, or set prior=false")
+        return self
 
     @model_validator(mode="after")
     def _trained_or_ignored(self) -> "RegionSettings":
@@ -87,8 +100,13 @@ class RegionSettings(Settings):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """All objectives, the global one first."""
+        """All objectives whose target is the data, the global one first: those that have a held-out loss."""
         return (GLOBAL, *self.names)
+
+    @property
+    def balanced(self) -> tuple[str, ...]:
+        """All objectives of a step: `objectives`, and `prior` if there is one."""
+        return (*self.objectives, PRIOR) if self.prior else self.objectives
 
     def factors(self) -> tuple[float, ...]:
         """Return the factor c of each of the K objectives.
@@ -96,7 +114,7 @@ class RegionSettings(Settings):
         Raises:
             ValueError: `scale` names an unknown objective.
         """
-        return by_objective("regions.scale", self.scale, self.objectives)
+        return by_objective("regions.scale", self.scale, self.balanced)
 
 
 def by_objective(setting: str, values: Mapping[str, float], objectives: Sequence[str]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from fairhuman.errors import DataError
 from fairhuman.synth.body import Array, Body
 from fairhuman.synth.cache import Say
 from fairhuman.synth.degrade import degrade
-from fairhuman.synth.render import MASKS, REGIONS, Rendering, render
+from fairhuman.synth.render import MASKS, PARTS, REGIONS, Rendering, render
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.synth.workers import rendered_rows
 from fairhuman.utils.files import write_json, writing
@@ -29,24 +29,34 @@ _DEGRADE_STREAM = 1  # separate random stream, so that a degraded picture shows 
 _RESUME = "; run the same command again to resume"
 _PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 _BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
-SCHEMA = pyarrow.schema(
-    [
-        ("key", pyarrow.string()),
-        ("image", _PICTURE),
-        ("width", pyarrow.int32()),
-        ("height", pyarrow.int32()),
-        ("caption", pyarrow.string()),
-        ("faces", _BOXES),
-        ("hands", _BOXES),
-        ("masks", pyarrow.struct([(name, _PICTURE) for name in MASKS])),
-        ("pose", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
-        ("depth", _PICTURE),
-        ("depth_kind", pyarrow.string()),
-        ("visibility", pyarrow.struct([(name, pyarrow.float32()) for name in REGIONS])),
-        ("degraded", pyarrow.bool_()),
-        ("source", pyarrow.string()),
-    ]
-)
+
+
+def _schema(masks: Sequence[str]) -> pyarrow.Schema:
+    return pyarrow.schema(
+        [
+            ("key", pyarrow.string()),
+            ("image", _PICTURE),
+            ("width", pyarrow.int32()),
+            ("height", pyarrow.int32()),
+            ("caption", pyarrow.string()),
+            ("faces", _BOXES),
+            ("hands", _BOXES),
+            ("masks", pyarrow.struct([(name, _PICTURE) for name in masks])),
+            ("pose", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
+            ("depth", _PICTURE),
+            ("depth_kind", pyarrow.string()),
+            ("visibility", pyarrow.struct([(name, pyarrow.float32()) for name in REGIONS])),
+            ("degraded", pyarrow.bool_()),
+            ("source", pyarrow.string()),
+        ]
+    )
+
+
+SCHEMA = _schema(MASKS)  # of tables without masks of parts
+
+
+def _masks(settings: SynthSettings) -> tuple[str, ...]:
+    return (*MASKS, *PARTS) if settings.parts else MASKS
 
 
 def write_people(
@@ -81,7 +91,7 @@ def write_people(
             table.append(next(rows))
             done += 1
             progress(done)
-        content = pyarrow.Table.from_pylist(table, schema=SCHEMA)
+        content = pyarrow.Table.from_pylist(table, schema=_schema(_masks(settings)))
         with writing(out, _RESUME):
             write_table(content, folder / name, row_group_size=64, compression="none")
     wanted = {_table_name(numbers) for numbers in _tables(settings.count)}
@@ -106,7 +116,7 @@ def missing_tables(out: Path, settings: SynthSettings) -> Mapping[str, range]:
 
 def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, Any]:
     """Render one row of the data set."""
-    rendering = render(body, settings.seed, number, settings.size, framing=settings.framing)
+    rendering = render(body, settings.seed, number, settings.size, framing=settings.framing, parts=settings.parts)
     generator = np.random.default_rng((settings.seed, number, _DEGRADE_STREAM))
     degraded = bool(generator.random() < settings.degraded)
     image = rendering.image
@@ -120,7 +130,7 @@ def people_row(body: Body, settings: SynthSettings, number: int) -> dict[str, An
         "caption": rendering.caption,
         "faces": _boxes(rendering, "face"),
         "hands": _boxes(rendering, "left_hand", "right_hand"),
-        "masks": {name: _png(rendering.masks[name]) for name in MASKS},
+        "masks": {name: _png(rendering.masks[name]) for name in _masks(settings)},
         "pose": rendering.keypoints.tolist(),
         "depth": _png((rendering.depth * 1000).round().clip(0, 65535).astype(np.uint16)),
         "depth_kind": "metric_mm",
@@ -155,7 +165,7 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a file of `fairhuman synth`: {error!r}") from error
     now = settings.model_dump(exclude={"count"}) | _versions()
-    old = {"framing": "half_body", **before, **versions}  # older sets don't name it
+    old = {"framing": "half_body", "parts": False, **before, **versions}  # older sets don't name it
     changed = [f"{name} was {old.get(name)}, now {value}" for name, value in now.items() if old.get(name) != value]
     if changed:
         raise DataError(f"{out} has people with other settings ({', '.join(changed)}): choose another folder")

@@ -14,17 +14,19 @@ from fairhuman.synth.pose import Pose
 from fairhuman.synth.scene import Camera, Light, draw_background, full_body_camera, half_body_camera, random_light
 from fairhuman.synth.settings import LARGEST_SIZE, SMALLEST_SIZE, Framing
 from fairhuman.synth.shade import SurfacePoints, interpolate_hits, shade
-from fairhuman.synth.surface import Surface, build_surface, is_on_face
+from fairhuman.synth.surface import Surface, SurfacePart, build_surface, is_on_face
 
 SUBPIXELS = 2
 REGIONS = ("face", "left_hand", "right_hand")  # regions with a box and a visibility
 MASKS = ("face", "hand", "left_hand", "right_hand", "person")  # `hand` is both hands
+PARTS = ("head", "upper_body", "legs", "feet", "eyes", "mouth")  # rendered if asked for; the first four are disjoint
 _FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky")
 _HAND_KEYPOINTS = ("wrist", *(f"{finger}{joint}" for finger in _FINGERS for joint in range(1, 5)))
 # COCO-WholeBody's names and order, without feet and face.
 KEYPOINTS = (*COCO_KEYPOINTS, *(f"{side}_hand_{name}" for side in ("left", "right") for name in _HAND_KEYPOINTS))
 _MIN_BOX_SHARE = 5e-4  # of the picture's area
 _GAMMA = 1 / 1.15
+_LIPS = 0.55  # weight of the bones around the mouth from which skin counts as lips; shading mixes from 0.45 to 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class Rendering:
 
     Attributes:
         caption: generated from the same parameters as the picture.
-        masks: coverage of each pixel by the visible part of a region, [H, W] uint8, by the names in `MASKS`.
+        masks: coverage of each pixel by the visible part of a region, [H, W] uint8, by the names in `MASKS`,
+            and in `PARTS` if they are asked for. The joints of hips and ankles divide the body: legs are what lies
+            between them, feet what lies below; the head is what moves with its bones.
         boxes: tight boxes of the masks of `REGIONS`, to half a pixel; a region that covers less than 0.05 % of the
             picture has none.
         visibility: for each of `REGIONS`, the share in [0, 1] of camera-facing surface points that lie in the
@@ -65,9 +69,17 @@ class Scene:
 
 
 def render(
-    body: Body, seed: int, number: int, size: int, pose: str | None = None, framing: Framing = "half_body"
+    body: Body,
+    seed: int,
+    number: int,
+    size: int,
+    pose: str | None = None,
+    framing: Framing = "half_body",
+    parts: bool = False,
 ) -> Rendering:
     """Render the `number`-th picture of `seed` at `size` x `size` pixels; `pose` overrides the random pose.
+
+    `parts` adds the masks of `PARTS`.
 
     The result depends only on the arguments; another size gives the same scene.
 
@@ -93,7 +105,8 @@ def render(
     colours = background.reshape(-1, 3)
     colours[hit] = shade(body, scene.person, points, rays[hit], light, on_body.lit, camera.forward)
     image = _downsample(np.clip(colours, 0, 1), size) ** _GAMMA
-    masks, boxes = _regions(points, hit, size)
+    inside = _inside(points) | (_inside_parts(body, points) if parts else {})
+    masks, boxes = _regions(inside, hit, size)
     depth = np.full(samples * samples, np.inf, np.float32)
     depth[hit] = on_body.distance * (rays[hit] @ camera.forward)
     nearest = depth.reshape(size, SUBPIXELS, size, SUBPIXELS).min((1, 3))
@@ -132,20 +145,36 @@ def _downsample(samples: Array, size: int) -> Array:
     return np.asarray(samples.reshape(size, SUBPIXELS, size, SUBPIXELS, -1).mean((1, 3)))
 
 
-def _regions(points: SurfacePoints, hit: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
-    """Return masks and boxes of the regions, from the points hit by the rays with indices `hit`."""
+def _inside(points: SurfacePoints) -> dict[str, Array]:
+    """Return whether each of N points belongs to a region, [N], by the names in `MASKS`."""
     hand = (points.hand > 0.5) & ~points.cloth
     left = points.template[:, 0] > 0
-    inside = {
+    return {
         "face": points.face,
         "hand": hand,
         "left_hand": hand & left,
         "right_hand": hand & ~left,
-        "person": np.ones(len(hit), bool),
+        "person": np.ones(len(points.part), bool),
     }
+
+
+def _inside_parts(body: Body, points: SurfacePoints) -> dict[str, Array]:
+    """Return whether each of N points belongs to a part of the body, [N], by the names in `PARTS`."""
+    skin, z = points.part == SurfacePart.SKIN, points.template[:, 2]
+    eyes = (points.part == SurfacePart.EYE) | (points.part == SurfacePart.LASH)
+    head = ~skin | (points.head > 0.5)
+    below = ~head & (points.along_arm < 0) & (points.hand < 0.5)  # neither head nor arms
+    feet = below & (z < body.anatomy.ankle)
+    legs = below & ~feet & (z < body.anatomy.hip)
+    mouth = points.face & skin & (points.lips > _LIPS)
+    return {"head": head, "upper_body": ~head & ~legs & ~feet, "legs": legs, "feet": feet, "eyes": eyes, "mouth": mouth}
+
+
+def _regions(inside: Mapping[str, Array], hit: Array, size: int) -> tuple[dict[str, Array], dict[str, Box]]:
+    """Return masks of all regions and boxes of `REGIONS`, from the points hit by the rays with indices `hit`."""
     side = size * SUBPIXELS
     masks, boxes = {}, {}
-    for name in MASKS:
+    for name in inside:
         sampled = np.zeros(side * side, np.float32)
         sampled[hit[inside[name]]] = 1
         masks[name] = (_downsample(sampled, size)[..., 0] * 255 + 0.5).astype(np.uint8)

@@ -21,6 +21,7 @@ class SynthSettings(Settings):
         degraded: share of pictures, in [0, 1], whose faces and hands are blurred and warped.
         framing: half_body: from the head to below the hands; full_body: from head to foot, so that a face's box takes
             about 0.8 % of the picture and a hand's 0.5 %.
+        parts: also masks of head, upper body, legs, feet, eyes and mouth.
     """
 
     count: int = Field(ge=1, le=10_000_000)
@@ -28,10 +29,13 @@ class SynthSettings(Settings):
     seed: int = Field(default=0, ge=0)
     degraded: float = Field(default=0.0, ge=0, le=1)
     framing: Framing = "half_body"
+    parts: bool = False
 
     def decisive(self) -> dict[str, Any]:
-        """All values; half-body framing is left out, as in results that are older than the setting."""
+        """All values; half-body framing and no parts are left out, as in results that are older than the settings."""
         values = super().decisive()
+        if not self.parts:
+            del values["parts"]
         if self.framing == "half_body":
             del values["framing"]
         return values

@@ -1,9 +1,10 @@
 """Bare folders of photos as the data of a run: which ones are, and `build: true`, which builds data sets of them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from fairhuman import config
 from fairhuman.data.look.reading import source_of_build
@@ -11,8 +12,9 @@ from fairhuman.data.pictures.filters import FilterSettings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.sources import SourceSettings, source_format, source_kind
+from fairhuman.detect.found_region import BODY_PARTS
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.record import SUBJECT
+from fairhuman.record import REGION_COLUMNS, SUBJECT
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import DataSource
 
@@ -26,7 +28,7 @@ def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
     """Return the sources that are photos without boxes, though a region is an objective."""
     found = []
     for source in recipe.sources:
-        regions = recipe.regions.names if source.regions is None else source.regions
+        regions = _regions(recipe, source)
         try:
             kind = source_kind(source.path, recipe.source.format)
         except DataError:
@@ -38,15 +40,32 @@ def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
 
 def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
     """Say what to do with a bare folder; the command that it names keeps pictures of all sizes."""
-    regions = recipe.regions.names if source.regions is None else source.regions
+    regions = _regions(recipe, source)
     small, pictures = _too_small(recipe, source)
     out = _free_folder(source.path)
+    parts, unknown = _further(regions)
+    settings = " min_side=null" if small else ""
+    if parts or unknown:
+        found = [f"{name}: mediapipe" for name in parts] + [f"{name}: WORDS" for name in unknown]
+        settings += f' "detect.regions={{{", ".join(found)}}}"'
+    doubt = f"; WORDS say what {' and '.join(unknown)} look like, such as 'the shoes'" if unknown else ""
     keeping = f"; min_side=null keeps the {small} of {pictures} whose shorter side is under {LEAST}" if small else ""
     return (
         f"{source.path} holds photos without boxes of {' and '.join(regions)}: run "
-        f"`fairhuman data build {source.path} {out}{' min_side=null' if small else ''}` first, which finds them, and "
-        f"train with data={out}{keeping}; or give build=true, which does both and keeps pictures of all sizes"
+        f"`fairhuman data build {source.path} {out}{settings}` first, which finds them, and "
+        f"train with data={out}{keeping}"
+        + (doubt or "; or give build=true, which does both and keeps pictures of all sizes")
     )
+
+
+def _regions(recipe: TrainRecipe, source: DataSource) -> tuple[str, ...]:
+    return recipe.regions.names if source.regions is None else source.regions
+
+
+def _further(regions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of regions besides faces, hands and persons, those that the bundled models find, and those they don't."""
+    further = [name for name in regions if name not in (*REGION_COLUMNS, SUBJECT)]
+    return [name for name in further if name in BODY_PARTS], [name for name in further if name not in BODY_PARTS]
 
 
 def _free_folder(source: Path) -> str:
@@ -106,10 +125,12 @@ def build_data(recipe: TrainRecipe, progress: Progress) -> None:
             raise RecipeError("build=true works in one process; run `fairhuman data build` before `accelerate launch`")
         kind = source_kind(source.path, recipe.source.format)
         captioned = any(row.values.get("caption") for row in source_format(kind).rows(source.path, LoadReport()))
-        regions = dict.fromkeys(["face", "hand", "person", *(source.regions or recipe.regions.names)])
-        values = {
+        parts, unknown = _further(source.regions or recipe.regions.names)
+        regions = dict.fromkeys(["face", "hand", "person", *unknown])
+        values: dict[str, Any] = {
             "min_side": None,
             "regions": list(regions),
+            "detect": {"regions": parts},
             "caption": {"kind": "text" if captioned else "template"},
             "source": recipe.source.model_dump(include=set(SourceSettings.model_fields)),
         }

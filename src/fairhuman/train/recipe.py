@@ -115,8 +115,8 @@ class TrainRecipe(Settings):
 
     @property
     def objective_names(self) -> tuple[str, ...]:
-        """The K objectives of a step: the whole picture, in bands if it is split, then the regions."""
-        return self.objectives.split(self.regions.objectives)
+        """The K objectives of a step: the whole picture, in bands if it is split, the regions, and the prior."""
+        return self.objectives.split(self.regions.balanced)
 
     @property
     def balances(self) -> bool:
@@ -313,6 +313,14 @@ class TrainRecipe(Settings):
             )
         if self.fairness.mode == "split" and self.compile:
             raise ValueError("fairness.mode=split hooks the network's layers and needs compile=false, found true")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_is_of_a_lora(self) -> "TrainRecipe":
+        if self.regions.prior and self.kind != "lora":
+            raise ValueError(
+                f"regions.prior needs kind=lora, whose base is at hand without its updates, not {self.kind}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
     noisy = add_noise(encode(pictures), noise, t)
     e     = predict(noisy, t, captions, time ids) - target
+    d     = predict(...) - predict(...) of the frozen base  (with regions.prior alone)
     L_k   = Σ v m_k e² / denominator_k                     (regions/objectives.py)
     .grad = scale · Σ w_k ∇L_k                              (fairness/backward.py)
 
@@ -25,8 +26,9 @@ from fairhuman.bases.noising import Noising
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, FairStep, Output
 from fairhuman.fairness.distributed import world_size
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.model import Model
-from fairhuman.regions.objectives import denominators, masked_losses, objective_masks, split_by_band
+from fairhuman.regions.objectives import denominators, masked_losses, objective_masks, split_by_band, with_prior
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.cache.texts import TextCache
@@ -92,36 +94,56 @@ class Objectives:
         return masks_bkhw * factors_bk[:, :, None, None]
 
     def step_masks(self, batch: Batch) -> Tensor:
-        """Return m [B, K, h, w] of a step's objectives: `masks`, with the global one in bands if it is split.
+        """Return m [B, K, h, w] of a step's objectives: `masks` and the prior's, with the global one in bands if split.
 
         Bands hold equal shares of the noise levels; log SNR falls from band to band.
         """
         masks_bkhw = self.masks(batch)
+        step_bkhw = with_prior(masks_bkhw) if self.regions.prior else masks_bkhw
         if self.bands == 1:
-            return masks_bkhw
+            return step_bkhw
         levels_b = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, 1)).levels_b
-        return split_by_band(masks_bkhw, self.noising.bands(levels_b, self.bands), self.bands)
+        return split_by_band(step_bkhw, self.noising.bands(levels_b, self.bands), self.bands)
 
     def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
         """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
-        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, self.bands))
-        residual_bchw = self.residual(batch, draw)
+        of_data = masks_bkhw[:, :-1] if self.regions.prior else masks_bkhw
+        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(of_data, self.bands))
+        prediction_bchw, target_bchw, prior_bchw = self._predict(batch, draw, prior=self.regions.prior)
+        residual_bchw = prediction_bchw - target_bchw
         weights_b = draw.weights_b * self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
         first, *regions = self.regions.factors()
         factors_k = denominators_k.new_tensor([first] * self.bands + regions)
-        losses = masked_losses(residual_bchw, weights_b, masks_bkhw, denominators_k, factors_k)
-        return losses, Output(residual_bchw, self.noising.log_snr(draw.levels_b))
+        k, log_snr_b = of_data.shape[1], self.noising.log_snr(draw.levels_b)
+        losses = masked_losses(residual_bchw, weights_b, of_data, denominators_k[:k], factors_k[:k])
+        if prior_bchw is None:
+            return losses, Output(residual_bchw, log_snr_b)
+        drift_bchw = prediction_bchw - prior_bchw
+        losses += masked_losses(drift_bchw, weights_b, masks_bkhw[:, k:], denominators_k[k:], factors_k[k:])
+        return losses, Output(prediction_bchw, log_snr_b)
 
     def residual(self, batch: Batch, draw: NoiseDraw) -> Tensor:
         """Return e [B, C, h, w], float32: the prediction minus the target of the base's noising."""
+        prediction_bchw, target_bchw, _ = self._predict(batch, draw)
+        return prediction_bchw - target_bchw
+
+    def _predict(self, batch: Batch, draw: NoiseDraw, prior: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return prediction, target and the frozen base's prediction, if it is asked for; all [B, C, h, w], float32."""
         with record_function(PARTS["latents"]):
             latents = self._encode(batch, draw.encoding_bchw)
             noisy = self.noising.add(latents, draw.noise_bchw, draw.levels_b)
         with record_function(PARTS["prediction"]):
             batch = batch if self.texts is None else self.texts.with_texts(batch)
             with torch.autocast(latents.device.type, self.precision, enabled=self.precision is not None):
+                base_bchw = self._base_prediction(batch, noisy, draw.levels_b) if prior else None
                 prediction = self.model.predict(batch, noisy, draw.levels_b)
-        return prediction.float() - self.noising.target(latents, draw.noise_bchw, draw.levels_b)
+        return prediction.float(), self.noising.target(latents, draw.noise_bchw, draw.levels_b), base_bchw
+
+    def _base_prediction(self, batch: Batch, noisy_bchw: Tensor, levels_b: Tensor) -> Tensor:
+        """Return the prediction without the LoRA, float32; before that with it, since its layers are switched."""
+        assert isinstance(self.model, LoraModel), "the recipe allows regions.prior for kind=lora alone"
+        with self.model.without_updates():
+            return self.model.predict(batch, noisy_bchw, levels_b).float()
 
     def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
         if self.latents is None:

@@ -14,6 +14,7 @@ from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.utils.hub import failure, refuse_pickles
+from fairhuman.utils.torch_device import device_named
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
@@ -31,7 +32,7 @@ class TransformersCaptioner:
     def __init__(self, settings: TransformersSettings, budget: TokenBudget) -> None:
         self.name, self.batch_size = f"transformers:{settings.model}", settings.batch_size
         self._settings, self._budget = settings, budget
-        self._device = _device(settings.device)
+        self._device = device_named("transformers.device", settings.device)
         self._processor, self._model = _load(settings.model, self._device)
 
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
@@ -118,17 +119,6 @@ class TransformersCaptioner:
         """Whether an answer holds an end token."""
         ends = self._model.generation_config.eos_token_id
         return not set(answer).isdisjoint(ends if isinstance(ends, list) else [ends])
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"transformers.device: expected a device of this machine, found {name!r}") from error
-    return device
 
 
 def _load(name: str, device: torch.device) -> tuple[Any, Any]:

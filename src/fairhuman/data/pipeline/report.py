@@ -16,7 +16,7 @@ from fairhuman.utils.parse import parse_json
 from fairhuman.utils.tables import write_table
 
 REPORT, REJECTED = "report.json", "rejected/00000.parquet"
-STAGES = ("read", "check", "detect", "filter", "duplicate", "caption", "condition")
+STAGES = ("read", "check", "detect", "filter", "duplicate", "regions", "caption", "condition")
 
 
 def write_report(
@@ -37,6 +37,8 @@ def write_report(
     left = listed + sum(each.stage == "read" for each in rejected)
     funnel = [{"stage": "source", "rows": left}]
     for stage in STAGES:
+        if stage == "regions" and (recipe.detect is None or not recipe.detect.regions):
+            continue  # as reports had it before there were any
         left -= sum(number for (of, _), number in counts.items() if of == stage)
         funnel.append({"stage": stage, "rows": left})
     report = {

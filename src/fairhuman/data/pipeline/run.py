@@ -17,6 +17,7 @@ from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
+from fairhuman.data.pipeline.regions import RegionTier
 from fairhuman.data.pipeline.report import kept_before, rejections, write_report
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import RejectedRow, Selection, select
@@ -135,7 +136,8 @@ def plan_build(source: Path, out: Path, recipe: BuildRecipe) -> list[str]:
     lines += [harm.line for harm in facts.harms(recipe)]
     steps = ["check and filter the pictures"]
     if recipe.detect is not None:
-        steps.append("find " + ", ".join(f"{part} ({kind})" for part, kind in recipe.detect.kinds.items()))
+        found = [*recipe.detect.kinds.items(), *recipe.detect.regions.items()]
+        steps.append("find " + ", ".join(f"{region} ({by})" for region, by in found))
     steps.append(f"write captions ({recipe.caption.kind})")
     if recipe.condition is not None:
         steps.append("estimate conditions")
@@ -193,11 +195,14 @@ class _Build:
         self.reader = self._reader(listing)
         self._run_tier(CheckTier(self.reader, recipe.duplicates == "near"), blocks, retry_failed)
         selection = self._select(blocks)
-        if recipe.detect is not None and any(len(block.ids) for block in selection.kept):
+        if recipe.detect is not None and recipe.detect.kinds and any(len(block.ids) for block in selection.kept):
             self._run_tier(DetectTier(self.reader, recipe.detect, recipe.detect_masked), selection.sized, retry_failed)
             selection = self._select(blocks)
         kept = selection.kept
-        late_tiers: list[Tier] = [CaptionTier(self.reader, recipe.caption, "detect" in self.tables)]
+        late_tiers: list[Tier] = []
+        if recipe.detect is not None and recipe.detect.regions:
+            late_tiers.append(RegionTier(self.reader, recipe.detect))
+        late_tiers.append(CaptionTier(self.reader, recipe.caption, "detect" in self.tables))
         late_tiers += [ConditionTier(self.reader, recipe.condition)] if recipe.condition is not None else []
         for tier in late_tiers:
             self._run_tier(tier, kept, retry_failed)
@@ -206,11 +211,17 @@ class _Build:
         unread = [RejectedRow("", note.place, note.stage, note.reason, note.value) for note in notes.skipped()]
         selection.rejected[:0] = unread
         selection.findings.update((note.action, note.reason) for note in notes.notes if note.action != "skipped")
-        regions = self.reader.regions
+        regions = (*self.reader.regions, *self._further)
         report = write_report(self.out, self.kind, recipe, regions, selection, listing.rows, shards)
         if not shards:
             raise DataError(f"{self.out}: every record was rejected: {rejections(selection) or 'the source has none'}")
         return BuildOutcome(listing, report)
+
+    @property
+    def _further(self) -> tuple[str, ...]:
+        """The regions of `detect.regions` of which the source has no boxes."""
+        named = self.recipe.detect.regions if self.recipe.detect is not None else {}
+        return tuple(name for name in named if name not in self.reader.regions)
 
     def check_place(self) -> None:
         """Check, without writing, that the data set may be built in this folder.
@@ -248,7 +259,7 @@ class _Build:
     def _select(self, blocks: Sequence[Block]) -> Selection:
         """Select rows by what the tables of this round have."""
         recipe, tables = self.recipe, self.tables
-        complete = recipe.detect is None or "detect" in tables
+        complete = recipe.detect is None or not recipe.detect.kinds or "detect" in tables
         selection = select(
             blocks, tables["check"], tables.get("detect"), recipe, recipe.duplicates, recipe.near_bits, complete
         )
@@ -314,7 +325,8 @@ class _Build:
 
     def _write_shards(self, kept: Sequence[Block], masks: set[str]) -> list[str]:
         """Write the missing files; return the names of all."""
-        writer = ShardWriter(self.reader, tuple(sorted({*self.reader.regions, *masks})), self.source.name)
+        named = tuple(sorted({*self.reader.regions, *self._further, *masks}))
+        writer = ShardWriter(self.reader, named, self.source.name, self._further)
         folder = self.out / DATA
         shards = writer.plan(folder, kept, self.manifest, self.tables, self.recipe.shard_rows)
         missing = [shard for shard in shards if not shard.target.is_file()]

@@ -6,8 +6,11 @@ from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.pictures.filters import FilterSettings, Need
 from fairhuman.data.pipeline.select import Duplicates
+from fairhuman.data.sources.columns import DEFINED
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.detect.settings import DetectSettings
+
+TIER_COLUMNS = frozenset({"id", "status", "reason", "value"})  # `tier.COMMON`, beside the defined ones
 
 
 class BuildRecipe(FilterSettings):
@@ -43,9 +46,9 @@ class BuildRecipe(FilterSettings):
 
     @property
     def required(self) -> tuple[Need, ...]:
-        """What a picture must have: people, unless `needs` says otherwise or nothing is detected."""
+        """What a picture must have: people, unless `needs` says otherwise or none are detected."""
         if self.needs is None:
-            return ("people",) if self.detect is not None else ()
+            return ("people",) if self.detect is not None and self.detect.kinds else ()
         return self.needs
 
     @model_validator(mode="after")
@@ -53,4 +56,7 @@ class BuildRecipe(FilterSettings):
         for part in self.detect.kinds if self.detect is not None else ():
             if part not in self.regions:
                 raise ValueError(f"detect.{part} must be null, because regions ({', '.join(self.regions)}) lack it")
+        for name in self.detect.regions if self.detect is not None else ():
+            if name in DEFINED | TIER_COLUMNS:
+                raise ValueError(f"detect.regions: {name!r} is another column of a data set; take another name")
         return self

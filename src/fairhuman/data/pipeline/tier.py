@@ -1,6 +1,6 @@
-"""A tier is one expensive processing step over rows: check, detect, caption, condition. Each has its own table.
+"""A tier is one expensive processing step over rows: check, detect, regions, caption, condition.
 
-The table of a tier is a folder with a file for each block of the manifest, named after the rows it covers; a block
+Each has its own table: a folder with a file for each block of the manifest, named after the rows it covers; a block
 without a file of its name is still to do. If a file covers other rows of its block (the source has changed, or
 another threshold keeps other rows), its results are reused row by row and only missing rows are processed.
 """

@@ -53,11 +53,21 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes shards, in any process; `masks` names all painted masks of the data set, `name` its source."""
+    """Writes shards, in any process.
+
+    `masks` names all painted masks of the data set, `name` its source; `further` are the regions of the tier `regions`
+    that the reader doesn't read.
+    """
 
     reader: RowReader
     masks: tuple[str, ...]
     name: str
+    further: tuple[str, ...] = ()
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """All regions with boxes."""
+        return (*self.reader.regions, *self.further)
 
     def plan(
         self, folder: Path, blocks: Sequence[Block], manifest: Path, tables: Mapping[str, TierTable], rows: int
@@ -65,7 +75,7 @@ class ShardWriter:
         """Divide the kept rows, in order, into shards of `rows`; a shard's name is a digest of its content."""
         manifest_files = numbered_files(manifest)
         files = {name: numbered_files(table.folder) for name, table in tables.items()}
-        common = [VERSION, self.masks, self.reader.regions, self.name, [table.fingerprint for table in tables.values()]]
+        common = [VERSION, self.masks, self.regions, self.name, [table.fingerprint for table in tables.values()]]
         shards: list[Shard] = []
         parts: list[ShardPart] = []
         left = rows
@@ -93,7 +103,7 @@ class ShardWriter:
     @property
     def schema(self) -> pyarrow.Schema:
         """Columns of the data set, with the metadata by which Hugging Face `datasets` recognises pictures."""
-        regions = self.reader.regions
+        regions = self.regions
         boxes = [(region_column(region), BOXES) for region in regions]
         for region in regions:
             boxes += [(f"{region}_scores", pyarrow.list_(pyarrow.float32()))]
@@ -170,7 +180,7 @@ class ShardWriter:
             "caption": caption["caption"],
             "caption_by": caption["caption_by"],
             "source_caption": record.caption,
-            "masks": {name: self._mask(record, name) for name in self.masks},
+            "masks": {name: self._mask(record, name, found.get("regions", {})) for name in self.masks},
             "pose": condition.get("pose"),
             "pose_picture": _picture(condition.get("pose_png")),
             "pose_by": condition.get("pose_by"),
@@ -183,8 +193,9 @@ class ShardWriter:
             "repeats": record.repeats if record.repeats > 1 else None,
             "source": self.name,
         }
-        for region in self.reader.regions:
-            values |= self._boxes(region, record, found.get("detect", {}))
+        detected = {**found.get("detect", {}), **found.get("regions", {})}
+        for region in self.regions:
+            values |= self._boxes(region, record, detected)
         return values
 
     def _boxes(self, region: str, record: HumanRecord, detect: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +203,7 @@ class ShardWriter:
 
         If a detector finds nothing, absence isn't certain: the boxes are null, and `*_by` names the detector.
         """
-        rows: list[list[float]] | None = boxes_to_lists(record.boxes[region])
+        rows: list[list[float]] | None = boxes_to_lists(record.boxes.get(region))
         votes, by = None, None if rows is None else "source"
         if rows is None:
             rows = detect.get(region_column(region)) or None
@@ -205,10 +216,11 @@ class ShardWriter:
             f"{region}_by": by,
         }
 
-    def _mask(self, record: HumanRecord, name: str) -> dict[str, Any] | None:
+    def _mask(self, record: HumanRecord, name: str, detected: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The source's mask if it has one, otherwise the one that was found."""
         mask = record.masks.get(name)
         if mask is None:
-            return None
+            return _picture(detected.get(f"{name}_mask"))
         if isinstance(mask, LabelMap | DerivedMask):
             return _picture(encode_png(decode_mask(mask, self.reader.source.limits)))
         return _picture(read_bytes(mask))

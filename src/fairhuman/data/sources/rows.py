@@ -21,6 +21,7 @@ from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.record import (
     IGNORE,
+    REGION_COLUMNS,
     SUBJECT,
     Box,
     DepthKind,
@@ -266,6 +267,11 @@ def _require_columns(
                 f"{root}: no record has the region '{region}': neither a column '{column}' of boxes nor "
                 f"a mask '{region}' in the column 'masks'; {found}"
                 + ("; source.mask=subject makes it of the mask of each picture" if one_mask else "")
+                + (
+                    ""
+                    if region in (SUBJECT, *REGION_COLUMNS)
+                    else "; detect.regions of a build finds it by name or by words"
+                )
             )
 
 

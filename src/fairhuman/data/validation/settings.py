@@ -100,3 +100,10 @@ class ValidationSetSettings(Settings):
         if len(set(names)) < len(names) or not all(names):
             raise ValueError(f"names must be distinct and not empty, not {names}")
         return names
+
+    @field_validator("detect")
+    @classmethod
+    def _of_filters(cls, detect: DetectSettings | None) -> DetectSettings | None:
+        if detect is not None and detect.regions:
+            raise ValueError("a validation set is filtered by faces, hands and persons alone: leave out detect.regions")
+        return detect
