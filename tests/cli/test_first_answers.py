@@ -69,6 +69,8 @@ WRONG: list[tuple[int, str, str]] = [
     (1, "nowhere.txt: there is no such file or folder", "sample out --prompts nowhere.txt"),
     (1, "nowhere: there is no such file or folder", "data check nowhere"),
     (1, "nowhere: there is no such file or folder", f"data cache {RECIPE} data=nowhere"),
+    (1, "nowhere: there is no such file or folder", "studio nowhere"),
+    (2, "did you mean 'read_only'?", "studio photos read_onyl=true"),
     (2, "settings: train has no setting 'lorra'; did you mean 'lora'?", "settings train lorra"),
     (2, "No such command 'trian'", "trian"),
 ]

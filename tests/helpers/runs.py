@@ -11,7 +11,7 @@ from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, Strategy, solve
 from fairhuman.train.step import Objectives, fair_step
 
-TIMES = ("images_per_s", "waiting")  # no two runs have the same ones
+TIMES = ("images_per_s", "waiting", "peak_memory_mib")  # no two runs have the same ones
 
 
 def metrics_without_times(run: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
+from fairhuman.train.run import STOP, Run, Watcher
 from fairhuman.train.validation import held_out_losses
 from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
@@ -140,6 +140,28 @@ def test_a_stop_ends_a_validation_which_the_resumed_run_makes(
     assert train(stopped).finished
     assert lines(stopped.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
     assert lora_bytes(stopped) == lora_bytes(whole)
+
+
+class StopByFile(Watcher):
+    """Asks for a stop by a file after a step, as the studio does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, run: Run, metrics: Metrics) -> None:
+        assert metrics["peak_memory_mib"]
+        if run.step == self.step:
+            (run.recipe.out / STOP).touch()
+
+
+def test_a_file_in_the_folder_stops_the_run_that_is_there_and_no_later_one(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(steps=3)
+    recipe.out.mkdir()
+    (recipe.out / STOP).touch()  # left by a process that was killed
+    run = train(recipe, [StopByFile(1)])
+    assert (run.step, run.finished, run.stopped_by) == (1, False, 15)
+    assert not (recipe.out / STOP).exists()
+    assert train(recipe).finished
 
 
 def test_a_finished_run_is_unchanged(make_recipe: MakeRecipe) -> None:

@@ -17,6 +17,7 @@ from fairhuman.cli.merge import merge
 from fairhuman.cli.refine import refine
 from fairhuman.cli.sample import sample
 from fairhuman.cli.settings import settings
+from fairhuman.cli.studio import studio
 from fairhuman.cli.study import study_app
 from fairhuman.cli.synth import synth
 from fairhuman.cli.train import train
@@ -43,6 +44,7 @@ for command in (
     cost,
     paper,
     bench,
+    studio,
     settings,
     doctor,
 ):

@@ -277,6 +277,28 @@ def show(
 
 
 @data_app.command()
+def edits(
+    path: DataSet, undo: Annotated[int | None, Option(min=1, help="Take back the change of this number.")] = None
+) -> None:
+    """List the changes that people made to a data set by hand in the studio, or take one back.
+
+    Example: fairhuman data edits photos --undo 12
+    """
+    check_existing(path)
+    from fairhuman.data.sources.edits import edits_file, read_edits, undo_edit
+
+    display = ConsoleDisplay()
+    if undo is not None:
+        display.say(f"taken back: {undo_edit(path, undo)}")
+        return
+    found = read_edits(path)
+    for line in found.lines:
+        display.say(f"{line.n}  {line.values.get('at', '')}  {line.key}  {line.text()}")
+    keys = [key for key in sorted(found.changed_keys()) if found.standing(key)]
+    display.say(f"{edits_file(path)}: {plural(len(found.lines), 'change')}, of {plural(len(keys), 'picture')}")
+
+
+@data_app.command()
 def stats(
     path: DataSet,
     overrides: PageOverrides = None,

@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "cost": ("train",),
     "paper": ("train",),
     "bench": ("train",),
+    "studio": ("web", "data"),
     "settings": ("train",),
 }
 

@@ -31,6 +31,7 @@ CLASSES: Mapping[str, str] = {
     "cost": "compare.paper.settings:CostSettings",
     "paper": "compare.paper.settings:SheetSettings",
     "memory": "bench.settings:MemoryTableSettings",
+    "studio": "studio.settings:StudioSettings",
     "study": "study.study:StudySettings",
     "power": "study.power:PowerSettings",
 }

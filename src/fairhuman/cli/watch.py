@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.data.pictures.notes import Note
@@ -23,46 +25,61 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, StoppedError, Watcher
 from fairhuman.train.views import describe_enlarged, view_warnings
 from fairhuman.utils.display import Display
+from fairhuman.utils.journal import open_log
 
 NOTHING = Display()
 
 
 class ProgressBar(Watcher):
-    """A line with loss, speed and times, then the regions' losses and weights; lines for other events."""
+    """A line with loss, speed and times, then the regions' losses and weights; lines for other events, which go into
+    the run's `log.txt` too, each with its time.
+    """
 
     def __init__(self, display: ConsoleDisplay) -> None:
         self._display = display
         self._left = TimeLeft()
+        self._early: list[str] = []  # lines said before the run's folder is known
+        self._log: Path | None = None
+
+    def _say(self, text: str) -> None:
+        self._display.say(text)
+        self._early.append(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}\n")
+        if self._log is None:
+            return
+        with open_log(self._log) as file:
+            file.write("".join(self._early).encode("utf-8", "backslashreplace"))
+        self._early.clear()
 
     def on_start(self, run: Run) -> None:
         """Show kind, model, strategy and data."""
+        self._log = run.recipe.out / "log.txt"
         recipe, records = run.recipe, run.data.train.records
         counts = run.data.report.counts()
         noted = "".join(f", {sum(counts[action].values())} notes '{action}'" for action in counts)
-        self._display.say(
+        self._say(
             f"{recipe.kind} of {recipe.model} with {recipe.strategy} on {len(records)} pictures of "
             f"{recipe.data_name}{noted} (data_report.json)"
         )
         for text in run.data.lines():
-            self._display.say(f"  {text}")
+            self._say(f"  {text}")
         areas = region_area(records, recipe.regions.names)
         for name, share in region_coverage(records, recipe.regions.names).items():
             known = sum(record.annotated(name) for record in records) / len(records)
             area = areas[name]
             covering = "" if area is None else f", boxes cover {percent(area, 1)} of a picture"
             whole = run.data.coverage.whole(name)
-            self._display.say(
+            self._say(
                 f"  {name}: in {percent(share, 1)} of pictures, annotated in {percent(known, 1)}{covering}"
                 f"{whole and f'; {whole}'}"
             )
         small = describe_enlarged(run.data.train)
         fewer = loading_workers(recipe, run.data)[1]
         for text in [*filter(None, (small, fewer)), *view_warnings(recipe, run.data.coverage)]:
-            self._display.say(f"  {text}")
+            self._say(f"  {text}")
         for text in run.caches.opening_messages():
-            self._display.say(text)
+            self._say(text)
         if run.step:
-            self._display.say(f"resuming from step {run.step}")
+            self._say(f"resuming from step {run.step}")
         self._left.start(run.step)
         self._display.progress("training", run.step, recipe.steps)
 
@@ -80,16 +97,16 @@ class ProgressBar(Watcher):
     def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
         """Show which pictures could not be read."""
         for note in notes:
-            self._display.say(f"step {run.step}: {note}")
+            self._say(f"step {run.step}: {note}")
 
     def on_message(self, text: str) -> None:
         """Show a message about the run's checkpoints or caches."""
-        self._display.say(text)
+        self._say(text)
 
     def on_validation(self, run: Run, losses: dict[str, float | None]) -> None:
         """Show held-out losses."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if value is not None)
-        self._display.say(f"step {run.step}: held-out losses  {shown}")
+        self._say(f"step {run.step}: held-out losses  {shown}")
 
 
 class Previews(Watcher):

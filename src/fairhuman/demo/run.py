@@ -4,6 +4,7 @@ Each finished stage is kept in the folder, so running the same command again res
 """
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
         _facts(settings),
     )
     display.say(f"report: {path}")
+    display.say(f"its runs, samples and data in the browser: fairhuman studio {shlex.quote(str(out))}")
     return None
 
 

@@ -66,7 +66,7 @@ def overlay_sheet(
     pictures = [(_numpy(chw).transpose(1, 2, 0) / 2 + 0.5).clip(0, 1) for chw in pictures_bchw[:shown]]
     masks, latent_masks = [_numpy(one) for one in masks_brhw], [_numpy(one) for one in latent_masks_brhw]
     known = known_br.cpu().numpy()
-    palette = np.array([to_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(r, 3)
+    palette = _palette(names)
 
     panels = [_panel_size(*picture.shape[:2]) for picture in pictures]
     ignored = None if ignored_bhw is None else [_numpy(one) for one in ignored_bhw]
@@ -84,9 +84,7 @@ def overlay_sheet(
         drawn = [_picture_panel(pictures[i], masks[i], palette, panel)]
         drawn.append(_latent_panel(latent_masks[i], palette, panel))
         if ignored is not None:
-            rows, columns = latent_masks[i].shape[1:]
-            _hatch(drawn[0], _shrunk(ignored[i], panel))
-            _hatch(drawn[1], _shrunk(_shrunk(ignored[i], (columns, rows)), panel, Image.Resampling.NEAREST))
+            _hatch_both(drawn[0], drawn[1], ignored[i], latent_masks[i].shape[1:])
         drawn += [_condition_panel(name, _numpy(each[i]), panel) for name, each in conditions.items()]
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (x + number * (panel[0] + GAP), y))
@@ -95,9 +93,45 @@ def overlay_sheet(
     return sheet
 
 
-def _panel_size(height: int, width: int) -> tuple[int, int]:
+def sample_panels(
+    picture_chw: torch.Tensor,
+    masks_rhw: torch.Tensor,
+    latent_masks_rhw: torch.Tensor,
+    names: Sequence[str],
+    ignored_hw: torch.Tensor | None = None,
+    side: int = SIDE,
+) -> tuple[Image.Image, Image.Image]:
+    """One sample as on the sheet, without text: the picture with its regions, and the masks on the latent grid.
+
+    Args:
+        picture_chw, masks_rhw, latent_masks_rhw, names, ignored_hw: as for `overlay_sheet`, of one sample.
+        side: pixels of the longer side.
+    """
+    picture, masks, latent = _numpy(picture_chw), _numpy(masks_rhw), _numpy(latent_masks_rhw)
+    palette = _palette(names)
+    panel = _panel_size(picture.shape[1], picture.shape[2], side)
+    drawn = _picture_panel((picture.transpose(1, 2, 0) / 2 + 0.5).clip(0, 1), masks, palette, panel)
+    grid = _latent_panel(latent, palette, panel)
+    if ignored_hw is not None:
+        _hatch_both(drawn, grid, _numpy(ignored_hw), latent.shape[1:])
+    return drawn, grid
+
+
+def sample_lines(
+    names: Sequence[str], masks_rhw: torch.Tensor, latent_masks_rhw: torch.Tensor, known_r: torch.Tensor
+) -> list[str]:
+    """A line per region of one sample, such as `face: 4.1 %, 10.5 latent cells`."""
+    masks, latent = _numpy(masks_rhw), _numpy(latent_masks_rhw)
+    return [_sample_line(name, masks[j], latent[j], bool(known_r[j])) for j, name in enumerate(names)]
+
+
+def _palette(names: Sequence[str]) -> Pixels:
+    return np.array([to_rgb(colour) for colour in colours(names).values()], dtype=np.float32).reshape(len(names), 3)
+
+
+def _panel_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
     """Width and height of a panel for a picture."""
-    return round(SIDE * width / max(height, width)), round(SIDE * height / max(height, width))
+    return round(side * width / max(height, width)), round(side * height / max(height, width))
 
 
 def _blank_sheet(samples: int, block: tuple[int, int], top: int) -> Image.Image:
@@ -161,6 +195,12 @@ def _latent_panel(masks_rhw: Pixels, palette_r3: Pixels, size: tuple[int, int]) 
 
 def _shrunk(mask_hw: Pixels, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BOX) -> Pixels:
     return np.asarray(Image.fromarray(mask_hw).resize(size, how), dtype=np.float32)
+
+
+def _hatch_both(picture: Image.Image, grid: Image.Image, ignored_hw: Pixels, cells: tuple[int, ...]) -> None:
+    rows, columns = cells
+    _hatch(picture, _shrunk(ignored_hw, picture.size))
+    _hatch(grid, _shrunk(_shrunk(ignored_hw, (columns, rows)), grid.size, Image.Resampling.NEAREST))
 
 
 def _hatch(panel: Image.Image, ignored_hw: Pixels) -> None:

@@ -31,7 +31,17 @@ from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
 from fairhuman.train.optimizer import advance
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, StoppedError, Watcher, averaged_weights, save_checkpoint, save_product, set_up
+from fairhuman.train.run import (
+    STOP,
+    Run,
+    StoppedError,
+    Watcher,
+    averaged_weights,
+    peak_memory,
+    save_checkpoint,
+    save_product,
+    set_up,
+)
 from fairhuman.train.step import PARTS, fair_step
 from fairhuman.train.tracking import Tracker
 from fairhuman.train.validation import held_out_losses
@@ -72,6 +82,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
     _tell(run, run.checkpoints.notes + _cut_captions(run))
     if run.main:
+        (recipe.out / STOP).unlink(missing_ok=True)  # asked of a process that has ended
         _write_overlay(run)
         for watcher in run.watchers:
             watcher.on_start(run)
@@ -113,7 +124,8 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
     times = (time.perf_counter() - started, loaded - started)
     processes = run.process.num_processes
     metrics = step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
-    return micro, metrics | floor_metrics(run.fair.strategy, step, run.steering)
+    metrics |= floor_metrics(run.fair.strategy, step, run.steering)
+    return micro, metrics | {"peak_memory_mib": peak_memory(run.process.device) // 2**20}
 
 
 def _tell(run: Run, texts: Sequence[str]) -> None:
@@ -319,7 +331,8 @@ def _from_main(run: Run, value: float) -> float:
 
 
 def _agree_on_stop(run: Run) -> None:
-    """Stop all processes at the same step when one received a signal."""
+    """Stop all processes at the same step when one received a signal, or a file asks for it."""
+    run.check_stop_file()
     if world_size() > 1:
         flag = torch.tensor(run.stopped_by or 0, device=run.process.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)

@@ -45,6 +45,7 @@ def step_metrics(
     grad_norm: ‖Σ w_i g_i‖ before scaling to the set length.
     exact: whether the Gram matrix is that of the K gradients.
     audit_cosine: cosine of the estimated and the exact direction.
+    peak_memory_mib, which the loop adds: peak so far of the GPU or, on a CPU, of the main process.
     """
     names, bands = recipe.objective_names, recipe.objectives.bands or 1
     samples = recipe.samples(processes)

@@ -1,5 +1,6 @@
 """A run: build its parts from a recipe, restore the newest checkpoint, save checkpoints and the result."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from fairhuman.train.views import view_lines
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.memory import peak_resident_bytes
 from fairhuman.utils.provenance import origin
+
+STOP = "stop"  # a file in the run's folder that asks the run to save and end, as a signal does
 
 
 class Watcher:
@@ -99,6 +102,13 @@ class Run:
         """Whether this is the main process, which writes all files."""
         return bool(self.process.is_main_process)
 
+    def check_stop_file(self) -> None:
+        """Follow a request to stop that another program, such as the studio, left as a file in the run's folder."""
+        file = self.recipe.out / STOP
+        if self.main and self.stopped_by is None and file.exists():
+            self.stopped_by = signal.SIGTERM
+            file.unlink(missing_ok=True)
+
     @property
     def finished(self) -> bool:
         """Whether all steps are done."""
@@ -108,8 +118,9 @@ class Run:
         """End what can be done again when the run goes on, such as a validation.
 
         Raises:
-            StoppedError: a signal has requested a stop.
+            StoppedError: a signal, or a file in the run's folder, has requested a stop.
         """
+        self.check_stop_file()
         if self.stopped_by is not None:
             raise StoppedError
 
@@ -271,13 +282,13 @@ def _summary(run: Run) -> dict[str, object]:
         "cropped_share": run.data.cropped_share,
         "device": str(run.process.device),
         "processes": run.process.num_processes,
-        "peak_memory_mib": _peak_memory(run.process.device) // 2**20,
+        "peak_memory_mib": peak_memory(run.process.device) // 2**20,
         "starts": list(run.starts),
         **origin(),
     }
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Return the peak memory so far in bytes: of the GPU or, on a CPU, of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

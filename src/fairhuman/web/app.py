@@ -102,11 +102,11 @@ def page(template: str, status: int = 200, **context: object) -> HTMLResponse:
     return HTMLResponse(_templates().get_template(template).render(**context), status)
 
 
-async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
+async def read_json(request: Request, kind: type[BodyT], limit: int = MAX_BODY) -> BodyT:
     """Read the body of a request and validate it as `kind`.
 
     Raises:
-        RefusedError: not sent as JSON (415), longer than `MAX_BODY` bytes (413), cut off (400), or invalid (422).
+        RefusedError: not sent as JSON (415), longer than `limit` bytes (413), cut off (400), or invalid (422).
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "The request must be sent as application/json.")
@@ -114,8 +114,8 @@ async def read_json(request: Request, kind: type[BodyT]) -> BodyT:
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
-                raise RefusedError(413, f"The request must be at most {MAX_BODY} bytes long.")
+            if len(body) > limit:
+                raise RefusedError(413, f"The request must be at most {limit} bytes long.")
     except ClientDisconnect as error:  # nobody reads the answer, but without it the log gets a traceback
         raise RefusedError(400, "The request ended too early.") from error
     try:

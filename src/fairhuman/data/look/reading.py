@@ -19,6 +19,7 @@ from fairhuman.data.pictures.stored import PictureError, picture_name, read_byte
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
+from fairhuman.data.sources.edits import read_edits
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
 from fairhuman.data.sources.rows import MAX_TEXT, Row, read_limited
 from fairhuman.errors import DataError
@@ -153,7 +154,7 @@ def _own_regions(dataset: DataSet) -> tuple[str, ...]:
     if dataset.kind != "parquet":
         return own_regions(dataset.rows(LoadReport()))
     try:
-        return own_regions_of_tables(dataset.path)
+        return (*own_regions_of_tables(dataset.path), *read_edits(dataset.path).regions())
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{dataset.path}: not a readable Parquet file ({error})") from error
 

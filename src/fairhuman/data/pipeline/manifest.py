@@ -19,7 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
 from fairhuman.data.sources.own_regions import box_columns
-from fairhuman.data.sources.rows import Row, printable
+from fairhuman.data.sources.rows import Row, printable, row_key
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
 from fairhuman.utils.tables import read_table, write_table
@@ -181,19 +181,13 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: se
         picture = row.values.get(source.picture)
         with_picture += picture is not None
         own.update(box_columns(row.values))
-        key = _key(row, picture)
+        key = row_key(row, source.picture)
         n = counts[_hash(key)] = counts.get(_hash(key), 0) + 1
         key = key if n == 1 else f"{key}#{n}"
         values = to_json(row.values, root)
         yield ManifestRow(_hash(f"{key}\0{values}\0{states.of(picture)}"), key, printable(row.location), values)
     if counts and not with_picture:
         raise DataError(f"{path}: no record has the required column '{source.picture}'")
-
-
-def _key(row: Row, picture: Any) -> str:
-    """The row's key, else the path of its picture, else its location."""
-    path = picture.get("path") if isinstance(picture, Mapping) else picture
-    return printable(str(row.values.get("key") or (path if isinstance(path, str | Path) else None) or row.location))
 
 
 class _FileStates:

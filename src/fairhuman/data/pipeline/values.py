@@ -1,5 +1,6 @@
-"""Convert the values of a source's row, including spans and cells of pictures, to JSON and back."""
+"""Convert the values of a source's row, including spans, cells and bytes of pictures, to JSON and back."""
 
+import base64
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from fairhuman.record import FileSpan, TableCell
 from fairhuman.utils.parse import parse_json
 
-_SPAN, _CELL, _PATH = "!span", "!cell", "!path"
+_SPAN, _CELL, _PATH, _BYTES = "!span", "!cell", "!path", "!bytes"
 _MARK = "!"  # a name of the source's that begins with it gets a second one, so that no row can state a span of its own
 
 
@@ -26,6 +27,8 @@ def to_json(values: Mapping[str, Any], root: Path) -> str:
             return {_CELL: [os.path.relpath(value.path, root), value.row, list(value.field)]}
         if isinstance(value, Path):
             return {_PATH: os.path.relpath(root / value, root)}
+        if isinstance(value, bytes):
+            return {_BYTES: base64.b64encode(value).decode("ascii")}
         return str(value)  # times, decimals: only in columns that aren't read
 
     return json.dumps(_escaped(values), default=encode, separators=(",", ":"))
@@ -44,6 +47,8 @@ def from_json(text: str, root: Path) -> dict[str, Any]:
                 return TableCell(root / name, row, tuple(field))
             if _PATH in found:
                 return Path(found[_PATH])
+            if _BYTES in found:
+                return base64.b64decode(found[_BYTES])
         return {name[1:] if name.startswith(_MARK) else name: value for name, value in found.items()}
 
     values: dict[str, Any] = parse_json(text, object_hook=decode)

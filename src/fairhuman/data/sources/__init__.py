@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
@@ -13,6 +13,7 @@ from fairhuman.data.sources.ai_toolkit import ai_toolkit_rows, is_ai_toolkit
 from fairhuman.data.sources.bodyhands import bodyhands_rows, is_bodyhands
 from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
 from fairhuman.data.sources.diffusion_pipe import diffusion_pipe_rows, is_diffusion_pipe
+from fairhuman.data.sources.edits import edited_rows
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, has_pictures
 from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
 from fairhuman.data.sources.kohya import is_kohya, kohya_rows
@@ -97,6 +98,22 @@ def source_format(name: str) -> SourceFormat:
 
     A package adds one by an entry point of the group `fairhuman.sources`; it is read where `source.format` names it,
     as nobody wants to import all of them to see what a folder holds.
+
+    Its rows have the changes that people made beside the data set; see `fairhuman.data.sources.edits`.
+
+    Raises:
+        PluginError: it can't be loaded.
+    """
+    found = unedited_format(name)
+
+    def rows(path: Path, report: LoadReport) -> Iterator[Row]:
+        return edited_rows(found.rows(path, report), path, found.picture, report)
+
+    return replace(found, rows=rows)
+
+
+def unedited_format(name: str) -> SourceFormat:
+    """The format of a name as `source_format`, with the rows as the data set itself has them.
 
     Raises:
         PluginError: it can't be loaded.

@@ -178,6 +178,13 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
 
 
+def row_key(row: Row, picture_column: str) -> str:
+    """A row's key, else the path of its picture, else its location."""
+    picture = row.values.get(picture_column)
+    path = picture.get("path") if isinstance(picture, Mapping) else picture
+    return printable(str(row.values.get("key") or (path if isinstance(path, str | Path) else None) or row.location))
+
+
 def records_from_rows(
     rows: Iterable[Row],
     root: Path,
@@ -311,7 +318,7 @@ class _RowReader:
         self._compare_size(image, facts)
         split = values.get("split")
         return HumanRecord(
-            key=self._key(values[picture_column], keys),
+            key=self._key(picture_column, keys),
             image=image,
             width=facts.width,
             height=facts.height,
@@ -331,12 +338,9 @@ class _RowReader:
     def _note(self, finding: Finding) -> None:
         self.report.add(self.row.location, STAGE, finding)
 
-    def _key(self, picture: Any, keys: Counter[str]) -> str:
-        """The row's key, else its picture's path; the n-th record with the same key gets the suffix #n."""
-        path = picture.get("path") if isinstance(picture, dict) else picture
-        key = printable(
-            str(self.row.values.get("key") or (path if isinstance(path, str | Path) else None) or self.row.location)
-        )
+    def _key(self, picture_column: str, keys: Counter[str]) -> str:
+        """The row's key; the n-th record with the same key gets the suffix #n."""
+        key = row_key(self.row, picture_column)
         keys[key] += 1
         return key if keys[key] == 1 else f"{key}#{keys[key]}"
 

@@ -1,0 +1,299 @@
+"""Changes that people made to a data set by hand: a layer beside it that every reader lays over its rows.
+
+`edits.jsonl` in a data set's folder, or `NAME.edits.jsonl` beside a single file, holds one change a line and is only
+ever appended to. So the data set itself stays as it is, a build that is made again keeps the changes, and each of them
+can be listed and undone. A line has `n` (its number from 1), `at` (UTC), the `key` of a picture, and one of
+
+- `caption`: the text;
+- `region` with `boxes` (a list of [x0, y0, x1, y1] in pixels of the upright picture; [] for none there; null for not
+  annotated) and `mask` (a PNG of the picture's size in base64, white = region; null for none);
+- `undo`: the number of a line that no longer counts. An undo can itself be undone.
+"""
+
+import base64
+import binascii
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources.rows import CAPTION, STAGE, Row, masks_of, row_key
+from fairhuman.errors import DataError
+from fairhuman.record import Finding, region_column
+from fairhuman.utils.files import alone, writing
+from fairhuman.utils.journal import Journal, read_rows
+
+EDITS = "edits.jsonl"
+BY_HAND = "hand"  # in the columns that name a detector or captioner
+GONE = "change of a picture that isn't there"
+Field = tuple[str, str]  # ("caption", "") or ("region", NAME)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change: the caption of a picture, or all of one region in it; or an undo.
+
+    Attributes:
+        n: number of its line.
+        values: the line.
+    """
+
+    n: int
+    key: str
+    values: Mapping[str, Any]
+
+    @property
+    def undoes(self) -> int | None:
+        """The line that it takes back; None: it is no undo."""
+        undone: int | None = self.values.get("undo")
+        return undone
+
+    @property
+    def field(self) -> Field:
+        """What it changes."""
+        return ("caption", "") if "caption" in self.values else ("region", self.values["region"])
+
+    def text(self) -> str:
+        """The change in words."""
+        if self.undoes is not None:
+            return f"undoes {self.undoes}"
+        if "caption" in self.values:
+            return f"caption: {self.values['caption']}"
+        boxes, mask = self.values.get("boxes"), self.values.get("mask")
+        parts = [] if mask is None else ["painted"]
+        if boxes is None and mask is None:
+            parts = ["not annotated"]
+        elif boxes is not None:
+            parts.append(f"{len(boxes)} box{'' if len(boxes) == 1 else 'es'}" if boxes else "none there")
+        return f"{self.values['region']}: {', '.join(parts)}"
+
+
+class Edits:
+    """The changes beside a data set, in the order in which they were made."""
+
+    def __init__(self, lines: Sequence[Edit] = ()) -> None:
+        self.lines: list[Edit] = []
+        self._of: dict[str, list[Edit]] = {}
+        for line in lines:
+            self.take(line)
+
+    def take(self, line: Edit) -> None:
+        """Append a line that is on disk."""
+        self.lines.append(line)
+        self._of.setdefault(line.key, []).append(line)
+
+    def changed_keys(self) -> set[str]:
+        """Keys of all pictures with a change, also one that was undone."""
+        return set(self._of)
+
+    def version(self, key: str) -> int:
+        """Number of a picture's last line; 0 without any."""
+        lines = self._of.get(key)
+        return lines[-1].n if lines else 0
+
+    def standing(self, key: str) -> dict[Field, Edit]:
+        """The changes of a picture that count, by what they change."""
+        return {line.field: line for line in self._alive(key) if line.undoes is None}
+
+    def next_undo(self, key: str) -> Edit | None:
+        """The last change that counts; None: there is none."""
+        return next((line for line in reversed(self._alive(key)) if line.undoes is None), None)
+
+    def next_redo(self, key: str) -> Edit | None:
+        """The last undo after which nothing new was changed; None: there is none."""
+        alive = self._alive(key)
+        changes = {line.n for line in self._of.get(key, ()) if line.undoes is None}
+        last = max(changes, default=0)
+        return next((line for line in reversed(alive) if line.undoes in changes and line.n > last), None)
+
+    def regions(self) -> tuple[str, ...]:
+        """Names of all regions with a standing change, in alphabetical order."""
+        return tuple(sorted({name for key in self._of for kind, name in self.standing(key) if kind == "region"}))
+
+    def _alive(self, key: str) -> list[Edit]:
+        undone: set[int] = set()
+        alive = []
+        for line in reversed(self._of.get(key, ())):
+            if line.n in undone:
+                continue
+            alive.append(line)
+            if line.undoes is not None:
+                undone.add(line.undoes)
+        return alive[::-1]
+
+
+def edits_file(path: Path) -> Path:
+    """Where the changes of a data set are."""
+    return path / EDITS if path.is_dir() else path.with_name(f"{path.name}.{EDITS}")
+
+
+def read_edits(path: Path) -> Edits:
+    """The changes beside the data set at `path`; empty if there are none.
+
+    Raises:
+        DataError: the file is damaged, or isn't what this module describes.
+    """
+    file = edits_file(path)
+    if not os.path.lexists(file):
+        return Edits()
+    if file.is_symlink():
+        raise DataError(f"{file}: must be a file, but is a link; delete it")
+    lines = read_rows(file, n=int, key=str)
+    for number, line in enumerate(lines, start=1):
+        problem = _problem(line, number)
+        if problem:
+            raise DataError(f"{file}:{number}: {problem}; restore the file from a backup, or delete it and its changes")
+    return Edits([Edit(line["n"], line["key"], line) for line in lines])
+
+
+def _problem(line: Mapping[str, Any], number: int) -> str | None:
+    if line["n"] != number:
+        return f"n must be {number}, found {line['n']}"
+    if type(line.get("undo")) is int:
+        return (
+            None if 0 < line["undo"] < number else f"undo must be the number of an earlier line, found {line['undo']}"
+        )
+    if isinstance(line.get("caption"), str):
+        return None
+    if not isinstance(line.get("region"), str) or not line["region"]:
+        return "must have a caption, a region or an undo"
+    boxes, mask = line.get("boxes"), line.get("mask")
+    if boxes is not None and not isinstance(boxes, list):
+        return "boxes must be a list or null"
+    return None if mask is None or isinstance(mask, str) else "mask must be a text or null"
+
+
+def edited_rows(rows: Iterable[Row], path: Path, picture_column: str, report: LoadReport) -> Iterator[Row]:
+    """The rows with the changes beside the data set laid over them; a change of a picture that is gone is noted.
+
+    Raises:
+        DataError: as `read_edits`.
+    """
+    edits = read_edits(path)
+    if not edits.lines:
+        yield from rows
+        return
+    left = {key for key in edits.changed_keys() if edits.standing(key)}
+    for key, row in keyed_rows(rows, picture_column):
+        left.discard(key)
+        yield edited(row, edits.standing(key))
+    for key in sorted(left):
+        report.add(edits_file(path).name, STAGE, Finding("warned", GONE, key))
+
+
+def keyed_rows(rows: Iterable[Row], picture_column: str) -> Iterator[tuple[str, Row]]:
+    """Rows with the keys that changes name; the n-th row with the same key has the suffix #n."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        key = row_key(row, picture_column)
+        counts[key] += 1
+        yield key if counts[key] == 1 else f"{key}#{counts[key]}", row
+
+
+def edited(row: Row, changes: Mapping[Field, Edit]) -> Row:
+    """A row with changes in place of its own values."""
+    if not changes:
+        return row
+    values = dict(row.values)
+    masks: dict[str, Any] = masks_of(row)
+    for (kind, name), edit in changes.items():
+        if kind == "caption":
+            values[CAPTION] = edit.values["caption"]
+            if "caption_by" in values:
+                values["caption_by"] = BY_HAND
+            continue
+        values[region_column(name)] = edit.values.get("boxes")
+        for column in (f"{name}_scores", f"{name}_votes"):
+            if column in values:
+                values[column] = None
+        if f"{name}_by" in values:
+            values[f"{name}_by"] = BY_HAND
+        masks.pop(name, None)
+        if edit.values.get("mask") is not None:
+            masks[name] = {"bytes": _decoded(edit), "path": None}
+    if masks or values.get("masks") is not None:
+        values["masks"] = masks
+    return Row(row.location, values)
+
+
+def _decoded(edit: Edit) -> bytes:
+    try:
+        return base64.b64decode(edit.values["mask"], validate=True)
+    except (binascii.Error, ValueError):
+        return b""  # which is no picture, and is noted as one
+
+
+class EditsWriter:
+    """Appends changes; each is on disk when `add` returns. One process at a time holds it; use as a context manager.
+
+    Raises:
+        DataError: another process holds it, or the file is damaged.
+        FairHumanError: the file can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = edits_file(path)
+        self._path = path
+        self._lock: AbstractContextManager[None] | None = None
+        self._journal: Journal | None = None
+        self.edits = Edits()
+
+    def __enter__(self) -> "EditsWriter":
+        with writing(self.file):
+            lock = alone(
+                self.file.with_name(f".{self.file.name}.lock"),
+                f"{self._path}: another studio or command is changing this data set",
+            )
+            lock.__enter__()
+            try:
+                if os.path.lexists(self.file):
+                    self._journal = Journal(self.file)  # drops half a line of a process that was killed
+                self.edits = read_edits(self._path)
+            except BaseException:
+                lock.__exit__(None, None, None)
+                raise
+            self._lock = lock
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.__exit__(None, None, None)
+
+    def add(self, key: str, values: Mapping[str, Any]) -> Edit:
+        """Append a change of a picture: `caption`, or `region` with `boxes` and `mask`, or `undo`.
+
+        Raises:
+            FairHumanError: the file can't be written.
+        """
+        number = self.edits.lines[-1].n + 1 if self.edits.lines else 1
+        line = {"n": number, "at": datetime.now(UTC).isoformat(timespec="seconds"), "key": key, **values}
+        with writing(self.file):
+            journal, self._journal = self._journal or Journal(self.file), None
+            journal.add([line])
+            self._journal = journal  # after a failure it is opened anew, which drops half a line
+        edit = Edit(number, key, line)
+        self.edits.take(edit)
+        return edit
+
+
+def undo_edit(path: Path, number: int) -> str:
+    """Take back line `number` of the changes beside a data set; say what it was.
+
+    Raises:
+        DataError: there is no such line, or it is undone already; or as `EditsWriter`.
+    """
+    with EditsWriter(path) as writer:
+        line = next((line for line in writer.edits.lines if line.n == number), None)
+        if line is None:
+            raise DataError(f"{writer.file}: has no change {number}; `fairhuman data edits {shlex.quote(str(path))}`")
+        if line not in (*writer.edits.standing(line.key).values(),) and line.undoes is None:
+            raise DataError(f"{writer.file}: change {number} doesn't count: it was undone, or replaced by a later one")
+        writer.add(line.key, {"undo": number})
+        return f"{line.key}: {line.text()}"

@@ -1,0 +1,1 @@
+"""The studio: data sets, runs and their results on one local page."""

@@ -1,0 +1,474 @@
+"""The pictures of a data set with their regions, as a page lists, shows and changes them."""
+
+import base64
+import io
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fairhuman.data.look.built import add_records, build_source, rejected_groups
+from fairhuman.data.look.reading import DataSet, open_dataset
+from fairhuman.data.pictures.decode import decode, decode_mask, inspect
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.sources import unedited_format
+from fairhuman.data.sources.edits import Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
+from fairhuman.data.sources.imagefolder import METADATA
+from fairhuman.data.sources.review import REVIEWED
+from fairhuman.data.sources.rows import Row
+from fairhuman.errors import DataError, FairHumanError
+from fairhuman.record import HumanRecord
+from fairhuman.regions.boxes import parse_boxes
+from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
+from fairhuman.studio.settings import StudioSettings
+from fairhuman.web.app import RefusedError
+
+TYPES: Mapping[str, str] = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+THUMB = 224  # pixels of the longer side
+REJECTED = 2000  # rows of each reason that are listed
+MOST_BOXES = 200
+MAX_CAPTION = 10_000  # characters
+STATES = ("has", "none", "unknown", "unsure")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One picture.
+
+    Attributes:
+        key: the one that changes name.
+        row: the data set's own row, without changes.
+        record: the record with the changes; None: it can't be used, as `problem` says.
+        rejected: why a build left it out; None: it didn't.
+    """
+
+    key: str
+    row: Row
+    record: HumanRecord | None
+    problem: str = ""
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which pictures to list.
+
+    Attributes:
+        text: what the caption, the key or the place holds, in any case.
+        source: the data set's own word for where a picture is from; empty: any.
+        region, state: pictures with the region, with none, where it is unknown, or unsure: with a score below `below`.
+        edited: those with a change alone.
+        group: `kept`, `broken`, or the reason for which a build left pictures out.
+    """
+
+    text: str = ""
+    source: str = ""
+    region: str = ""
+    state: str = ""
+    below: float = 0.5
+    edited: bool = False
+    group: str = "kept"
+
+
+class DataView:
+    """A data set; it is read in a thread of its own, and pictures are there as they come.
+
+    The first studio that changes it holds it until it ends, and others can only look. What others change on disk comes
+    with `reload`.
+    """
+
+    def __init__(self, path: Path, settings: StudioSettings) -> None:
+        self.path, self._settings = path, settings
+        self.entries: list[Entry] = []
+        self.rejected: dict[str, list[Entry]] = {}
+        self.regions: tuple[str, ...] = ()
+        self.done = False
+        self.problem = ""
+        self.read_only = ""  # why nothing can be changed; empty: it can
+        self._dataset: DataSet | None = None
+        self._edits = Edits()
+        self._writer: EditsWriter | None = None
+        self._lock = threading.RLock()
+        self._closed = False
+        self._stamp = 0.0
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the data set again, in a thread."""
+        thread = threading.Thread(target=self._load, name="studio data", daemon=True)
+        with self._lock:
+            self.entries, self.rejected, self.done, self.problem = [], {}, False, ""
+            self._thread = thread
+        thread.start()
+
+    def wait(self) -> None:
+        """Wait until all is read."""
+        self._thread.join()
+
+    def close(self) -> None:
+        """Stop reading, and let others change the data set."""
+        self._closed = True
+        self.wait()
+        with self._lock:
+            if self._writer is not None:
+                self._writer.__exit__()
+                self._writer = None
+
+    def _load(self) -> None:
+        try:
+            dataset = open_dataset(self.path, self._settings.source, self._settings.regions)
+            with self._lock:
+                self._dataset = dataset
+                if self._writer is None:
+                    self._edits = read_edits(self.path)
+                    self.read_only = self._why_read_only()
+                self.regions = dataset.regions
+                self._stamp = _stamp(self.path)
+            for entry in self._read(dataset):
+                if self._closed or threading.current_thread() is not self._thread:
+                    return
+                self.entries.append(entry)
+            self.rejected = self._rejected()
+        except FairHumanError as error:
+            self.problem = str(error)
+        finally:
+            self.done = True
+
+    def _why_read_only(self) -> str:
+        if self._settings.read_only:
+            return "this studio is read-only"
+        folder = edits_file(self.path).parent
+        return "" if os.access(folder, os.W_OK) else f"{folder} can't be written"
+
+    def _take_writer(self) -> EditsWriter:
+        """Hold the changes for writing, from the first one on; pictures that another program changed are read anew."""
+        if self._writer is not None:
+            return self._writer
+        if self.read_only or self._dataset is None:
+            raise RefusedError(403, f"Nothing can be changed: {self.read_only or 'the data set is not read yet'}.")
+        try:
+            writer = EditsWriter(self.path).__enter__()
+        except FairHumanError as error:
+            raise RefusedError(403, f"Nothing can be changed: {error}.") from error
+        before, self._writer, self._edits = self._edits, writer, writer.edits
+        for entry in self.entries:
+            if before.version(entry.key) != self._edits.version(entry.key):
+                self._refresh(self._dataset, entry)
+        self._stamp = _stamp(self.path)
+        return writer
+
+    def _refresh(self, dataset: DataSet, entry: Entry) -> None:
+        fresh = self._entry(dataset, entry.key, entry.row)
+        entry.record, entry.problem = fresh.record, fresh.problem
+
+    def _read(self, dataset: DataSet) -> Iterator[Entry]:
+        form = unedited_format(dataset.kind)
+        try:
+            for key, row in keyed_rows(form.rows(self.path, LoadReport()), form.picture):
+                yield self._entry(dataset, key, row)
+        except OSError as error:
+            raise DataError(f"{error.filename or self.path}: can't be read: {error.strerror or error}") from error
+
+    def _entry(self, dataset: DataSet, key: str, row: Row) -> Entry:
+        report = LoadReport()
+        record = dataset.record(edited(row, self._edits.standing(key)), report)
+        skipped = [str(note) for note in report.skipped()]
+        return Entry(key, row, record, "; ".join(skipped))
+
+    def _rejected(self) -> dict[str, list[Entry]]:
+        """What a build left out, by stage and reason."""
+        groups = rejected_groups(self.path, REJECTED)
+        source = build_source(self.path) if groups else None
+        if source is not None:
+            add_records(self.path, source, groups)
+        return {
+            f"{group.stage}: {group.reason}": [
+                Entry(one.key or one.location, Row(one.location, {}), one.record, one.value, group.reason)
+                for one in group.examples
+            ]
+            for group in groups
+        }
+
+    # What pages ask for
+
+    def facts(self) -> dict[str, Any]:
+        """What the list's page says before any picture."""
+        entries = self.entries
+        sources = Counter(_source(entry) for entry in entries if entry.record is not None)
+        return {
+            "done": self.done,
+            "problem": self.problem,
+            "read_only": self.read_only,
+            "all": len(entries),
+            "regions": list(self.shown_regions()),
+            "sources": [name for name, _ in sources.most_common(200) if name],
+            "broken": sum(entry.record is None for entry in entries),
+            "rejected": {reason: len(found) for reason, found in self.rejected.items()},
+            "edited": len(self._edits.changed_keys()),
+            "changed": self.done and _stamp(self.path) != self._stamp,
+        }
+
+    def shown_regions(self) -> tuple[str, ...]:
+        """Regions with boxes, a mask or a change."""
+        painted = dict.fromkeys(
+            name for entry in self.entries if entry.record is not None for name in entry.record.masks
+        )
+        return tuple(dict.fromkeys([*self.regions, *painted, *self._edits.regions(), "ignore"]))
+
+    def listed(self, wanted: Wanted) -> list[tuple[int, Entry]]:
+        """The pictures that fit, with their numbers, in the order of the data set."""
+        if wanted.group not in ("kept", "broken"):
+            return [(number, entry) for number, entry in enumerate(self.rejected.get(wanted.group, ()))]
+        edited_keys = (
+            {key for key in self._edits.changed_keys() if self._edits.standing(key)} if wanted.edited else set()
+        )
+        fits = _fits(wanted)
+        return [
+            (number, entry)
+            for number, entry in enumerate(self.entries)
+            if (entry.record is None) == (wanted.group == "broken")
+            and (not wanted.edited or entry.key in edited_keys)
+            and fits(entry)
+        ]
+
+    def entry(self, number: int, group: str = "kept") -> Entry:
+        """A picture by its number.
+
+        Raises:
+            RefusedError: there is none (404).
+        """
+        found: Sequence[Entry] = self.entries if group in ("kept", "broken") else self.rejected.get(group, ())
+        if not 0 <= number < len(found):
+            raise RefusedError(404, "There is no such picture in this data set.")
+        return found[number]
+
+    def picture(self, number: int, group: str = "kept") -> dict[str, Any]:
+        """All of a picture but its pixels, JSON-ready; masks as runs of cells."""
+        entry = self.entry(number, group)
+        record = self._usable(entry)
+        changes = self._edits.standing(entry.key)
+        masks, notes = {}, []
+        for name, mask in record.masks.items():
+            try:
+                masks[name] = _runs(mask, record.width, record.height, self._settings)
+            except (PictureError, DataError) as error:
+                notes.append(f"mask of {name}: {error}")
+        return {
+            "number": number,
+            "key": entry.key,
+            "width": record.width,
+            "height": record.height,
+            "caption": record.caption,
+            "boxes": {
+                name: None if boxes is None else [[box.x0, box.y0, box.x1, box.y1] for box in boxes]
+                for name, boxes in record.boxes.items()
+            },
+            "scores": {name: scores_of(entry, name) for name in record.boxes if ("region", name) not in changes},
+            "masks": masks,
+            "changed": sorted({name or kind for kind, name in changes}),
+            "version": self._edits.version(entry.key),
+            "undo": self._edits.next_undo(entry.key) is not None,
+            "redo": self._edits.next_redo(entry.key) is not None,
+            "source": _source(entry),
+            "split": record.split,
+            "location": record.location,
+            "notes": notes,
+        }
+
+    def thumbnail(self, number: int, group: str, side: int = THUMB) -> bytes:
+        """A small JPEG.
+
+        Raises:
+            RefusedError: the picture can't be read (404).
+        """
+        record = self._usable(self.entry(number, group))
+        try:
+            picture = decode(record.image, self._settings.source.limits, longest=side).picture
+        except (PictureError, DataError) as error:
+            raise RefusedError(404, f"This picture can't be shown: {error}.") from error
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return _jpeg(picture, 80)
+
+    def pixels(self, number: int, group: str) -> tuple[bytes, str]:
+        """The upright picture for a browser, and its media type.
+
+        Raises:
+            RefusedError: the picture can't be read (404).
+        """
+        record = self._usable(self.entry(number, group))
+        try:
+            facts = inspect(record.image, self._settings.source.limits)
+            if facts.kind in TYPES and not facts.conversions:
+                return read_bytes(record.image), TYPES[facts.kind]
+            return _jpeg(decode(record.image, self._settings.source.limits).picture, 95), "image/jpeg"
+        except (PictureError, DataError) as error:
+            raise RefusedError(404, f"This picture can't be shown: {error}.") from error
+
+    # What pages change
+
+    def change(self, number: int, version: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the caption of a picture, or all of a region in it; on disk when this returns.
+
+        Args:
+            number: of the picture.
+            version: that the page has; another one was changed meanwhile.
+            values: `caption`, or `region` with `boxes` and `runs`; boxes of a mask are those around its parts.
+
+        Raises:
+            RefusedError: nothing can be changed (403), the page has another version (409), or a value is wrong (422).
+        """
+        with self._lock:
+            entry = self._writable(number, version)
+            line = self._line(entry, values)
+            return self._written(number, entry, line)
+
+    def undo(self, number: int, version: int, again: bool) -> dict[str, Any]:
+        """Take back the last change of a picture, or the last undo.
+
+        Raises:
+            RefusedError: as `change`; there is nothing to take back (409).
+        """
+        with self._lock:
+            entry = self._writable(number, version)
+            edit = self._edits.next_redo(entry.key) if again else self._edits.next_undo(entry.key)
+            if edit is None:
+                raise RefusedError(409, "There is nothing to redo." if again else "There is nothing to undo.")
+            return self._written(number, entry, {"undo": edit.n})
+
+    def _writable(self, number: int, version: int) -> Entry:
+        self._take_writer()
+        entry = self.entry(number)
+        if self._edits.version(entry.key) != version:
+            raise RefusedError(
+                409, "This picture was changed in another window, so nothing was saved; it is shown anew."
+            )
+        return entry
+
+    def _written(self, number: int, entry: Entry, line: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._writer is not None
+        assert self._dataset is not None
+        try:
+            self._writer.add(entry.key, line)
+        except FairHumanError as error:
+            raise RefusedError(503, f"Nothing was saved: {error}.") from error
+        self._refresh(self._dataset, entry)
+        return self.picture(number)
+
+    def _line(self, entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
+        if values.get("caption") is not None:
+            caption = " ".join(str(values["caption"]).split())
+            if len(caption) > MAX_CAPTION:
+                raise RefusedError(422, f"The caption has {len(caption)} characters; the limit is {MAX_CAPTION}.")
+            return {"caption": caption}
+        record = self._usable(entry)
+        region, boxes, runs = str(values.get("region") or "").strip(), values.get("boxes"), values.get("runs")
+        if not region.isidentifier() or region == "global" or len(region) > 60:
+            raise RefusedError(422, f"A region is named by letters, digits and _, and not 'global', found {region!r}.")
+        if boxes is not None:
+            parsed, findings = parse_boxes(boxes, record.width, record.height)
+            if parsed is None or findings or len(boxes) > MOST_BOXES:
+                raise RefusedError(422, f"A box must lie inside the picture: {findings[0] if findings else boxes}.")
+        if runs is None:
+            return {"region": region, "boxes": boxes, "mask": None}
+        try:
+            mask_hw = mask_of(runs, record.width, record.height)
+        except ValueError as error:
+            raise RefusedError(422, f"{error}.") from error
+        if not mask_hw.any():
+            return {"region": region, "boxes": [], "mask": None}
+        mask = base64.b64encode(png_of(mask_hw)).decode("ascii")
+        return {"region": region, "boxes": boxes_around(mask_hw, MOST_BOXES), "mask": mask}
+
+    def _usable(self, entry: Entry) -> HumanRecord:
+        if entry.record is None:
+            raise RefusedError(404, f"This picture can't be shown: {entry.problem or 'it is not there any more'}.")
+        return entry.record
+
+
+class DataViews:
+    """The data sets of a studio; each is read when it is first asked for."""
+
+    def __init__(self, settings: StudioSettings) -> None:
+        self._settings = settings
+        self._views: dict[Path, DataView] = {}
+        self._lock = threading.Lock()
+
+    def of(self, path: Path) -> DataView:
+        """The view of a data set."""
+        with self._lock:
+            if path not in self._views:
+                self._views[path] = DataView(path, self._settings)
+            return self._views[path]
+
+    def close(self) -> None:
+        """Let others change the data sets."""
+        for view in self._views.values():
+            view.close()
+
+
+def _fits(wanted: Wanted) -> Callable[[Entry], bool]:
+    text = wanted.text.casefold()
+
+    def fits(entry: Entry) -> bool:
+        record = entry.record
+        if text and text not in f"{entry.key} {entry.row.location} {record.caption if record else ''}".casefold():
+            return False
+        if wanted.source and _source(entry) != wanted.source:
+            return False
+        if not wanted.region or not wanted.state or record is None:
+            return True
+        if wanted.state == "unsure":
+            return any(score is not None and score < wanted.below for score in scores_of(entry, wanted.region))
+        return state_of(record, wanted.region) == wanted.state
+
+    return fits
+
+
+def scores_of(entry: Entry, region: str) -> list[float | None]:
+    """The score of each box of a region, from the box itself or from a build's column; None where there is none."""
+    boxes = (entry.record.boxes.get(region) if entry.record is not None else None) or ()
+    column = entry.row.values.get(f"{region}_scores")
+    if isinstance(column, list) and len(column) == len(boxes) and all(box.score is None for box in boxes):
+        return [score if isinstance(score, int | float) else None for score in column]
+    return [box.score for box in boxes]
+
+
+def state_of(record: HumanRecord, region: str) -> str:
+    """`has`, `none` or `unknown`."""
+    return "has" if record.has(region) else "none" if record.annotated(region) else "unknown"
+
+
+def _source(entry: Entry) -> str:
+    value = entry.row.values.get("source")
+    return value if isinstance(value, str) else entry.record.source if entry.record is not None else ""
+
+
+def _runs(mask: Any, width: int, height: int, settings: StudioSettings) -> list[int]:
+    grey = decode_mask(mask, settings.source.limits)
+    if grey.size != (width, height):
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    return runs_of(np.asarray(grey) > 127)
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 90 else 2)
+    return buffer.getvalue()
+
+
+def _stamp(path: Path) -> float:
+    """When the data set last changed, as far as its folder and its tables tell."""
+    names = (*METADATA, REVIEWED, "data") if path.is_dir() else ()
+    times = [0.0]
+    for file in (path, *(path / name for name in names)):
+        with suppress(OSError):
+            times.append(file.stat().st_mtime)
+    return max(times)

@@ -1,0 +1,125 @@
+"""What the studio shows: training runs, data sets and folders of samples, at and below the given folders."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairhuman.data.pipeline.report import REPORT
+from fairhuman.data.sources import source_kind
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.imagefolder import has_metadata
+from fairhuman.data.sources.rows import printable
+from fairhuman.errors import DataError
+
+DEPTH = 4  # folders below a given one that are looked into
+MOST_FOLDERS = 5000  # folders that are looked into
+
+
+@dataclass
+class Places:
+    """Paths by the name that pages use; requests name places by these names, never by paths.
+
+    Attributes:
+        runs: folders of training runs.
+        data: data sets.
+        samples: folders of pictures that a model drew, for comparisons.
+    """
+
+    runs: dict[str, Path] = field(default_factory=dict)
+    data: dict[str, Path] = field(default_factory=dict)
+    samples: dict[str, Path] = field(default_factory=dict)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run, begun or finished, of this or an earlier version."""
+    has = {name for name in ("metrics.jsonl", "recipe.yaml", "summary.json") if (folder / name).is_file()}
+    return "metrics.jsonl" in has or {"recipe.yaml", "summary.json"} <= has
+
+
+def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
+    """Runs, data sets and samples at and below `paths`; `form` is the format of a data set that is given itself.
+
+    Raises:
+        DataError: a path doesn't exist, or there is nothing to show in it.
+    """
+    places = Places()
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        before = len(places.runs) + len(places.data) + len(places.samples)
+        root = path.resolve()
+        if path.is_dir() and form is None:
+            for folder in _below(root):
+                _add(places, _name(folder, root, len(paths) > 1), folder)
+        if len(places.runs) + len(places.data) + len(places.samples) == before:
+            source_kind(root, form)  # says what is wrong
+            places.data[_free(places.data, printable(root.name))] = root
+    return places
+
+
+def _add(places: Places, name: str, folder: Path) -> None:
+    kind = _kind(folder)
+    if kind is not None:
+        found: dict[str, Path] = getattr(places, kind)
+        if folder not in found.values():
+            found[_free(found, name)] = folder
+
+
+def _kind(folder: Path) -> str | None:
+    if is_run(folder):
+        return "runs"
+    if (folder / REPORT).is_file() and (folder / "manifest").is_dir():
+        return "data"
+    with suppress(OSError):
+        if has_metadata(folder):
+            return "data"
+        if _holds_samples(folder):
+            return "samples"
+    return None
+
+
+def _holds_samples(folder: Path) -> bool:
+    """Whether a folder holds pictures with the record that `fairhuman sample` writes into each."""
+    with os.scandir(folder) as entries:
+        pictures = (Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() == ".png")
+        first = next(pictures, None)
+    if first is None:
+        return False
+    with first.open("rb") as file:
+        return b"fairhuman" in file.read(4096)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """The folder and those below it, in order; nothing below a run, a data set or samples, and no hidden folders."""
+    waiting, looked = [(root, 0)], 0
+    while waiting and looked < MOST_FOLDERS:
+        folder, depth = waiting.pop(0)
+        looked += 1
+        yield folder
+        if depth == DEPTH or _kind(folder) is not None:
+            continue
+        with suppress(OSError), os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            waiting += [(folder / name, depth + 1) for name in names if not name.startswith(".")]
+
+
+def _name(folder: Path, root: Path, several: bool) -> str:
+    inner = folder.relative_to(root).as_posix()
+    if inner == ".":
+        return printable(root.name)
+    return printable(f"{root.name}/{inner}" if several else inner)
+
+
+def _free(names: Mapping[str, Path], name: str) -> str:
+    number, found = 1, name
+    while found in names:
+        number += 1
+        found = f"{name} ({number})"
+    return found
+
+
+def pictures_of(folder: Path) -> list[Path]:
+    """Pictures directly in a folder."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())

@@ -1,0 +1,113 @@
+// What all pages of the studio share: requests, elements, numbers in words.
+
+export const { root, readOnly } = document.body.dataset;
+export const find = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+
+export function address(path, values = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== "") query.append(name, one);
+    }
+  }
+  const text = query.toString();
+  return `${root}${path}${text && `?${text}`}`;
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw Object.assign(new Error("The server can't be reached. Is it still running? This page tries again by itself."), { offline: true });
+  }
+  const answer = await response.json().catch(() => ({ message: `The server answered ${response.status}.` }));
+  if (!response.ok) throw Object.assign(new Error(answer.message), { status: response.status, answer });
+  return answer;
+}
+
+export const get = (path, values, options) => request(address(path, values), options);
+
+export const post = (path, body) =>
+  request(`${root}${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+let shown = "";
+
+export function tell(text) {
+  if (text === shown) return;
+  shown = text;
+  find("problem").textContent = text;
+}
+
+// Calls `act` now and again after the seconds that it returns, but not in a hidden tab; tells its errors.
+export function repeat(act, otherwise = 5) {
+  let timer = 0;
+  let busy = false;
+  const run = async () => {
+    clearTimeout(timer);
+    if (busy) return;
+    busy = true;
+    let seconds = otherwise;
+    try {
+      seconds = document.hidden ? otherwise : ((await act()) ?? otherwise);
+      if (!document.hidden) tell("");
+    } catch (error) {
+      tell(error.message);
+    } finally {
+      busy = false;
+    }
+    timer = setTimeout(run, 1000 * seconds);
+  };
+  document.addEventListener("visibilitychange", () => document.hidden || run());
+  run();
+  return run;
+}
+
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const el = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
+export const svg = (name, attributes, ...children) => filled(document.createElementNS(SVG, name), attributes, children);
+
+export const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 90) return `${minutes} min`;
+  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.round(minutes / 1440)} days`;
+}
+
+export function short(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e5) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 2 });
+  if (size !== 0 && size < 1e-3) return value.toExponential(1);
+  return Number(value.toPrecision(3)).toString();
+}
+
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`studio:${name}`, value);
+  } catch {
+    // without storage, the default applies next time
+  }
+}
+
+export function remembered(name) {
+  try {
+    return localStorage.getItem(`studio:${name}`);
+  } catch {
+    return null;
+  }
+}

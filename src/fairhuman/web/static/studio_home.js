@@ -1,0 +1,45 @@
+// The overview: runs as they go on.
+
+import { address, duration, el, find, get, repeat } from "./studio.js";
+
+const list = find("list");
+const chosen = new Set();
+
+function row(run) {
+  const box = el("input", { type: "checkbox", name: "name", value: run.name, "aria-label": `Show ${run.name}` });
+  box.checked = chosen.has(run.name);
+  box.addEventListener("change", () => {
+    if (box.checked) chosen.add(run.name);
+    else chosen.delete(run.name);
+    find("open").disabled = chosen.size === 0;
+  });
+  const step = run.steps === null ? run.step.toLocaleString("en") : `${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}`;
+  return el(
+    "tr",
+    {},
+    el("td", {}, box),
+    el("th", { scope: "row" }, el("a", { href: address("/run", { name: run.name }) }, run.name)),
+    el("td", {}, el("span", { class: `state ${run.state}` }, run.state)),
+    el("td", { class: "number" }, step),
+    el("td", { class: "number" }, run.left === null ? "" : duration(run.left)),
+    el("td", {}, run.strategy ?? ""),
+    el("td", {}, run.model ?? ""),
+  );
+}
+
+let last = "";
+
+repeat(async () => {
+  const { runs } = await get("/api/runs");
+  const text = JSON.stringify(runs);
+  if (text !== last) {
+    last = text;
+    const focused = list.contains(document.activeElement) ? document.activeElement.value : null;
+    list.replaceChildren(...runs.map(row));
+    if (focused) list.querySelector(`input[value="${CSS.escape(focused)}"]`)?.focus();
+  }
+  find("none").hidden = runs.length > 0;
+  list.closest(".scroll").hidden = runs.length === 0;
+  find("open").hidden = runs.length === 0;
+  return runs.some((run) => run.state === "running" || run.state === "stopping") ? 3 : 8;
+});

@@ -1,0 +1,107 @@
+// A form of all settings of a training run, and what a dry run finds beside it.
+
+import { address, el, find, get, post, tell } from "./studio.js";
+
+const AGAIN_MS = 1200; // pause in typing after which the dry run is tried again
+const chosen = new Map();
+let asked = 0;
+let pause = 0;
+let out = "";
+
+function field(setting, from) {
+  const { name, type, default: usual, range, description, effect } = setting;
+  const id = `set-${name}`;
+  const words = type.split(" or ").map((one) => one.trim());
+  const fixed = type === "true or false" ? ["true", "false"] : words.length > 1 && words.every((one) => /^'?[a-z0-9_-]+'?$/.test(one) && !["null", "number", "text", "path", "list"].includes(one)) ? words.map((one) => one.replaceAll("'", "")) : null;
+  const input = fixed
+    ? el("select", { id }, el("option", { value: "" }, `as in the recipe (${usual})`), fixed.map((one) => el("option", {}, one)))
+    : el("input", { id, placeholder: usual === "required" ? "" : usual, list: name === "data" ? "data-sets" : undefined, spellcheck: "false" });
+  input.addEventListener("input", () => {
+    if (input.value.trim()) chosen.set(name, input.value.trim());
+    else chosen.delete(name);
+    for (const other of document.querySelectorAll(`[data-setting="${CSS.escape(name)}"]`)) if (other !== input) other.value = input.value;
+    soon();
+  });
+  input.dataset.setting = name;
+  const more = [description, range && `Range: ${range}.`, effect && `Needs ${effect}.`].filter(Boolean).join(" ");
+  const hint = el("small", { class: "soft", id: `${id}-hint-${from}` }, more);
+  input.setAttribute("aria-describedby", hint.id);
+  if (from === "all") input.id = `${id}-all`;
+  return el("div", { class: "setting" }, el("label", { for: input.id }, name), input, hint);
+}
+
+const settings = () => [...chosen].map(([name, value]) => `${name}=${value}`);
+const body = () => ({ recipe: find("recipe").value, settings: settings() });
+
+function soon() {
+  find("start").disabled = true;
+  clearTimeout(pause);
+  pause = setTimeout(attempt, AGAIN_MS);
+}
+
+async function attempt() {
+  clearTimeout(pause);
+  const mine = ++asked;
+  find("start").disabled = true;
+  find("state").textContent = "Trying…";
+  try {
+    const { ready, findings, command } = await post("/api/plan", body());
+    if (mine !== asked) return;
+    find("state").textContent = ready ? "It can start now." : "It can't start like this.";
+    find("findings").replaceChildren(...findings.map((text) => el("li", { class: text.trimStart().split(/\s/)[0] }, text)));
+    find("command").textContent = command ?? "";
+    find("start").disabled = !ready;
+    tell("");
+  } catch (error) {
+    if (mine !== asked) return;
+    find("state").textContent = error.message;
+    find("findings").replaceChildren();
+  }
+}
+
+async function start() {
+  find("start").disabled = true;
+  try {
+    await post("/api/start", body());
+    find("state").textContent = "Started. It appears on the overview once its data and model are read.";
+    setTimeout(() => location.assign(address("")), 2500);
+  } catch (error) {
+    tell(error.message);
+  }
+}
+
+async function build() {
+  const found = await get("/api/form");
+  find("recipe").append(...found.recipes.map((name) => el("option", {}, name)));
+  const usual = found.recipes.find((name) => name.endsWith("lora-small.yaml"));
+  if (usual) find("recipe").value = usual;
+  find("data-sets").append(...found.data.map((path) => el("option", { value: path })));
+  ({ out } = found);
+  const byName = new Map(found.settings.map((setting) => [setting.name, setting]));
+  find("first").append(...found.first.filter((name) => byName.has(name)).map((name) => field(byName.get(name), "first")));
+  const sections = new Map();
+  for (const setting of found.settings) {
+    const section = setting.name.includes(".") ? setting.name.split(".")[0] : "general";
+    if (!sections.has(section)) sections.set(section, []);
+    sections.get(section).push(field(setting, "all"));
+  }
+  find("others").append(...[...sections].map(([name, fields]) => el("fieldset", { class: "settings" }, el("legend", {}, name), fields)));
+  const values = { data: found.data[0], out };
+  for (const [name, value] of Object.entries(values)) {
+    if (!value) continue;
+    chosen.set(name, value);
+    for (const input of document.querySelectorAll(`[data-setting="${name}"]`)) input.value = value;
+  }
+  attempt();
+}
+
+find("recipe").addEventListener("change", soon);
+find("try").addEventListener("click", attempt);
+find("start").addEventListener("click", start);
+find("form").addEventListener("submit", (event) => event.preventDefault());
+find("search").addEventListener("input", () => {
+  const text = find("search").value.toLowerCase();
+  for (const field of document.querySelectorAll("#others .setting")) field.hidden = !field.textContent.toLowerCase().includes(text);
+  for (const section of document.querySelectorAll("#others fieldset")) section.hidden = ![...section.querySelectorAll(".setting")].some((one) => !one.hidden);
+});
+build().catch((error) => tell(error.message));

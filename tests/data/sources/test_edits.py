@@ -1,0 +1,160 @@
+"""Changes by hand beside a data set: what readers make of them, and that none is lost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairhuman.data.look.reading import open_dataset
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline.run import build_dataset
+from fairhuman.data.pipeline.settings import BuildRecipe
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits, undo_edit
+from fairhuman.errors import DataError
+from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
+from helpers.tiny_pictures import encoded, picture
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three pictures of 64 x 48 with captions, faces, and no hands annotated."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    rows = []
+    for i in range(3):
+        (root / f"{i}.png").write_bytes(encoded(picture(64, 48, i)))
+        rows.append({"file_name": f"{i}.png", "caption": f"number {i}", "faces": [[4, 5, 20, 25, 0.9]], "hands": None})
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def painted() -> tuple[np.ndarray, str]:
+    import base64
+
+    mask_hw = np.zeros((48, 64), dtype=bool)
+    mask_hw[10:20, 30:44] = True
+    return mask_hw, base64.b64encode(png_of(mask_hw)).decode()
+
+
+def records(path: Path, *regions: str):
+    return {record.key: record for record in read_source(path, regions or ("face",), SourceSettings(), LoadReport())}
+
+
+def test_readers_see_changes_and_the_data_set_stays_as_it_is(photos: Path) -> None:
+    before = (photos / "metadata.jsonl").read_bytes()
+    mask_hw, png = painted()
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"caption": "by hand"})
+        writer.add("0.png", {"region": "hand", "boxes": [[30, 10, 44, 20]], "mask": png})
+        writer.add("1.png", {"region": "face", "boxes": [], "mask": None})
+        writer.add("2.png", {"region": "shoe", "boxes": [[1, 2, 9, 10]], "mask": None})
+    found = records(photos, "face", "hand", "shoe")
+    assert found["0.png"].caption == "by hand"
+    assert np.array_equal(np.asarray(decode_mask(found["0.png"].masks["hand"])) > 127, mask_hw)
+    assert (found["1.png"].boxes["face"], found["1.png"].boxes["hand"]) == ((), None)
+    assert found["2.png"].boxes["shoe"][0].x1 == 9
+    assert "shoe" in open_dataset(photos).regions
+    assert (photos / "metadata.jsonl").read_bytes() == before
+    undo_edit(photos, 1)
+    assert records(photos)["0.png"].caption == "number 0"
+
+
+def test_undo_and_redo_go_back_and_forth_until_something_new_is_changed(photos: Path) -> None:
+    with EditsWriter(photos) as writer:
+        for text in "abc":
+            writer.add("0.png", {"caption": text})
+
+        def standing() -> str | None:
+            edit = writer.edits.standing("0.png").get(("caption", ""))
+            return edit and edit.values["caption"]
+
+        def undo(again: bool = False) -> str | None:
+            line = writer.edits.next_redo("0.png") if again else writer.edits.next_undo("0.png")
+            writer.add("0.png", {"undo": line.n})
+            return standing()
+
+        assert [standing(), undo(), undo(), undo()] == ["c", "b", "a", None]
+        assert writer.edits.next_undo("0.png") is None
+        assert [undo(again=True), undo(again=True)] == ["a", "b"]
+        assert undo() == "a"
+        writer.add("0.png", {"caption": "d"})
+        assert writer.edits.next_redo("0.png") is None
+        assert undo() == "a"
+    assert read_edits(photos).standing("0.png")["caption", ""].values["caption"] == "a"  # as the file tells
+
+
+def test_half_a_line_of_a_killed_process_is_dropped_and_one_process_writes_at_a_time(photos: Path) -> None:
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"caption": "kept"})
+        with pytest.raises(DataError, match="another studio or command is changing"), EditsWriter(photos):
+            pass
+    with (photos / EDITS).open("ab") as file:
+        file.write(b'{"n": 2, "key": "1.png", "capt')
+    assert records(photos)["0.png"].caption == "kept"
+    with EditsWriter(photos) as writer:
+        assert writer.add("1.png", {"caption": "next"}).n == 2
+    assert [line.n for line in read_edits(photos).lines] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"n": 5, "key": "0.png", "caption": "x"},
+        {"n": 1, "key": "0.png"},
+        {"n": 1, "key": "0.png", "undo": 1},
+        {"n": 1, "key": "0.png", "region": "face", "boxes": 3},
+        {"n": 1, "key": "0.png", "region": "face", "mask": 3},
+        {"n": 1, "caption": "x"},
+    ],
+)
+def test_a_file_that_is_something_else_is_an_error(photos: Path, line: dict) -> None:
+    (photos / EDITS).write_text(json.dumps(line) + "\n" + json.dumps({"n": 2, "key": "a", "caption": ""}) + "\n")
+    with pytest.raises(DataError, match=r"edits\.jsonl:1: "):
+        records(photos)
+
+
+def test_a_link_is_not_followed_and_a_change_of_a_missing_picture_is_noted(photos: Path, tmp_path: Path) -> None:
+    with EditsWriter(photos) as writer:
+        writer.add("gone.png", {"caption": "x"})
+    report = LoadReport()
+    read_source(photos, ("face",), SourceSettings(), report)
+    assert report.counts()["warned"]["change of a picture that isn't there"] == 1
+    (photos / EDITS).rename(tmp_path / "elsewhere")
+    (photos / EDITS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link"):
+        records(photos)
+
+
+def test_a_build_takes_changes_of_its_source_and_keeps_its_own_when_made_again(photos: Path, tmp_path: Path) -> None:
+    recipe = BuildRecipe.model_validate({"min_side": None, "detect": None, "caption": {"kind": "text"}})
+    mask_hw, png = painted()
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"region": "hand", "boxes": [[30, 10, 44, 20]], "mask": png})
+    build_dataset(photos, tmp_path / "built", recipe)
+    found = records(tmp_path / "built", "face", "hand")
+    assert np.array_equal(np.asarray(decode_mask(found["0.png"].masks["hand"])) > 127, mask_hw)
+    with EditsWriter(tmp_path / "built") as writer:
+        writer.add("1.png", {"caption": "in the build"})
+    with EditsWriter(photos) as writer:
+        writer.add("2.png", {"caption": "in the source"})
+    build_dataset(photos, tmp_path / "built", recipe)
+    captions = {key: record.caption for key, record in records(tmp_path / "built").items()}
+    assert captions == {"0.png": "number 0", "1.png": "in the build", "2.png": "in the source"}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_runs_of_cells_and_boxes_around_parts(first: bool) -> None:
+    mask_hw = np.random.default_rng(0).random((5, 7)) < 0.4
+    mask_hw[0, 0] = first
+    assert np.array_equal(mask_of(runs_of(mask_hw), 7, 5), mask_hw)
+    assert (runs_of(mask_hw)[0] == 0) == first
+    for wrong in ([35, 1], [-1, 36], []):
+        with pytest.raises(ValueError, match="must add up to 7 x 5"):
+            mask_of(wrong, 7, 5)
+    two_hw = np.zeros((6, 6), dtype=bool)
+    two_hw[0, 0] = two_hw[1, 1] = two_hw[3:6, 4:6] = True
+    assert boxes_around(two_hw, 9) == [[4, 3, 6, 6], [0, 0, 2, 2]]
+    assert boxes_around(two_hw, 1) == [[0, 0, 6, 6]]

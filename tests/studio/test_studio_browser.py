@@ -1,0 +1,291 @@
+"""The studio's pages in a real browser."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.edits import EditsWriter, read_edits
+from fairhuman.errors import DataError
+from fairhuman.studio.app import create_studio_app
+from fairhuman.studio.settings import StudioSettings
+from helpers.study_tab import audit
+from helpers.tiny_pictures import encoded, picture
+
+
+@pytest.fixture
+def shown(serving, open_page):
+    """`shown(path, page, **options)` serves the studio of a path and opens one of its pages."""
+
+    def show(path, where="", settings=None, **options):
+        app = create_studio_app([path], StudioSettings(**(settings or {})))
+        return open_page(f"{serving(app)}{app.state.root}{where}", **options)
+
+    return show
+
+
+def test_two_runs_side_by_side_go_on_and_their_previews_follow_one_slider(shown, run):
+    shutil.copytree(run, run.parent / "ls")
+    page = shown(run.parent, "/run?name=mpd&name=ls", viewport={"width": 1280, "height": 900})
+    page.wait_for_selector(".run:nth-child(2) .preview img")
+    assert page.locator(".run").count() == 2
+    charts = page.locator(".run:first-child .chart figcaption").all_text_contents()
+    assert charts[0] == "Training loss"
+    assert (
+        page.locator(".run:first-child .charts .chart").count()
+        == page.locator(".run:last-child .charts .chart").count()
+    )
+    assert page.text_content(".run:first-child .facts dd") == "200 of 200"
+    slider = page.locator(".scrubber input").first
+    slider.focus()
+    page.keyboard.press("Home")
+    sources = page.eval_on_selector_all(".preview figure:nth-child(2) img", "all => all.map(one => one.src)")
+    assert all("step-000000" in source for source in sources)
+    assert len(sources) == 6
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".scrubber output").all_text_contents() == ["step 100"] * 2
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 260, "loss/face": 0.1, "images": 1040}) + "\n")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as if the tab had come to the front
+    page.wait_for_function("() => document.querySelector('.run .facts dd').textContent === '260 of 200'")
+    audit(page)
+
+
+@pytest.mark.slow
+def test_the_overview_opens_runs_on_a_dark_phone(shown, run):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    page = shown(run.parent, **phone)
+    page.check("#list input")
+    audit(page)
+    page.click("#open")
+    page.wait_for_selector(".preview img")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    audit(page)
+
+
+def ready(page, key):
+    """Wait until a picture is large, drawn, and known to the page."""
+    page.wait_for_function("key => document.querySelector('#title')?.textContent === key", arg=key)
+    page.wait_for_function(
+        "() => document.querySelector('#canvas').width > 0 && document.querySelector('#regions input')"
+    )
+
+
+def saved(page, text="Saved"):
+    page.wait_for_function("text => document.querySelector('#saved').textContent.includes(text)", arg=text)
+
+
+class View:
+    """Where the cells of a picture are on the screen: as the page fits, zooms and moves it."""
+
+    def __init__(self, page, width, height):
+        box = page.locator("#canvas").bounding_box()
+        self.page, self.left, self.top = page, box["x"], box["y"]
+        w, h = page.evaluate(
+            "[document.querySelector('#canvas').clientWidth, document.querySelector('#canvas').clientHeight]"
+        )
+        self.scale = min(w / width, h / height)
+        self.x, self.y = (w - width * self.scale) / 2, (h - height * self.scale) / 2
+
+    def place(self, cell):
+        return self.left + self.x + cell[0] * self.scale, self.top + self.y + cell[1] * self.scale
+
+    def zoom(self, cell, delta):
+        """Turn the wheel with the pointer on a cell."""
+        px, py = self.place(cell)
+        self.page.mouse.move(px, py)
+        self.page.mouse.wheel(0, delta)
+        share = math.exp(-delta / 400)
+        self.x, self.y = (px - self.left) * (1 - share) + self.x * share, (py - self.top) * (1 - share) + self.y * share
+        self.scale *= share
+        self.page.wait_for_timeout(100)
+
+    def drag(self, start, end):
+        self.page.mouse.move(*self.place(start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.place(end))
+        self.page.mouse.up()
+
+    def pan(self, cell, by):
+        px, py = self.place(cell)
+        self.page.mouse.move(px, py)
+        self.page.mouse.down()
+        self.page.mouse.move(px + by[0], py + by[1])
+        self.page.mouse.up()
+        self.x, self.y = self.x + by[0], self.y + by[1]
+
+
+def capsule(shape, start, end, radius):
+    """Cells whose middle is within `radius` of a line."""
+    rows, columns = np.indices(shape) + 0.5
+    (ax, ay), (bx, by) = start, end
+    length = (bx - ax) ** 2 + (by - ay) ** 2
+    along = np.clip(((columns - ax) * (bx - ax) + (rows - ay) * (by - ay)) / length, 0, 1)
+    return np.hypot(columns - ax - along * (bx - ax), rows - ay - along * (by - ay)) <= radius
+
+
+def grown(mask_hw):
+    return ndimage.binary_dilation(mask_hw, np.ones((3, 3)))
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """A folder with one photo, which its EXIF orientation turns upright: 96 x 128."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(128, 96, 1).save(folder / "a.jpg", exif=exif, quality=95)
+    return folder
+
+
+def painted(folder, region):
+    [record] = read_source(folder, (region,), SourceSettings(), LoadReport())
+    return np.asarray(decode_mask(record.masks[region])) > 127
+
+
+def test_painting_changes_the_intended_cells_after_zoom_and_pan_in_a_turned_photo(shown, turned):
+    page = shown(turned, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.jpg")
+    view = View(page, 96, 128)
+    view.zoom((40, 50), -350)
+    view.pan((40, 50), (37, -21))
+    page.check("#region-hand")
+    page.keyboard.press("b")
+    page.locator("#size").fill("60")
+    radius = 0.5 * 128 ** (0.6 * 0.85)
+    view.drag((36, 44), (52, 60))
+    saved(page)
+    expected_hw = capsule((128, 96), (36, 44), (52, 60), radius)
+    found_hw = painted(turned, "hand")
+    assert not (found_hw & ~grown(expected_hw)).any()
+    assert not (expected_hw & ~grown(found_hw)).any()
+    page.keyboard.press("e")
+    page.locator("#saved").evaluate("one => (one.textContent = '')")
+    view.drag((52, 44), (36, 60))
+    saved(page)
+    expected_hw &= ~capsule((128, 96), (52, 44), (36, 60), radius)
+    found_hw = painted(turned, "hand")
+    assert not (found_hw & ~grown(expected_hw)).any()
+    assert not (expected_hw & ~grown(found_hw)).any()
+    page.keyboard.press("z")
+    saved(page, "undone")
+    page.keyboard.press("Shift+Z")
+    saved(page, "redone")
+    assert np.array_equal(painted(turned, "hand"), found_hw)
+    audit(page)
+
+
+@pytest.mark.slow
+def test_boxes_polygons_none_there_and_captions_by_pointer_and_keys(shown, turned):
+    page = shown(turned, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.jpg")
+    view = View(page, 96, 128)
+    page.check("#region-face")
+    page.keyboard.press("r")
+    view.drag((10, 20), (40, 60))
+    saved(page, "face: boxes")
+    page.wait_for_function("() => document.querySelectorAll('#boxes li').length === 1")
+    view.drag((40, 60), (50, 70))  # a corner
+    page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('10, 20, 50, 70')")
+    view.drag((30, 40), (35, 45))  # the inside
+    page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('15, 25, 55, 75')")
+    page.check("#region-ignore")
+    page.keyboard.press("p")
+    for corner in ((60, 10), (90, 10), (90, 40)):
+        page.mouse.click(*view.place(corner))
+    page.keyboard.press("Enter")
+    saved(page, "ignore: painted")
+    page.check("#region-person")
+    page.keyboard.press("n")
+    saved(page, "person: none there")
+    page.fill("#caption", "somebody outside")
+    page.keyboard.press("Escape")
+    saved(page, "caption")
+    [record] = read_source(turned, ("face", "person"), SourceSettings(), LoadReport())
+    assert record.caption == "somebody outside"
+    assert [round(value) for value in (record.boxes["face"][0].x0, record.boxes["face"][0].y1)] == [15, 75]
+    assert record.boxes["person"] == ()
+    triangle_hw = painted(turned, "ignore")
+    assert abs(int(triangle_hw.sum()) - 450) < 40
+    assert triangle_hw[12, 86]
+    assert not triangle_hw[38, 62]
+
+
+@pytest.mark.slow
+def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(shown, turned):
+    offline = {"expected": "ERR_INTERNET_DISCONNECTED", "viewport": {"width": 1280, "height": 800}}
+    page = shown(turned, "/data#0", **offline)
+    ready(page, "a.jpg")
+    page.context.set_offline(True)
+    page.keyboard.press("n")
+    saved(page, "Not saved yet: 1 change waits")
+    page.context.set_offline(False)
+    saved(page, "Saved")
+    page.reload()
+    ready(page, "a.jpg")
+    with pytest.raises(DataError, match="another studio"), EditsWriter(turned):
+        pass
+    other = page.context.new_page()
+    other.goto(page.url)
+    ready(other, "a.jpg")
+    other.check("#region-face")
+    other.keyboard.press("n")
+    saved(other)
+    page.keyboard.press("u")
+    page.wait_for_function("() => document.querySelector('#problem').textContent.includes('another window')")
+
+
+@pytest.mark.slow
+def test_of_ten_thousand_pictures_few_are_in_the_page(shown, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(10):
+        (folder / f"{i}.png").write_bytes(encoded(picture(64, 48, i)))
+    rows = [{"file_name": f"{i % 10}.png", "key": f"p{i}", "caption": f"number {i}"} for i in range(10_000)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    page = shown(folder, "/data", viewport={"width": 1280, "height": 900})
+    page.wait_for_function("() => document.querySelector('#count').textContent === '10,000 pictures'", timeout=60_000)
+    for key in ("End", "PageUp", "Home"):
+        page.focus("#grid")
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.card')].every(card => card.querySelector('img')?.complete)"
+        )
+        assert page.evaluate("document.querySelectorAll('*').length") <= 200
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    ready(page, "p9999")
+    page.keyboard.press("Escape")
+    page.fill("#text", "number 99")
+    page.wait_for_function("() => document.querySelector('#count').textContent === '111 pictures'")
+    audit(page)
+
+
+@pytest.mark.slow
+def test_killed_while_painting_the_server_loses_no_change_that_it_confirmed(turned, tmp_path):
+    words = [sys.executable, "-m", "fairhuman", "studio", str(turned), "--port", "0"]
+    for number in range(1, 4):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        try:
+            address = next(line for line in process.stdout if line.startswith("http")).split()[0]
+            while not json.load(urlopen(f"{address}/api/data?name=photos"))["done"]:
+                pass
+            body = {"name": "photos", "number": 0, "version": number - 1, "caption": f"caption {number}"}
+            headers = {"Content-Type": "application/json", "Origin": address.partition("/s/")[0]}
+            with urlopen(Request(f"{address}/api/change", json.dumps(body).encode(), headers)) as answer:
+                assert json.load(answer)["caption"] == f"caption {number}"
+        finally:
+            process.kill()
+            process.communicate()
+    assert [line.values["caption"] for line in read_edits(turned).lines] == ["caption 1", "caption 2", "caption 3"]

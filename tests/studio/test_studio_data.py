@@ -1,0 +1,165 @@
+"""The studio's data sets: what is listed, shown and changed, and what is refused."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fairhuman.data.pictures.decode import decode_mask
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.edits import EDITS, EditsWriter
+from fairhuman.studio.cells import runs_of
+from helpers.tiny_pictures import encoded, picture
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four pictures, one of them broken; faces with scores, hands in every second one; the last is turned by EXIF."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    rows = []
+    for i in range(4):
+        (root / f"{i}.png").write_bytes(encoded(picture(64, 48, i)))
+        hands = [[30, 30, 40, 44]] if i % 2 else None
+        row = {"file_name": f"{i}.png", "caption": f"number {i}", "faces": [[4, 5, 20, 25, 0.2 + 0.2 * i]]}
+        rows.append({**row, "hands": hands, "source": "ab"[i % 2]})
+    (root / "2.png").write_bytes(b"nothing")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    picture(64, 48, 9).save(root / "turned.jpg", exif=exif, quality=95)
+    rows.append({"file_name": "turned.jpg", "caption": "turned", "faces": None, "hands": [], "source": "a"})
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+@pytest.fixture
+def data(opened, photos):
+    studio = opened(photos)
+    while not studio.get("/api/data", name="photos").json()["done"]:
+        time.sleep(0.01)
+    return studio
+
+
+def keys(data, **wanted):
+    return [one["key"] for one in data.get("/api/pictures", name="photos", **wanted).json()["pictures"]]
+
+
+def test_pictures_are_listed_by_what_is_known_of_them(data):
+    facts = data.get("/api/data", name="photos").json()
+    assert (facts["all"], facts["broken"], facts["sources"]) == (5, 1, ["a", "b"])
+    assert keys(data) == ["0.png", "1.png", "3.png", "turned.jpg"]
+    assert keys(data, start=1, most=2) == ["1.png", "3.png"]
+    assert keys(data, text="NUMBER 3") == ["3.png"]
+    assert keys(data, source="b") == ["1.png", "3.png"]
+    assert keys(data, region="hand", state="has") == ["1.png", "3.png"]
+    assert keys(data, region="hand", state="none") == ["turned.jpg"]
+    assert keys(data, region="face", state="unknown") == ["turned.jpg"]
+    assert keys(data, region="face", state="unsure", below=45) == ["0.png", "1.png"]
+    [broken] = data.get("/api/pictures", name="photos", group="broken").json()["pictures"]
+    assert (broken["shown"], "not a picture" in broken["problem"]) == (False, True)
+
+
+def test_what_a_build_left_out_is_listed_with_its_reason(opened, photos, tmp_path):
+    from fairhuman.data.pipeline.run import build_dataset
+    from fairhuman.data.pipeline.settings import BuildRecipe
+
+    Image.new("RGB", (20, 20), "red").save(photos / "small.png")
+    with (photos / "metadata.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"file_name": "small.png", "caption": "small", "faces": [], "hands": []}))
+    recipe = {"min_side": 40, "detect": None, "caption": {"kind": "text"}}
+    build_dataset(photos, tmp_path / "built", BuildRecipe.model_validate(recipe))
+    studio = opened(tmp_path / "built")
+    while not (facts := studio.get("/api/data", name="built").json())["done"]:
+        time.sleep(0.01)
+    reasons = facts["rejected"]
+    assert sum(reasons.values()) == 2
+    reason = next(one for one in reasons if "side" in one or "small" in one)
+    [left_out] = studio.get("/api/pictures", name="built", group=reason).json()["pictures"]
+    assert left_out["key"] == "small.png"
+    assert studio.get("/data/thumb", name="built", group=reason, number=0).headers["content-type"] == "image/jpeg"
+    assert studio.post("/api/change", {"name": "built", "number": 99, "version": 0, "caption": "x"}).status_code == 404
+
+
+def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, photos):
+    before = data.get("/api/picture", name="photos", number=4).json()
+    assert (before["width"], before["height"], before["version"]) == (48, 64, 0)  # turned by its EXIF orientation
+    mask_hw = np.zeros((64, 48), dtype=bool)
+    mask_hw[50:60, 3:9] = mask_hw[2, 40] = True
+    change = {"name": "photos", "number": 4, "version": 0, "region": "hand", "runs": runs_of(mask_hw)}
+    after = data.post("/api/change", change).json()
+    assert after["masks"]["hand"] == runs_of(mask_hw)
+    assert after["boxes"]["hand"] == [[3, 50, 9, 60], [40, 2, 41, 3]]
+    found = {one.key: one for one in read_source(photos, ("face", "hand"), SourceSettings(), LoadReport())}
+    assert np.array_equal(np.asarray(decode_mask(found["turned.jpg"].masks["hand"])) > 127, mask_hw)
+    shown = data.get("/data/picture", name="photos", number=4)
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert keys(data, edited=1) == ["turned.jpg"]
+
+
+def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data, photos):
+    first = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, "caption": "one"}).json()
+    late = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, "caption": "two"})
+    assert (late.status_code, "another window" in late.json()["message"]) == (409, True)
+    none = {"name": "photos", "number": 0, "version": first["version"], "region": "face", "boxes": []}
+    second = data.post("/api/change", none).json()
+    assert (second["boxes"]["face"], second["undo"], second["redo"]) == ([], True, False)
+    assert keys(data, region="face", state="none") == ["0.png"]
+    undo = {"name": "photos", "number": 0, "version": second["version"]}
+    third = data.post("/api/undo", undo).json()
+    assert third["boxes"]["face"] == [[4.0, 5.0, 20.0, 25.0]]
+    again = data.post("/api/undo", {**undo, "version": third["version"], "again": True}).json()
+    assert (again["boxes"]["face"], again["caption"]) == ([], "one")
+    assert data.post("/api/undo", {**undo, "version": again["version"], "again": True}).status_code == 409
+    assert len((photos / EDITS).read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"region": "global", "boxes": []},
+        {"region": "no name", "boxes": []},
+        {"region": "", "runs": [3072]},
+        {"region": "face", "boxes": [[0, 0, 100, 10]]},
+        {"region": "face", "boxes": [[9, 9, 3, 3]]},
+        {"region": "face", "boxes": [[1, 2, 3]]},
+        {"region": "face", "runs": [1, 2, 3]},
+        {"region": "face", "runs": [-1, 3073]},
+        {"caption": "x" * 10_001},
+    ],
+)
+def test_a_wrong_change_is_refused_and_nothing_is_written(data, photos, values):
+    answer = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, **values})
+    assert (answer.status_code, (photos / EDITS).exists()) == (422, False)
+
+
+def test_where_nothing_may_be_changed_the_reason_is_told(data, opened, photos):
+    change = {"name": "photos", "number": 0, "version": 0, "caption": "x"}
+    assert opened(photos, read_only=True).post("/api/change", change).status_code == 403
+    with EditsWriter(photos) as other:
+        held = data.post("/api/change", change)
+        assert (held.status_code, "another studio" in held.json()["message"]) == (403, True)
+        other.add("0.png", {"caption": "theirs"})
+    stale = data.post("/api/change", change)
+    assert stale.status_code == 409  # what the other one wrote is read before anything is written
+    fresh = data.get("/api/picture", name="photos", number=0).json()
+    assert (fresh["caption"], fresh["version"]) == ("theirs", 1)
+
+
+def test_what_training_sees_of_a_picture(data):
+    found = data.get("/api/seen", name="photos", number=1, draw=2).json()
+    assert [line.split(":")[0] for line in found["lines"]] == ["face", "hand"]
+    assert "latent cells" in found["lines"][0]
+    assert data.get("/data/seen", name="photos", number=1, draw=2).headers["content-type"] == "image/png"
+
+
+def test_pictures_are_named_by_numbers_alone(data):
+    for number in (2, 5, 10**9):
+        for path in ("/api/picture", "/data/thumb", "/data/picture", "/data/seen"):
+            assert data.get(path, name="photos", number=number).status_code == 404
+    assert data.get("/api/picture", name="photos", number="../0").status_code == 422
+    assert data.get("/api/picture", name="../photos", number=0).status_code == 404
+    assert data.get("/api/pictures", name="photos", state="odd").status_code == 422
+    assert data.get("/data", name="photos").status_code == 200
