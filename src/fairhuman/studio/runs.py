@@ -31,7 +31,9 @@ class RunView:
         self.folder = folder
         self._series = Series(folder / "metrics.jsonl")
         self._lock = threading.Lock()
+        self._measuring = threading.Lock()  # intervals take a moment, and curves don't wait for them
         self._held_out: tuple[tuple[float, int], dict[str, Any]] | None = None
+        self._measured: dict[int, dict[str, Any]] = {}
 
     def state(self) -> dict[str, Any]:
         """What a list of runs says of it."""
@@ -114,9 +116,9 @@ class RunView:
         except OSError:
             return {"steps": [], "objectives": {}}
         stamp = (status.st_mtime, status.st_size)
-        with self._lock:
+        with self._measuring:
             if self._held_out is None or self._held_out[0] != stamp:
-                self._held_out = (stamp, _held_out(self.folder))
+                self._held_out = (stamp, _held_out(self.folder, self._measured))
             return self._held_out[1]
 
     def previews(self) -> list[dict[str, Any]]:
@@ -202,16 +204,21 @@ class Runs:
         return sorted(states, key=lambda state: -(state["changed"] or 0.0))
 
 
-def _held_out(folder: Path) -> dict[str, Any]:
+def _held_out(folder: Path, measured: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Intervals of each evaluation; `measured` keeps them by what they are of, as a file of evaluations only grows."""
     try:
         evaluations = read_validation(folder)
     except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return {"steps": [], "objectives": {}, "problem": str(error)}
     names = list(dict.fromkeys(name for one in evaluations for name in one.errors))
-    objectives = {
-        name: [_evaluated(one, name) | {"change": _change(evaluations, one, name)} for one in evaluations]
-        for name in names
-    }
+    objectives: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for name in names:
+        for one in evaluations:
+            parts = (each.errors[name].tobytes() for each in (evaluations[0], one) if name in each.errors)
+            key = hash((name, one.step, *parts))
+            if key not in measured:
+                measured[key] = _evaluated(one, name) | {"change": _change(evaluations, one, name)}
+            objectives[name].append(measured[key])
     return {"steps": [one.step for one in evaluations], "objectives": objectives}
 
 

@@ -143,7 +143,7 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
     touch(file)  # raises an OSError that names the cause, which the lock would not
     lock = filelock.FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.1, poll_interval=0.02)  # `is_held` holds it for a moment
     except filelock.Timeout as held:
         raise error(f"{busy}; wait for it or give another folder") from held
     try:

@@ -364,7 +364,8 @@ export class Editor {
     context.imageSmoothingEnabled = view.scale < 3;
     context.drawImage(this.image, 0, 0, picture.width, picture.height);
     context.imageSmoothingEnabled = false;
-    for (const [region, held] of this.masks) if (!this.hidden.has(region)) context.drawImage(held.canvas, 0, 0);
+    const largestFirst = [...this.masks].sort(([, a], [, b]) => b.cells - a.cells); // small ones on top
+    for (const [region, held] of largestFirst) if (!this.hidden.has(region)) context.drawImage(held.canvas, 0, 0);
     for (const [region, boxes] of Object.entries(picture.boxes)) {
       if (this.hidden.has(region)) continue;
       const own = region === this.region;

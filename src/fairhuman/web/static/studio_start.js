@@ -23,7 +23,7 @@ function field(setting, from) {
     soon();
   });
   input.dataset.setting = name;
-  const more = [description, range && `Range: ${range}.`, effect && `Needs ${effect}.`].filter(Boolean).join(" ");
+  const more = [description, range, effect && `needs ${effect}`].filter(Boolean).join("; ");
   const hint = el("small", { class: "soft", id: `${id}-hint-${from}` }, more);
   input.setAttribute("aria-describedby", hint.id);
   if (from === "all") input.id = `${id}-all`;
@@ -39,9 +39,13 @@ function soon() {
   pause = setTimeout(attempt, AGAIN_MS);
 }
 
+let busy = false; // a dry run takes seconds and memory, so one runs at a time
+
 async function attempt() {
   clearTimeout(pause);
   const mine = ++asked;
+  if (busy) return;
+  busy = true;
   find("start").disabled = true;
   find("state").textContent = "Trying…";
   try {
@@ -56,6 +60,9 @@ async function attempt() {
     if (mine !== asked) return;
     find("state").textContent = error.message;
     find("findings").replaceChildren();
+  } finally {
+    busy = false;
+    if (mine !== asked) attempt();
   }
 }
 

@@ -1,0 +1,74 @@
+"""Comparing and starting runs in a real browser."""
+
+import pytest
+
+from fairhuman.studio.app import create_studio_app
+from fairhuman.studio.settings import StudioSettings
+from helpers.run_folder import make_run
+from helpers.study_tab import audit
+
+TRANSFORMS = "[...document.querySelectorAll('.compared img')].map(image => image.style.transform)"
+
+
+@pytest.mark.slow
+def test_runs_are_compared_with_one_zoom_stars_stay_and_modes_change(serving, open_page, tmp_path):
+    for name in ("ls", "mpd"):
+        make_run(tmp_path / name)
+    app = create_studio_app([tmp_path], StudioSettings())
+    address = f"{serving(app)}{app.state.root}/compare"
+    page = open_page(address, viewport={"width": 1280, "height": 800})
+    audit(page)
+    for box in page.locator("input[name=name]").all():
+        box.check()
+    page.click("button.primary")
+    page.wait_for_selector(".compared img")
+    audit(page)
+    page.keyboard.press("+")
+    page.keyboard.press("Shift+ArrowRight")
+    transforms = page.evaluate(TRANSFORMS)
+    assert len(set(transforms)) == 1
+    assert "scale(1.4)" in transforms[0]
+    page.keyboard.press("s")
+    page.wait_for_function("() => document.querySelector('#saved').textContent === 'Saved.'")
+    page.keyboard.press("3")
+    page.locator("#share").fill("30")
+    assert (
+        page.locator(".compared").last.locator(".window").evaluate("one => one.style.clipPath")
+        == "inset(0px 0px 0px 30%)"
+    )
+    page.keyboard.press("2")
+    page.wait_for_function("() => document.querySelectorAll('.compared.away').length === 1")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('#row').value === '2'")
+    page.reload()
+    page.wait_for_selector(".compared img")
+    page.check("#stars")
+    assert page.text_content("#of") == "of 1"
+    assert "★" in page.text_content("#star")
+
+
+@pytest.mark.slow
+def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp_path, monkeypatch):
+    make_run(tmp_path / "ls")
+    asked = []
+
+    def dry_run(words):
+        asked.append(words[3:])
+        return {"ready": len(asked) > 1, "findings": ["missing data: nowhere"], "command": " ".join(words)}
+
+    monkeypatch.setattr("fairhuman.studio.start_pages.dry_run", dry_run)
+    monkeypatch.setattr("fairhuman.studio.start_pages.start", lambda words, *_: asked.append(words))
+    app = create_studio_app([tmp_path], StudioSettings())
+    page = open_page(f"{serving(app)}{app.state.root}/start", viewport={"width": 390, "height": 800})
+    page.wait_for_selector("#findings li.missing")
+    assert page.is_disabled("#start")
+    page.fill("#set-steps", "7")
+    page.wait_for_function("() => !document.querySelector('#start').disabled")
+    assert "steps=7" in asked[-1]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click("summary")
+    page.fill("#search", "lora.rank")
+    audit(page)
+    page.click("#start")
+    page.wait_for_function("() => document.querySelector('#state').textContent.startsWith('Started')")
+    assert asked[-1][:2] == ["fairhuman", "train"]
