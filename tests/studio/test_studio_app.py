@@ -56,7 +56,7 @@ def test_held_out_losses_have_intervals_and_previews_their_files(opened, run):
         assert picture.content == (run / file).read_bytes()
     assert found["notes"] == ["skipped: truncated <b>file</b> (3)", "dropped: box of no width (12)"]
     (run / "log.txt").write_text("at the start\n")
-    assert studio.get("/api/log", run="mpd").json() == {"log": ["at the start"]}
+    assert studio.get("/api/run", run="mpd").json()["log"] == ["at the start"]
 
 
 def test_no_file_outside_the_index_of_previews_is_served(opened, run, tmp_path):

@@ -1,6 +1,5 @@
 """Pictures of several methods or runs side by side, and what a person made of them."""
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,8 +130,3 @@ class Choices:
 def row_id(row: ComparedRow) -> str:
     """What choices name a row by."""
     return f"{row.label}: {row.prompt}"
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether choices can be written into a folder."""
-    return os.access(folder, os.W_OK)

@@ -31,7 +31,6 @@ class RunPages:
             Route("/s/{token}/api/runs", get(self._list)),
             Route("/s/{token}/api/metrics", get(self._metrics)),
             Route("/s/{token}/api/run", get(self._details)),
-            Route("/s/{token}/api/log", get(self._log)),
             Route("/s/{token}/api/stop", self._studio.post(RunBody, self._stop), methods=["POST"]),
         ]
 
@@ -64,9 +63,6 @@ class RunPages:
             "recipe": view.recipe_text(),
             "log": view.log(),
         }
-
-    def _log(self, request: Request) -> dict[str, Any]:
-        return {"log": self._runs.of(self._studio.place("runs", text_of(request, "run"))).log()}
 
     def _picture(self, request: Request) -> Response:
         view = self._runs.of(self._studio.place("runs", text_of(request, "run")))
