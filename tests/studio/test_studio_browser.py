@@ -281,7 +281,13 @@ def test_killed_while_painting_the_server_loses_no_change_that_it_confirmed(turn
             address = next(line for line in process.stdout if line.startswith("http")).split()[0]
             while not json.load(urlopen(f"{address}/api/data?name=photos"))["done"]:
                 pass
-            body = {"name": "photos", "number": 0, "version": number - 1, "caption": f"caption {number}"}
+            body = {
+                "name": "photos",
+                "number": 0,
+                "key": "a.jpg",
+                "version": number - 1,
+                "caption": f"caption {number}",
+            }
             headers = {"Content-Type": "application/json", "Origin": address.partition("/s/")[0]}
             with urlopen(Request(f"{address}/api/change", json.dumps(body).encode(), headers)) as answer:
                 assert json.load(answer)["caption"] == f"caption {number}"

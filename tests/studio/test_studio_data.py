@@ -80,7 +80,12 @@ def test_what_a_build_left_out_is_listed_with_its_reason(opened, photos, tmp_pat
     [left_out] = studio.get("/api/pictures", name="built", group=reason).json()["pictures"]
     assert left_out["key"] == "small.png"
     assert studio.get("/data/thumb", name="built", group=reason, number=0).headers["content-type"] == "image/jpeg"
-    assert studio.post("/api/change", {"name": "built", "number": 99, "version": 0, "caption": "x"}).status_code == 404
+    assert (
+        studio.post(
+            "/api/change", {"name": "built", "number": 99, "key": "x", "version": 0, "caption": "x"}
+        ).status_code
+        == 404
+    )
 
 
 def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, photos):
@@ -88,7 +93,14 @@ def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, p
     assert (before["width"], before["height"], before["version"]) == (48, 64, 0)  # turned by its EXIF orientation
     mask_hw = np.zeros((64, 48), dtype=bool)
     mask_hw[50:60, 3:9] = mask_hw[2, 40] = True
-    change = {"name": "photos", "number": 4, "version": 0, "region": "hand", "runs": runs_of(mask_hw)}
+    change = {
+        "name": "photos",
+        "number": 4,
+        "key": "turned.jpg",
+        "version": 0,
+        "region": "hand",
+        "runs": runs_of(mask_hw),
+    }
     after = data.post("/api/change", change).json()
     assert after["masks"]["hand"] == runs_of(mask_hw)
     assert after["boxes"]["hand"] == [[3, 50, 9, 60], [40, 2, 41, 3]]
@@ -100,14 +112,18 @@ def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, p
 
 
 def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data, photos):
-    first = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, "caption": "one"}).json()
-    late = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, "caption": "two"})
+    first = data.post(
+        "/api/change", {"name": "photos", "number": 0, "key": "0.png", "version": 0, "caption": "one"}
+    ).json()
+    late = data.post("/api/change", {"name": "photos", "number": 0, "key": "0.png", "version": 0, "caption": "two"})
     assert (late.status_code, "another window" in late.json()["message"]) == (409, True)
-    none = {"name": "photos", "number": 0, "version": first["version"], "region": "face", "boxes": []}
+    moved = {"name": "photos", "number": 0, "key": "1.png", "version": first["version"], "caption": "x"}
+    assert data.post("/api/change", moved).status_code == 409  # a row was put before it on disk
+    none = {"name": "photos", "number": 0, "key": "0.png", "version": first["version"], "region": "face", "boxes": []}
     second = data.post("/api/change", none).json()
     assert (second["boxes"]["face"], second["undo"], second["redo"]) == ([], True, False)
     assert keys(data, region="face", state="none") == ["0.png"]
-    undo = {"name": "photos", "number": 0, "version": second["version"]}
+    undo = {"name": "photos", "number": 0, "key": "0.png", "version": second["version"]}
     third = data.post("/api/undo", undo).json()
     assert third["boxes"]["face"] == [[4.0, 5.0, 20.0, 25.0]]
     again = data.post("/api/undo", {**undo, "version": third["version"], "again": True}).json()
@@ -131,12 +147,12 @@ def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data,
     ],
 )
 def test_a_wrong_change_is_refused_and_nothing_is_written(data, photos, values):
-    answer = data.post("/api/change", {"name": "photos", "number": 0, "version": 0, **values})
+    answer = data.post("/api/change", {"name": "photos", "number": 0, "key": "0.png", "version": 0, **values})
     assert (answer.status_code, (photos / EDITS).exists()) == (422, False)
 
 
 def test_where_nothing_may_be_changed_the_reason_is_told(data, opened, photos):
-    change = {"name": "photos", "number": 0, "version": 0, "caption": "x"}
+    change = {"name": "photos", "number": 0, "key": "0.png", "version": 0, "caption": "x"}
     assert opened(photos, read_only=True).post("/api/change", change).status_code == 403
     with EditsWriter(photos) as other:
         held = data.post("/api/change", change)

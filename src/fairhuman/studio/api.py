@@ -12,10 +12,11 @@ class RunBody(Settings):
 
 
 class PictureBody(Settings):
-    """Names a picture of a data set, and the version of its changes that the page has."""
+    """Names a picture of a data set by number and key, and the version of its changes that the page has."""
 
     name: str
     number: int = Field(ge=0)
+    key: str = Field(max_length=10_000)
     version: int = Field(ge=0)
 
 

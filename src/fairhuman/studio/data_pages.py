@@ -126,11 +126,11 @@ class DataPages:
     def _change(self, body: ChangeBody) -> dict[str, Any]:
         view = self._views.of(self._studio.place("data", body.name))
         values = body.model_dump(include={"caption", "region", "boxes", "runs"})
-        return view.change(body.number, body.version, values)
+        return view.change(body.number, body.key, body.version, values)
 
     def _undo(self, body: UndoBody) -> dict[str, Any]:
         view = self._views.of(self._studio.place("data", body.name))
-        return view.undo(body.number, body.version, body.again)
+        return view.undo(body.number, body.key, body.version, body.again)
 
     def _reload(self, body: NameBody) -> dict[str, Any]:
         view = self._views.of(self._studio.place("data", body.name))

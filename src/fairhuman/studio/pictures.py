@@ -314,11 +314,11 @@ class DataView:
 
     # What pages change
 
-    def change(self, number: int, version: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    def change(self, number: int, key: str, version: int, values: Mapping[str, Any]) -> dict[str, Any]:
         """Set the caption of a picture, or all of a region in it; on disk when this returns.
 
         Args:
-            number: of the picture.
+            number, key: of the picture; numbers may have moved since the page was loaded.
             version: that the page has; another one was changed meanwhile.
             values: `caption`, or `region` with `boxes` and `runs`; boxes of a mask are those around its parts.
 
@@ -326,26 +326,28 @@ class DataView:
             RefusedError: nothing can be changed (403), the page has another version (409), or a value is wrong (422).
         """
         with self._lock:
-            entry = self._writable(number, version)
+            entry = self._writable(number, key, version)
             line = self._line(entry, values)
             return self._written(number, entry, line)
 
-    def undo(self, number: int, version: int, again: bool) -> dict[str, Any]:
+    def undo(self, number: int, key: str, version: int, again: bool) -> dict[str, Any]:
         """Take back the last change of a picture, or the last undo.
 
         Raises:
             RefusedError: as `change`; there is nothing to take back (409).
         """
         with self._lock:
-            entry = self._writable(number, version)
+            entry = self._writable(number, key, version)
             edit = self._edits.next_redo(entry.key) if again else self._edits.next_undo(entry.key)
             if edit is None:
                 raise RefusedError(409, "There is nothing to redo." if again else "There is nothing to undo.")
             return self._written(number, entry, {"undo": edit.n})
 
-    def _writable(self, number: int, version: int) -> Entry:
+    def _writable(self, number: int, key: str, version: int) -> Entry:
         self._take_writer()
         entry = self.entry(number)
+        if entry.key != key:
+            raise RefusedError(409, "The data set has changed on disk, so nothing was saved: open the picture again.")
         if self._edits.version(entry.key) != version:
             raise RefusedError(
                 409, "This picture was changed in another window, so nothing was saved; it is shown anew."
@@ -357,6 +359,7 @@ class DataView:
         assert self._dataset is not None
         try:
             self._writer.add(entry.key, line)
+            self._stamp = _stamp(self.path)  # the first change makes a file
         except FairHumanError as error:
             raise RefusedError(503, f"Nothing was saved: {error}.") from error
         self._refresh(self._dataset, entry)

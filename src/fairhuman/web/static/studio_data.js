@@ -222,7 +222,7 @@ if (name) {
       if (first && total) await route();
       first = first && !total;
     }
-    if (facts.changed && !editor.busy) await post("/api/reload", { name });
+    if (facts.changed && find("editor").hidden) await post("/api/reload", { name });
     return facts.done ? 8 : 0.7;
   });
 }

@@ -257,13 +257,13 @@ export class Editor {
   // Saving
 
   send(values, words) {
-    this.queue.push({ path: "/api/change", number: this.picture.number, values, words });
+    this.queue.push({ path: "/api/change", number: this.picture.number, key: this.picture.key, values, words });
     this.flush();
   }
 
   undo(again) {
     if (!this.editable() || !(again ? this.picture.redo : this.picture.undo)) return;
-    this.queue.push({ path: "/api/undo", number: this.picture.number, values: { again }, words: again ? "redone" : "undone", show: true });
+    this.queue.push({ path: "/api/undo", number: this.picture.number, key: this.picture.key, values: { again }, words: again ? "redone" : "undone", show: true });
     this.flush();
   }
 
@@ -276,7 +276,7 @@ export class Editor {
       try {
         if (job.picture === undefined) job.picture = this.picture?.number === job.number ? null : (await get("/api/picture", { name: this.name, number: job.number })).version;
         const version = this.picture?.number === job.number ? this.picture.version : job.picture;
-        const picture = await post(job.path, { name: this.name, number: job.number, version, ...job.values });
+        const picture = await post(job.path, { name: this.name, number: job.number, key: job.key, version, ...job.values });
         this.queue.shift();
         tell("");
         this.say(`Saved: ${job.words}.`);
