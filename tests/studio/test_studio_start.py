@@ -48,7 +48,11 @@ def test_a_dry_run_s_findings_are_shown_and_wrong_settings_told(monkeypatch):
     said = type(
         "Done",
         (),
-        {"stdout": "model: small\nok      data: 12 pictures\nmissing memory: none\n", "stderr": "", "returncode": 1},
+        {
+            "stdout": "model: small\nlora:\n  rank: 4\nok      data: 12 pictures\nmissing memory: none\n",
+            "stderr": "",
+            "returncode": 1,
+        },
     )
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: said)
     found = module.dry_run(command("recipes/lora-small.yaml", ["data=photos"]))

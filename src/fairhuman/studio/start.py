@@ -29,6 +29,7 @@ FIRST = (
     "regions.names",
 )
 _SETTING = re.compile(r"[a-z_]+(\.[A-Za-z_0-9]+)*=.*", re.DOTALL)
+_FINDING = re.compile(r"(ok|note|missing) ")  # how a dry run's lines after the settings begin
 _OUTSIDE = "which must be at or below a folder that the studio was given, such as {}, so that the run appears here"
 
 
@@ -82,9 +83,9 @@ def dry_run(words: Sequence[str]) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"ready": False, "findings": [f"the dry run took over {DRY_SECONDS} s; type it: {shlex.join(words)}"]}
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    found = [line for line in lines if not re.match(r"[a-z_.]+: ", line) or done.returncode == 2]
-    return {"ready": done.returncode == 0, "findings": found or lines, "command": shlex.join(words)}
+    found = [line for line in done.stdout.splitlines() if _FINDING.match(line)]
+    problems = [line for line in done.stderr.splitlines() if line.strip()] if done.returncode else []
+    return {"ready": done.returncode == 0, "findings": [*problems, *found], "command": shlex.join(words)}
 
 
 def start(words: Sequence[str], out: Path, folders: Sequence[Path]) -> int:
