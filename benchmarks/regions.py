@@ -2,19 +2,19 @@
 
     .venv/bin/python benchmarks/regions.py [--quick] [--parts parts shares prior] [--work FOLDER]
 
-`parts`: the parts that the bundled models find, on 48 synthetic people of 512 px, half of them from head to foot,
+`parts`: the parts that the bundled models find, on 32 synthetic people of 512 px, half of them from head to foot,
 against their rendered masks. Pixels are pooled over pictures, with bootstrap intervals over pictures: precision is
 the share of the pixels found that are the part's, recall the share of the part's pixels that are found. `found` is
 the share of pictures that show at least 0.02 % of the part in which it is found.
 
-`shares`: the small SDXL, LoRA of rank 16, 128 px, batches of 8 of 64 people from head to foot, 100 steps of the
-objectives global, face, hand, eyes and feet; medians over the last 50 steps of each objective's share of the direction
+`shares`: the small SDXL, LoRA of rank 16, 128 px, batches of 8 of 64 people from head to foot, 30 steps of the
+objectives global, face, hand, eyes and feet; medians over the last 15 steps of each objective's share of the direction
 and of its rate, the cosine of its gradient and the direction, under MPD and under the plain sum (LS).
 
-`prior`: the CPU time of a step with `regions.prior` over that without, and after 100 steps of each the losses of
+`prior`: the CPU time of a step with `regions.prior` over that without, and after 30 steps of each the losses of
 further pictures with the same noise, and the drift outside of the regions, the mean of (ε - ε_0)².
 
-All three take about half an hour on one core.
+All three take about ten minutes on one core.
 """
 
 from collections.abc import Mapping
@@ -162,17 +162,17 @@ def main() -> None:
     quick: bool = options.quick
     work = (options.work or Path("runs/regions")) / ("quick" if quick else "full")
     values = {"resolution": 64} if quick else {}
-    count, size, steps = (4, 64, 4) if quick else (64, 256, 100)
+    count, size, steps = (4, 64, 4) if quick else (64, 256, 30)
     if {"shares", "prior"} & set(options.parts):
         settings = SynthSettings(count=count, size=size, seed=62, framing="full_body", parts=True)
         render_people(work / "people", settings, ConsoleDisplay())
     results: dict[str, Any] = {}
     if "parts" in options.parts:
-        results["parts"] = parts(2 if quick else 48)
+        results["parts"] = parts(2 if quick else 32)
     if "shares" in options.parts:
         results["shares"] = shares(work / "people", steps, **values)
     if "prior" in options.parts:
-        results["prior"] = prior(work / "people", steps, 1 if quick else 10, **values)
+        results["prior"] = prior(work / "people", steps, 1 if quick else 5, **values)
     show(results)
     save("regions", {"size": SIZE, "steps": steps, "batch_size": BATCH_SIZE}, results, options)
 
