@@ -34,7 +34,8 @@ test-slow: $(STAMP)
 # 3.12. Versions are those of constraints.txt, but for those that MediaPipe holds down.
 OFFICIAL := .venv-official
 test-official: $(OFFICIAL)/.installed
-	$(OFFICIAL)/bin/pytest -m '' tests/detect tests/evaluate tests/data/condition/test_key_points.py tests/test_begun.py
+	$(OFFICIAL)/bin/pytest -m '' $$(grep -rl --include='test_*.py' need_mediapipe tests)
+	$(OFFICIAL)/bin/pytest tests/detect tests/evaluate tests/test_begun.py
 
 $(OFFICIAL)/.installed: pyproject.toml constraints.txt constraints-official.txt
 	test -d $(OFFICIAL) || $(PYTHON) -m venv $(OFFICIAL)
