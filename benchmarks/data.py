@@ -258,7 +258,7 @@ def memory(folder: Path, count: int) -> dict[str, Any]:
 def main() -> None:
     options = arguments(__doc__, PARTS)
     quick = options.quick
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find this file
+    os.environ["PYTHONPATH"] = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # for workers
     for part in options.parts:
         with tempfile.TemporaryDirectory() as name:
             measured = measure(part, Path(name), quick)

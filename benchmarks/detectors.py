@@ -1,4 +1,4 @@
-"""The detectors that ship: CPU seconds a picture, memory of their process, and how many of the known boxes they find.
+"""The detectors that ship: CPU seconds a picture, and how many of the known boxes they find.
 
     .venv/bin/python benchmarks/detectors.py [--photos FOLDER] [--quick]
 
@@ -23,7 +23,6 @@ from fairhuman.detect.settings import DetectSettings, detector_names, open_detec
 from fairhuman.stats.estimate import wilson
 from fairhuman.synth.run import render_people
 from fairhuman.synth.settings import SynthSettings
-from fairhuman.utils.memory import peak_resident_bytes
 
 OVERLAP = 0.3  # IoU of a match
 EVERY = 24
@@ -49,7 +48,6 @@ def measure(folder: Path, every: int, most: int) -> dict[str, Any]:
         "detectors": detector_names(DetectSettings()),
         "pictures": len(records),
         "cpu_s_per_picture": {"mean": sum(seconds) / len(seconds), **spread(seconds)},
-        "peak_mb": peak_resident_bytes() / 1e6,
         "recall": {part: wilson(matched[part], true[part]).plain() for part in PARTS if true[part]},
     }
 

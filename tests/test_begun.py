@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from begun.make import (
     replace_in,
     served,
 )
+from helpers.official import HAS_MEDIAPIPE
 
 ROOT = Path(__file__).parents[1]
 LORA = "pytorch_lora_weights.safetensors"
@@ -276,8 +276,7 @@ def test_an_evaluation_takes_what_was_found_out_from_its_cache(begun: Callable[[
     whole = json.loads((folder / "out" / "metrics.json").read_text())
     assert {path.split("/")[0].split("-")[0] for path in before} == {"checked", "efficientnet", "findings", "official"}
     (folder / "out" / "metrics.json").unlink()
-    official = find_spec("mediapipe") is not None
-    run(*(word if official else word.replace("official,", "") for word in EVALUATE))
+    run(*(word if HAS_MEDIAPIPE else word.replace("official,", "") for word in EVALUATE))
     after = contents(folder / "cache")  # whatever is computed is kept there
     assert {path: after.get(path) for path in before} == before
     looked = "findings-1-mediapipe-0.10.21-litert-x4"  # by other detectors than those of then
@@ -290,7 +289,8 @@ def test_an_evaluation_takes_what_was_found_out_from_its_cache(begun: Callable[[
             [
                 row
                 for row in numbers(one[table])
-                if (official or "official" not in row["name"]) and strict == any(part in row["name"] for part in PARTS)
+                if (HAS_MEDIAPIPE or "official" not in row["name"])
+                and strict == any(part in row["name"] for part in PARTS)
             ]
             for one in (found, whole)
         )

@@ -26,6 +26,7 @@ from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings, Group
 from fairhuman.generate.unread import READ
+from helpers.official import need_mediapipe
 from helpers.tiny_pictures import noise
 
 
@@ -117,17 +118,23 @@ def test_subfolders_of_a_method_can_be_measured_alone(folders, monkeypatch):
 
 
 def test_confidences_of_pictures_without_people(folders):
-    """MediaPipe itself: nothing is found, and that is a number where something is expected."""
-    options = settings("metrics=[strict, official]", "expected.face=1", "upscale=1")
+    """Nothing is found, and that is a number where something is expected."""
+    options = settings("metrics=[strict]", "expected.face=1", "upscale=1")
     evaluate(job(folders, "sharp", reference=None), options, folders / "out")
     found = {one["name"]: one for one in json.loads((folders / "out" / "metrics.json").read_text())["metrics"]}
     assert (found["strict face confidence"]["value"], found["strict face confidence"]["n"]) == (0.0, 6)
     assert found["best hand"]["value"] == 0.0
     assert "strict hand confidence" not in found, "nobody says how many hands there should be"
-    assert found["official hand confidence"]["value"] is None, "the mean over no hand"
     table = pyarrow.parquet.read_table(folders / "out" / "per_image.parquet")
     assert table.column("strict face confidence").to_pylist() == [0.0] * 6
     assert table.column("prompt").to_pylist()[::2] == ["prompt 0", "prompt 1", "prompt 2"]
+
+
+def test_official_confidences_of_pictures_without_people_are_means_over_nothing(folders):
+    need_mediapipe()
+    evaluate(job(folders, "sharp", reference=None), settings("metrics=[official]", "upscale=1"), folders / "out")
+    found = {one["name"]: one for one in json.loads((folders / "out" / "metrics.json").read_text())["metrics"]}
+    assert found["official hand confidence"]["value"] is None
 
 
 def test_detectors_look_once_at_each_content(folders, monkeypatch):

@@ -1,8 +1,11 @@
 """MediaPipe itself, which only the extra `official` brings."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
+
+HAS_MEDIAPIPE = find_spec("mediapipe") is not None
 
 
 def need_mediapipe() -> Any:
