@@ -42,7 +42,7 @@ class BodyHands:
 
     def _region(self, image: Picture, wrist_2: Array, little_2: Array, index_2: Array) -> Region:
         """A first region around the knuckles, and from it a better one by a network of its own."""
-        middle_2 = (2 * index_2 + little_2) / 3
+        middle_2 = np.asarray((2 * index_2 + little_2) / 3, dtype=np.float32)
         size = 2 * float(np.hypot(*(middle_2 - wrist_2)))
         angle = direction(wrist_2, middle_2, math.pi / 2)
         rough = around(float(middle_2[0]), float(middle_2[1]), size, size, angle, scale=2.7, up=0.1)

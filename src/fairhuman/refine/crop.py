@@ -55,7 +55,8 @@ class RefineCrop:
         region = result[top : top + side, left : left + side]
         colours = region if region.ndim == 2 else region[..., : new_hwc.shape[2]]
         weight = self.weight_hw if region.ndim == 2 else self.weight_hw[..., None]
-        mixed = np.rint(colours + weight.astype(np.float64) * (new_hwc - colours.astype(np.float64)))
+        below = colours.astype(np.float64)
+        mixed = np.rint(below + weight.astype(np.float64) * (new_hwc - below))
         colours[...] = np.where(weight > 0, mixed, colours).astype(pixels.dtype)
         return result
 
@@ -138,7 +139,7 @@ def _weights(
             edge = np.minimum(edge, (side - steps) / feather)
         share_hw = np.minimum(share_hw, edge[None, :] if along else edge[:, None])
     share_hw = share_hw.clip(0, 1)
-    return (share_hw**2 * (3 - 2 * share_hw)).astype(np.float32)
+    return np.asarray(share_hw**2 * (3 - 2 * share_hw), dtype=np.float32)
 
 
 def _as(picture: Image.Image, pixels: NDArray[np.generic]) -> NDArray[np.float64]:

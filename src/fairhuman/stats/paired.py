@@ -61,7 +61,7 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
         ValueError: the lengths differ, a value is infinite, or a bottom is negative.
     """
     columns_nc = _columns([tops_n, bottoms_n], prompts_n)
-    known_n = ~np.isnan(columns_nc).any(axis=1)
+    known_n = np.asarray(~np.isnan(columns_nc).any(axis=1))
     sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
     found = pooled_ratio(*sums_pc.T, resamples=resamples)
     error = _error(_influence(sums_pc))
@@ -91,7 +91,7 @@ def paired_difference(
         ValueError: as in `ratio`.
     """
     columns_nc = _columns([*a, *b], prompts_n)
-    known_n = ~np.isnan(columns_nc).any(axis=1)
+    known_n = np.asarray(~np.isnan(columns_nc).any(axis=1))
     sums_pc = _by_prompt(columns_nc, prompts_n, known_n)
     a_pc, b_pc = sums_pc[:, :2], sums_pc[:, 2:]
     found = ratio_difference((b_pc[:, 0], b_pc[:, 1]), (a_pc[:, 0], a_pc[:, 1]), resamples=resamples)

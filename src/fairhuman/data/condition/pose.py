@@ -149,8 +149,8 @@ class _Canvas:
             for axis, side in ((0, width), (1, height))
         )
         if x0 < x1 and y0 < y1:
-            x, y = np.arange(x0, x1)[None, :] + 0.5, np.arange(y0, y1)[:, None] + 0.5
-            share_hw1 = np.clip(0.5 - distance(x, y), 0, 1)[..., None].astype(np.float32)
+            x, y = (np.arange(low, high, dtype=np.float64) + 0.5 for low, high in ((x0, x1), (y0, y1)))
+            share_hw1 = np.clip(0.5 - distance(x[None, :], y[:, None]), 0, 1)[..., None].astype(np.float32)
             below = self._pixels_hwc[y0:y1, x0:x1]
             below += share_hw1 * (np.asarray(colour, np.float32) - below)
 

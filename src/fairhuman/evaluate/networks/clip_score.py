@@ -58,7 +58,7 @@ class CLIPScore(PromptScore):
     @staticmethod
     def reported(rows: Features) -> Features:
         """100 max(cos, 0)."""
-        return 100.0 * np.maximum(rows, 0.0)
+        return np.asarray(100.0 * np.maximum(rows, 0.0), dtype=np.float32)
 
     def _score(self, images_bchw: Tensor, prompts: list[str]) -> Tensor:
         read = self._tokenizer(
