@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairhuman.stats.bootstrap import Array, pooled_ratio, ratio_difference
 from fairhuman.stats.estimate import Estimate
@@ -130,7 +131,7 @@ def _columns(columns: Sequence[Values], prompts_n: Sequence[Hashable]) -> Array:
     return columns_nc
 
 
-def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: Array) -> Array:
+def _by_prompt(columns_nc: Array, prompts_n: Sequence[Hashable], known_n: NDArray[np.bool_]) -> Array:
     """Return the sums [P, C] over the known images of each prompt, in order of first appearance."""
     numbers: dict[Hashable, int] = {}
     places = [numbers.setdefault(prompt, len(numbers)) for prompt, k in zip(prompts_n, known_n, strict=True) if k]
