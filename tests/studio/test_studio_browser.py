@@ -224,7 +224,7 @@ def test_boxes_polygons_none_there_and_captions_by_pointer_and_keys(shown, turne
 
 @pytest.mark.slow
 def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(shown, turned):
-    offline = {"expected": "ERR_INTERNET_DISCONNECTED", "viewport": {"width": 1280, "height": 800}}
+    offline = {"expected": "Failed to load resource", "viewport": {"width": 1280, "height": 800}}
     page = shown(turned, "/data#0", **offline)
     ready(page, "a.jpg")
     page.context.set_offline(True)

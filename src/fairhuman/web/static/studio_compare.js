@@ -73,6 +73,7 @@ function size() {
 }
 
 function choose(next) {
+  if (next !== "slider" && document.activeElement === find("share")) frames.focus({ preventScroll: true }); // it hides
   mode = next;
   for (const button of document.querySelectorAll("[data-mode]")) button.setAttribute("aria-pressed", button.dataset.mode === mode);
   show();
