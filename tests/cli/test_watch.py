@@ -148,3 +148,9 @@ def test_previews_are_of_the_records_captions(make: Make) -> None:
     assert len(shown) == 4
     assert all(row.caption for row in shown)
     assert data[0].caption == ""
+
+
+def test_a_loss_without_a_gradient_has_the_weight_0() -> None:
+    """The prior's, while the LoRA changes nothing."""
+    metrics = {"loss/global": 0.5, "weight/global": 1.0, "images_per_s": 2.0, "loss/prior": 0.0, "weight/prior": None}
+    assert describe(metrics, ("global", "prior")).endswith("prior 0.000 (w 0.00)")

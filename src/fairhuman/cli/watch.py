@@ -167,7 +167,8 @@ def describe(metrics: Metrics, objectives: Sequence[str]) -> str:
         loss, weight = metrics[f"loss/{name}"], metrics[f"weight/{name}"]
         covered = metrics.get(f"coverage/{name}")
         share = "" if covered is None else f" in {percent(covered)}"
-        parts.append(f"{name} {loss:.3f} (w {weight:.2f}{share})" if loss is not None else f"{name} absent")
+        known = loss is not None  # its weight is none where its gradient is 0, as the prior's in the first step
+        parts.append(f"{name} {loss:.3f} (w {weight or 0.0:.2f}{share})" if known else f"{name} absent")
     return "  ".join(parts)
 
 
