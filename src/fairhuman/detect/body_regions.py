@@ -74,7 +74,7 @@ def body_regions(
     chin_2 = None if face_n3 is None else face_n3[CHIN, :2].astype(np.float64) * scale
     pieces = _pieces(points_n2, chin_2)
     rows, columns = np.nonzero(inside_hw)
-    pixels_m2 = np.stack([columns, rows], axis=1) + 0.5
+    pixels_m2 = np.stack([columns, rows], axis=1).astype(np.float64) + 0.5
     nearest_m = np.stack([_nearest(pixels_m2, bones) for _, bones in pieces]).argmin(axis=0)
     found: dict[str, list[tuple[Mask, float]]] = {}
     for number, (part, _) in enumerate(pieces):
@@ -129,7 +129,7 @@ def _pieces(points_n2: Array, chin_2: Array | None) -> list[tuple[str, list[Bone
 
 def _seen(anchors: Sequence[int], points_n3: Points, visibility_n: Points, size: tuple[int, int]) -> list[int]:
     """The key points that are visible in the picture."""
-    inside_n = ((points_n3[:, :2] >= 0) & (points_n3[:, :2] < size)).all(axis=1)
+    inside_n = np.all((points_n3[:, :2] >= 0) & (points_n3[:, :2] < size), axis=1)
     return [index for index in anchors if visibility_n[index] >= VISIBLE and inside_n[index]]
 
 

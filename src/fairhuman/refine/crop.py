@@ -114,7 +114,7 @@ def _beyond(box: Box, square: Square) -> NDArray[np.float64]:
     x, y = left + np.arange(side) + 0.5, top + np.arange(side) + 0.5
     beyond_x = np.maximum(np.maximum(box.x0 - x, x - box.x1), 0)
     beyond_y = np.maximum(np.maximum(box.y0 - y, y - box.y1), 0)
-    return np.hypot(beyond_x[None, :], beyond_y[:, None])
+    return np.asarray(np.hypot(beyond_x[None, :], beyond_y[:, None]))
 
 
 def _beyond_mask(mask_hw: NDArray[np.bool_]) -> NDArray[np.float64]:

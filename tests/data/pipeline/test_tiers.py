@@ -55,7 +55,9 @@ def test_a_crash_timeout_or_error_of_a_detector_fails_only_that_record(photos, t
     detected = found["4.png"]
     assert (detected["faces"], detected["face_scores"], detected["face_votes"]) == ([[2, 3, 12, 13]], [0.75], [3])
     assert detected["face_by"].startswith("mediapipe-0.10.21")
-    assert (detected["hands"], detected["hand_by"]) == (None, "mediapipe-0.10.21-litert hands vote"), "not found is unknown"
+    assert (detected["hands"], detected["hand_by"]) == (None, "mediapipe-0.10.21-litert hands vote"), (
+        "not found is unknown"
+    )
 
 
 def test_pictures_without_people_are_unrelated_where_detectors_run(photos, tmp_path, crashing, monkeypatch):
