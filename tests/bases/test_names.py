@@ -35,8 +35,8 @@ SDXL_ALONE = {
     "data/caption/tokens.py": "builds count its tokens",
     "utils/clip_tokenizer.py": "its tokenizer without a download",
 }
-# CLIP as a judge of pictures, whatever drew them.
-JUDGES = {"evaluate/networks/clip_score.py"}
+# CLIP as a judge of pictures, whatever drew them, and as a finder of regions.
+JUDGES = {"evaluate/networks/clip_score.py", "detect/words.py"}
 # Modules that ask whether a base is SDXL, or take it where none is given.
 ASKS_FOR_SDXL = {
     "generate/lora.py": "LoRA files in other trainers' formats",

@@ -77,7 +77,7 @@ def test_measure_shows_the_gram_matrix_and_changes_nothing_else(name: str, batch
     norms = np.sqrt(np.diag(gram))
     assert step.gram is not None
     assert step.gram.dtype == torch.float64
-    np.testing.assert_allclose(step.gram / np.outer(norms, norms), gram / np.outer(norms, norms), atol=1e-5)
+    np.testing.assert_allclose(step.gram.numpy() / np.outer(norms, norms), gram / np.outer(norms, norms), atol=1e-5)
     np.testing.assert_allclose(step.norms, norms, rtol=1e-5)
     np.testing.assert_allclose(step.cosines, gram / np.outer(norms, norms), atol=1e-5)
     np.testing.assert_allclose(step.weights, plain.weights, rtol=1e-5)

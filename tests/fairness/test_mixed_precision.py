@@ -29,7 +29,7 @@ def test_the_gram_matrix_is_that_of_unscaled_gradients(name: str, batched: bool)
         assert step is not None
         norms = np.linalg.norm(rows, axis=1)
         np.testing.assert_allclose(
-            step.gram / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02
+            step.gram.numpy() / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02
         )
         optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
         scaler.unscale_(optimizer)
@@ -111,5 +111,7 @@ def test_parameters_in_bfloat16(batched: bool) -> None:
     assert step is not None
     assert step.gram is not None
     norms = np.linalg.norm(rows, axis=1)
-    np.testing.assert_allclose(step.gram / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02)
+    np.testing.assert_allclose(
+        step.gram.numpy() / np.outer(norms, norms), rows @ rows.T / np.outer(norms, norms), atol=0.02
+    )
     assert np.linalg.norm(flat_grad(trained(net))) == pytest.approx(1.0, rel=0.01)
