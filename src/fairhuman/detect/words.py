@@ -17,11 +17,10 @@ from fairhuman.detect.detection import Picture, check_picture, clipped_box
 from fairhuman.detect.found_region import FoundRegion, Mask, pieces_of
 from fairhuman.detect.overlap import corners, non_maximum_suppression
 from fairhuman.detect.settings import WordsSettings
-from fairhuman.errors import ModelError
 from fairhuman.record import Box
 from fairhuman.utils.closing import Closing
 from fairhuman.utils.hub import loading, refuse_pickles
-from fairhuman.utils.torch_device import device_named
+from fairhuman.utils.torch_device import device_named, in_halves
 
 SEGMENTERS = ("clipseg",)  # the `model_type` of models that give masks themselves
 BOXES_AT_ONCE = 32  # of one picture
@@ -89,18 +88,14 @@ class WordsFinder(Closing):
 
     def _ask(self, queries: Sequence[Query]) -> list[FoundRegion | None]:
         """The region of each query; splits the batch if memory runs out."""
-        try:
-            return (self._segment if self._masks else self._detect)(queries)
-        except torch.OutOfMemoryError as error:
-            if len(queries) == 1:
-                height, width = queries[0][0].shape[:2]
-                raise ModelError(
-                    f"{self._settings.model}: not enough memory for a picture of {width}x{height}; take a smaller "
-                    f"{SETTING}.model, or {SETTING}.device=cpu"
-                ) from error
-        torch.cuda.empty_cache()
-        half = len(queries) // 2
-        return self._ask(queries[:half]) + self._ask(queries[half:])
+        return in_halves(self._segment if self._masks else self._detect, queries, self._too_large)
+
+    def _too_large(self, query: Query) -> str:
+        height, width = query[0].shape[:2]
+        return (
+            f"{self._settings.model}: not enough memory for a picture of {width}x{height}; take a smaller "
+            f"{SETTING}.model, or {SETTING}.device=cpu"
+        )
 
     @torch.inference_mode()
     def _detect(self, queries: Sequence[Query]) -> list[FoundRegion | None]:

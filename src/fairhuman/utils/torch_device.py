@@ -1,8 +1,14 @@
-"""A device by its name."""
+"""A device by its name, and batches that fit into its memory."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
 from fairhuman.errors import ModelError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def device_named(setting: str, name: str | None) -> torch.device:
@@ -19,3 +25,21 @@ def device_named(setting: str, name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"{setting}: expected a device of this machine, found {name!r}") from error
     return device
+
+
+def in_halves(
+    work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], too_large: Callable[[Item], str]
+) -> list[Result]:
+    """Return the results of a batch, which is halved as long as it doesn't fit into memory.
+
+    Raises:
+        ModelError: an item doesn't fit by itself; `too_large` says what of it.
+    """
+    try:
+        return work(items)
+    except torch.OutOfMemoryError as error:
+        if len(items) == 1:
+            raise ModelError(too_large(items[0])) from error
+    torch.cuda.empty_cache()
+    half = len(items) // 2
+    return in_halves(work, items[:half], too_large) + in_halves(work, items[half:], too_large)

@@ -14,7 +14,7 @@ from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.utils.hub import failure, refuse_pickles
-from fairhuman.utils.torch_device import device_named
+from fairhuman.utils.torch_device import device_named, in_halves
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
@@ -68,18 +68,14 @@ class TransformersCaptioner:
 
     def _answer(self, queries: Sequence[Query]) -> list[tuple[str, bool]]:
         """Answers, and whether each was truncated by the limit on new tokens; splits the batch if memory runs out."""
-        try:
-            return self._generate(queries)
-        except torch.OutOfMemoryError as error:
-            if len(queries) == 1:
-                width, height = queries[0][1].size
-                raise ModelError(
-                    f"{self.name}: not enough memory for a picture of {width}x{height}; "
-                    f"lower transformers.longest_side, which is {self._settings.longest_side}"
-                ) from error
-        torch.cuda.empty_cache()
-        half = len(queries) // 2
-        return self._answer(queries[:half]) + self._answer(queries[half:])
+        return in_halves(self._generate, queries, self._too_large)
+
+    def _too_large(self, query: Query) -> str:
+        width, height = query[1].size
+        return (
+            f"{self.name}: not enough memory for a picture of {width}x{height}; "
+            f"lower transformers.longest_side, which is {self._settings.longest_side}"
+        )
 
     @torch.inference_mode()
     def _generate(self, queries: Sequence[Query]) -> list[tuple[str, bool]]:
