@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fairhuman import config
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.compare.jobs import Command, run_jobs, sampling_job, training_job
+from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
@@ -90,6 +90,14 @@ def test_a_sampling_job_counts_its_pictures(tmp_path: Path) -> None:
         (tmp_path / "out" / f"{number}.png").touch()
     assert sampled.done() == 0.75
     assert sampled.arguments[-4:] == ("--steps", "5", "--lora", str(tmp_path / "lora"))
+
+
+def test_sampling_leaves_guidance_and_precision_to_the_base_and_the_machine_unless_given() -> None:
+    own = sampling_options("small-flow", 5, None, (64, 64), 0)
+    assert "--guidance" not in own
+    assert "--precision" not in own
+    given = sampling_options("small-flow", 5, 2.5, (64, 64), 0)
+    assert given[given.index("--guidance") + 1] == 2.5
 
 
 def test_durations_read_well() -> None:

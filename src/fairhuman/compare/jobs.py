@@ -67,13 +67,19 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
 
 
 def sampling_options(
-    model: str | Path, steps: int, guidance: float, size: tuple[int, int], seed: int, base: BaseSettings | None = None
+    model: str | Path,
+    steps: int,
+    guidance: float | None,
+    size: tuple[int, int],
+    seed: int,
+    base: BaseSettings | None = None,
 ) -> list[object]:
     """Options of `fairhuman sample` for fast sampling at (height, width)."""
-    options: list[object] = ["--model", model, "--steps", steps, "--guidance", guidance, "--seed", seed]
+    options: list[object] = ["--model", model, "--steps", steps, "--seed", seed]
+    options += [] if guidance is None else ["--guidance", guidance]
     for name, value in (base or BaseSettings()).model_dump(exclude_defaults=True).items():
         options += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value]
-    return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8, "--precision", "bf16"]
+    return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8]
 
 
 def sampling_job(

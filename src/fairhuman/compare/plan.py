@@ -167,7 +167,7 @@ def cost_lines(settings: CostSettings) -> list[str]:
     """What `fairhuman cost` takes: pictures, hours and disk."""
     model, size = SDXL if settings.model == SDXL_SHAPE else settings.model, (settings.size, settings.size)
     pictures, device = len(VARIANTS) * (1 + settings.repeats), _device(model, size)
-    seconds = pictures * _sample_seconds(model, size, settings.steps, 2.0, device)
+    seconds = pictures * _sample_seconds(model, size, settings.steps, None, device)
     return [
         f"pictures: {pictures}, of {len(VARIANTS)} variants in {settings.repeats} rounds and one to warm up",
         f"hours on {device}: {duration(seconds)} (estimated from the U-Net's arithmetic)",
@@ -184,9 +184,9 @@ def _device(model: str, size: tuple[int, int]) -> str:
     return GPU if forward_flops(model, size) > LARGE else CPU
 
 
-def _sample_seconds(model: str, size: tuple[int, int], steps: int, guidance: float, device: str) -> float:
+def _sample_seconds(model: str, size: tuple[int, int], steps: int, guidance: float | None, device: str) -> float:
     """Seconds of a picture; guidance doubles the forward passes."""
-    return steps * (2 if guidance > 1 else 1) * forward_flops(model, size) / RATES[device]
+    return steps * (1 if guidance == 1 else 2) * forward_flops(model, size) / RATES[device]
 
 
 @cache

@@ -59,7 +59,7 @@ class GridSettings(Settings):
         "conditions"
     )
     steps: int = Field(default=30, ge=1, description="UniPC steps")
-    guidance: float = Field(default=7.5, ge=1.0, description="classifier-free guidance; 1 = none")
+    guidance: float | None = Field(default=None, ge=1.0, description="as in `fairhuman sample`; None: the base's own")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
     zoom_on: str | None = Field(
         default=None,
@@ -413,7 +413,7 @@ class DrawSettings(Settings):
 
     resolution: int = Field(default=1024, ge=8, multiple_of=8, description="width and height in pixels")
     steps: int = Field(default=30, ge=1, description="UniPC steps")
-    guidance: float = Field(default=7.5, ge=1.0, description="classifier-free guidance; 1 = none")
+    guidance: float | None = Field(default=None, ge=1.0, description="as in `fairhuman sample`; None: the base's own")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
     base: BaseSettings = BaseSettings()
     processes: int = Field(default=2, ge=1, description="models that sample in parallel, one thread each")

@@ -25,7 +25,6 @@ class TableSampling(SampleSettings):
     data: str = Field(
         description="validation set, or name of one of `people`: its captions are the prompts, its pictures real ones"
     )
-    guidance: float = Field(default=7.5, ge=1, description="classifier-free guidance scale; 1: none")
     count: int | None = Field(default=None, ge=2, description="use only the first prompts; None: all")
     lora_weights: list[float] = Field(default=[1.0], min_length=1, description="weights with which LoRAs are used")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="bf16", description="of the networks while sampling")

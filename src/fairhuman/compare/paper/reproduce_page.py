@@ -19,6 +19,7 @@ from fairhuman.compare.paper.settings import SetupSettings
 from fairhuman.compare.paper.sheet import ALIASES, METRICS, cost_note, cost_rows
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE
+from fairhuman.models.locations import name_of
 from fairhuman.report.changes import change
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.outcome import verdict
@@ -208,12 +209,12 @@ def _setups(recipe: ReproduceRecipe, asked: PromptSet) -> list[tuple[str, str, s
 def setup(recipe: ReproduceRecipe, asked: PromptSet) -> SetupSettings:
     """Our set-up in words."""
     run = recipe.run(next(iter(recipe.cells)), recipe.seeds[0], None, "test")
-    sampling = recipe.sampling
+    sampling = recipe.sampling.of_base(name_of(run.model))
     what = f"LoRA of rank {run.lora.rank}" if run.kind == "lora" else run.kind
     rates = "; also each method's own, tuned on other data" if recipe.tuning is not None else ""
     added = f", suffix {sampling.prompt_suffix!r}" if sampling.prompt_suffix else ""
     added += f", negative prompt {sampling.negative_prompt!r}" if sampling.negative_prompt else ""
-    drawn = f"{len(asked.records):,} prompts, {sampling.steps} steps, guidance {sampling.guidance:g}{added}"
+    drawn = f"{len(asked.records):,} prompts, {sampling.steps} steps, guidance {sampling.scale:g}{added}"
     return SetupSettings(
         model=f"{run.model} with a {what}, {run.optimizer.name}, learning rate {run.learning_rate:g}{rates}",
         data=f"trained on {run.data_name}; prompts and real pictures of {asked.data}",
