@@ -1,8 +1,10 @@
 """What the studio serves, and what it refuses."""
 
 import json
+import os
 import random
 import shutil
+import time
 
 import pytest
 
@@ -106,6 +108,28 @@ def test_a_run_is_asked_to_stop_by_a_file_where_it_runs(opened, run):
     with alone(run / ".lock", "held"):
         assert studio.post("/api/stop", {"run": "mpd"}).status_code == 403
     assert not (run / "elsewhere").exists()
+
+
+def test_a_run_on_another_machine_runs_while_its_steps_come(opened, run):
+    (run / "summary.json").unlink(missing_ok=True)
+    (run / "recipe.yaml").write_text("steps: 1000\n")
+    (run / ".lock").write_text("node7")
+    studio = opened(run)
+
+    def state() -> tuple[str, str | None]:
+        [found] = studio.get("/api/runs").json()["runs"]
+        return found["state"], found["host"]
+
+    assert state() == ("running", "node7")
+    assert studio.post("/api/resume", {"run": "mpd"}).status_code == 409
+    assert studio.post("/api/stop", {"run": "mpd"}).json()["state"]["state"] == "stopping"
+    assert (run / STOP).is_file()  # which the run on the other machine sees
+    long_ago = time.time() - 3600
+    os.utime(run / "metrics.jsonl", (long_ago, long_ago))
+    assert state() == ("stopped", "node7")
+    (run / ".lock").write_text("")  # as a run leaves it that ends by itself
+    os.utime(run / "metrics.jsonl")
+    assert state() == ("stopped", None)
 
 
 def test_a_read_only_studio_changes_nothing(opened, run):

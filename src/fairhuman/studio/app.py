@@ -11,6 +11,7 @@ from starlette.routing import Route
 from fairhuman.studio.base import Studio
 from fairhuman.studio.compare_pages import ComparePages
 from fairhuman.studio.data_pages import DataPages
+from fairhuman.studio.review_pages import StudioReviews
 from fairhuman.studio.run_pages import RunPages
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.studio.start_pages import StartPages
@@ -29,6 +30,7 @@ def create_studio_app(paths: Sequence[Path], settings: StudioSettings) -> Starle
     """
     studio = Studio(paths, settings)
     runs, data, compare, start = RunPages(studio), DataPages(studio), ComparePages(studio), StartPages(studio)
+    reviews = StudioReviews(studio)
     hosts, site = settings.hosts, None
     if settings.url is not None:
         site, host = parse_site(settings.url)
@@ -38,11 +40,15 @@ def create_studio_app(paths: Sequence[Path], settings: StudioSettings) -> Starle
         raise RefusedError(404, "Please use the whole address that the command printed; it ends in a secret.")
 
     def home(_: Request) -> Response:
-        return studio.page("studio_home.html", "home", places=studio.places())
+        return studio.page("studio_home.html", "", places=studio.places(), reviews=reviews.listed())
 
-    pages = [*runs.routes(), *data.routes(), *compare.routes(), *start.routes()]
+    def close() -> None:
+        data.close()
+        reviews.close()
+
+    pages = [*runs.routes(), *data.routes(), *compare.routes(), *start.routes(), *reviews.routes()]
     routes = [Route("/", outside), Route("/s/{token}", studio.get(home)), *pages]
-    app = create_app(routes, hosts, data.close, site)
+    app = create_app(routes, hosts, close, site)
     app.state.root = studio.root
     return app
 

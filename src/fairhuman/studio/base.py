@@ -12,14 +12,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from fairhuman.data.review.pictures import KINDS as KINDS_TO_REVIEW
+from fairhuman.data.sources import source_kind
+from fairhuman.errors import FairHumanError
 from fairhuman.studio.places import Places, find_places
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.utils.files import cache_folder, writing
 from fairhuman.utils.secret_file import derived_token, read_secret
 from fairhuman.web.app import MAX_BODY, RefusedError, page, read_json
+from fairhuman.web.frame import Frame
 
 SECRET = "studio.key"  # in the user's cache
 LOOK_SECONDS = 3.0  # between two looks for new places
+LINKS = {"": "Overview", "/run": "Runs", "/data": "Data", "/compare": "Compare", "/start": "New run"}
 KINDS = {"runs": "run", "data": "data set", "samples": "folder of samples"}
 Kind = Literal["runs", "data", "samples"]
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -75,7 +80,7 @@ class Studio:
         """An endpoint that reads; what `act` returns is sent as JSON unless it is a response."""
 
         def endpoint(request: Request) -> Response:
-            self._check(request)
+            self.check(request)
             found = act(request)
             return found if isinstance(found, Response) else JSONResponse(found)
 
@@ -87,7 +92,7 @@ class Studio:
         """An endpoint with a body of `kind`; one that `writes` is refused where the studio is read-only."""
 
         async def endpoint(request: Request) -> Response:
-            self._check(request)
+            self.check(request)
             if writes and self.settings.read_only:
                 raise RefusedError(403, "This studio is read-only, so nothing was changed.")
             return JSONResponse(await run_in_threadpool(act, await read_json(request, kind, limit)))
@@ -95,10 +100,24 @@ class Studio:
         return endpoint
 
     def page(self, template: str, current: str, **context: object) -> HTMLResponse:
-        """A page; `current` is its entry in the navigation."""
-        return page(template, 200, root=self.root, current=current, read_only=self.settings.read_only, **context)
+        """A page; `current` is the path of its entry in the navigation."""
+        return page(template, 200, root=self.root, frame=self.frame(current), **context)
 
-    def _check(self, request: Request) -> None:
+    def frame(self, current: str) -> Frame:
+        """The head of the pages whose entry in the navigation is `current`."""
+        read_only = self.settings.read_only
+        links = {path: text for path, text in LINKS.items() if path != "/start" or not read_only}
+        return Frame("studio", self.root, links, current, read_only)
+
+    def reviewable(self, path: Path) -> bool:
+        """Whether a data set can be reviewed here."""
+        try:
+            kind = source_kind(path, self.settings.source.format)
+        except FairHumanError:
+            return False
+        return kind in KINDS_TO_REVIEW and path.is_dir() and not self.settings.read_only
+
+    def check(self, request: Request) -> None:
         """Refuse a request whose address has another secret."""
         if not secrets.compare_digest(request.path_params["token"].encode(), self.token.encode()):
             raise RefusedError(404, "This address is of another studio, or incomplete.")

@@ -50,7 +50,7 @@ class ComparePages:
         if names:
             self._folders(names)
         return self._studio.page(
-            "studio_compare.html", "compare", names=names, samples=list(places.samples), runs=list(places.runs)
+            "studio_compare.html", "/compare", names=names, samples=list(places.samples), runs=list(places.runs)
         )
 
     def _folders(self, names: Sequence[str]) -> tuple[str, Mapping[str, Path]]:

@@ -61,7 +61,13 @@ class DataPages:
         places = self._studio.places()
         name = name or next(iter(places.data), "")
         return self._studio.page(
-            "studio_data.html", "data", name=name, names=list(places.data), runs=list(places.runs), states=STATES
+            "studio_data.html",
+            "/data",
+            name=name,
+            names=list(places.data),
+            runs=list(places.runs),
+            states=STATES,
+            reviewed=name in places.data and self._studio.reviewable(places.data[name]),
         )
 
     def _facts(self, request: Request) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fairhuman.data.pictures.decode import decode, decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import unedited_format
+from fairhuman.data.sources.columns import is_region_name
 from fairhuman.data.sources.edits import Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
 from fairhuman.data.sources.imagefolder import METADATA
 from fairhuman.data.sources.review import REVIEWED
@@ -373,8 +374,10 @@ class DataView:
             return {"caption": caption}
         record = self._usable(entry)
         region, boxes, runs = str(values.get("region") or "").strip(), values.get("boxes"), values.get("runs")
-        if not region.isidentifier() or region == "global" or len(region) > 60:
-            raise RefusedError(422, f"A region is named by letters, digits and _, and not 'global', found {region!r}.")
+        if not is_region_name(region):
+            raise RefusedError(
+                422, f"A region needs a name of letters, digits and _ that nothing else has, not {region!r}."
+            )
         if boxes is not None:
             parsed, findings = parse_boxes(boxes, record.width, record.height)
             if parsed is None or findings or len(boxes) > MOST_BOXES:

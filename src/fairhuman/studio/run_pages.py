@@ -38,7 +38,7 @@ class RunPages:
         names = list(dict.fromkeys(request.query_params.getlist("name")))[:MOST_RUNS]
         for name in names:
             self._studio.place("runs", name)
-        return self._studio.page("studio_run.html", "runs", names=names, most=MOST_RUNS)
+        return self._studio.page("studio_run.html", "/run", names=names, most=MOST_RUNS)
 
     def _list(self, _: Request) -> dict[str, Any]:
         return {"runs": self._runs.states(self._studio.places().runs)}

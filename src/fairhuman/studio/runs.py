@@ -1,8 +1,12 @@
 """Training runs as their folders tell them: state, curves, held-out losses, previews, log."""
 
 import math
+import os
+import socket
+import stat
 import statistics
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,8 @@ from fairhuman.web.app import RefusedError
 STOP, LOCK = "stop", ".lock"
 LOG_BYTES = 64 * 1024
 MOST_POINTS = 2000
-RECIPE_BYTES = 2**20
+FRESH_SECONDS, FRESH_STEPS = 60.0, 20.0  # since the last step of a run elsewhere that counts as running
+RECIPE_BYTES, HOST_BYTES = 2**20, 255
 
 
 class RunView:
@@ -57,38 +62,29 @@ class RunView:
         done = series.last_step or 0
         seconds = [seconds for row in series.recent if (seconds := _seconds(row)) is not None]
         each = statistics.median(seconds) if seconds else None
-        name = self._state_name(done, wanted)
+        name = self._state_name(done, wanted, each)
         left = each * (wanted - done) if each is not None and isinstance(wanted, int) and wanted >= done else None
         memory = series.latest.get("peak_memory_mib", summary.get("peak_memory_mib"))
         rates = [row["images_per_s"] for row in series.recent if math.isfinite(row.get("images_per_s", math.nan))]
         return {
             "state": name,
+            "host": other_host(self.folder),
             "step": done,
             "steps": wanted if isinstance(wanted, int) else None,
             "left": left if name in ("running", "stopping") else None,
             "seconds_a_step": each,
             "images_per_s": statistics.median(rates) if rates else None,
             "peak_memory_mib": memory if isinstance(memory, int | float) else None,
-            "changed": self._changed(),
+            "changed": _changed(self.folder),
             "damaged": series.damaged,
             **{key: _text(recipe.get(key)) for key in ("model", "strategy", "kind", "resolution")},
             "device": _text(summary.get("device")),
         }
 
-    def _state_name(self, done: int, wanted: object) -> str:
-        running = is_held(self.folder / LOCK)
-        if running:
+    def _state_name(self, done: int, wanted: object, each: float | None) -> str:
+        if is_running(self.folder, each):
             return "stopping" if (self.folder / STOP).exists() else "running"
         return "finished" if isinstance(wanted, int) and done >= wanted else "stopped"
-
-    def _changed(self) -> float | None:
-        """When a step was last written, in seconds since 1970."""
-        for name in ("metrics.jsonl", "summary.json"):
-            try:
-                return (self.folder / name).stat().st_mtime
-            except OSError:
-                continue
-        return None
 
     def _recipe(self) -> dict[str, Any]:
         try:
@@ -178,8 +174,8 @@ class RunView:
         Raises:
             RefusedError: it isn't running (409), or its folder can't be written (403).
         """
-        if not is_held(self.folder / LOCK):
-            raise RefusedError(409, "This run isn't running on this machine.")
+        if self.state()["state"] not in ("running", "stopping"):
+            raise RefusedError(409, "This run isn't running.")
         try:
             touch(self.folder / STOP)
         except OSError as error:
@@ -202,6 +198,39 @@ class Runs:
         """Name and state of each run, those that changed last first."""
         states = [{"name": name, **self.of(folder).state()} for name, folder in folders.items()]
         return sorted(states, key=lambda state: -(state["changed"] or 0.0))
+
+
+def is_running(folder: Path, each: float | None = None) -> bool:
+    """Whether a run goes on, here or on another machine that shares the disk; `each` is the time of a step."""
+    changed = _changed(folder)
+    fresh = changed is not None and time.time() - changed < max(FRESH_SECONDS, FRESH_STEPS * (each or 0.0))
+    return is_held(folder / LOCK) or (fresh and other_host(folder) is not None)
+
+
+def other_host(folder: Path) -> str | None:
+    """The other machine that holds a run's lock, or held it when it died; None: there is none.
+
+    A lock that is held elsewhere isn't seen on every shared disk, so its holder's name is in it.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        host = (
+            file.read(HOST_BYTES).decode("utf-8", "replace").strip() if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+        )
+    return host if host and host != socket.gethostname() else None
+
+
+def _changed(folder: Path) -> float | None:
+    """When a step was last written, in seconds since 1970."""
+    for name in ("metrics.jsonl", "summary.json"):
+        try:
+            return (folder / name).stat().st_mtime
+        except OSError:
+            continue
+    return None
 
 
 def _held_out(folder: Path, measured: dict[int, dict[str, Any]]) -> dict[str, Any]:

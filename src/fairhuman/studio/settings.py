@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from fairhuman.config import Settings
+from fairhuman.data.review.settings import ReviewRules
 from fairhuman.data.sources import SourceSettings
 
 
@@ -18,3 +19,4 @@ class StudioSettings(Settings):
         default=(), description="regions to show besides face, hand, person and those that a data set has boxes of"
     )
     source: SourceSettings = SourceSettings()
+    review: ReviewRules = ReviewRules()

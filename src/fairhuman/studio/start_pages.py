@@ -11,9 +11,8 @@ from starlette.routing import Route
 from fairhuman.errors import FairHumanError
 from fairhuman.studio.api import RecipeBody, RunBody
 from fairhuman.studio.base import Studio
-from fairhuman.studio.runs import LOCK
+from fairhuman.studio.runs import is_running
 from fairhuman.studio.start import command, dry_run, form, out_of, recipes, start
-from fairhuman.utils.files import is_held
 from fairhuman.web.app import RefusedError
 
 
@@ -37,7 +36,7 @@ class StartPages:
     def _page(self, _: Request) -> Response:
         if self._studio.settings.read_only:
             raise RefusedError(403, "This studio is read-only: it starts no runs.")
-        return self._studio.page("studio_start.html", "start")
+        return self._studio.page("studio_start.html", "/start")
 
     def _form(self, _: Request) -> dict[str, Any]:
         places = self._studio.places()
@@ -55,7 +54,7 @@ class StartPages:
         try:
             words = command(body.recipe, body.settings)
             out = out_of(body.recipe, body.settings)
-            if is_held(out / LOCK):
+            if is_running(out):
                 raise RefusedError(409, f"A run is already writing into {out}.")
             start(words, out, self._studio.paths)
         except FairHumanError as error:
@@ -67,7 +66,7 @@ class StartPages:
     def _resume(self, body: RunBody) -> dict[str, Any]:
         folder = self._studio.place("runs", body.run)
         recipe = folder / "recipe.yaml"
-        if is_held(folder / LOCK):
+        if is_running(folder):
             raise RefusedError(409, "This run is running.")
         if not recipe.is_file():
             raise RefusedError(409, "This run's recipe.yaml is missing, so it can't be resumed.")

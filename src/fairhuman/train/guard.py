@@ -1,6 +1,7 @@
 """Guards around a run: a folder lock, and explanations of common failures."""
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,18 @@ from fairhuman.utils.memory import main_memory_bytes
 
 @contextmanager
 def locked(folder: Path, main: bool) -> Iterator[None]:
-    """Lock the folder against a second run; the system releases the lock when the process ends."""
+    """Lock the folder against a second run; the system releases the lock when the process ends.
+
+    Meanwhile the lock holds the name of this machine, for others that share the disk and may not see that it is held.
+    """
     if not main:
         yield
         return
-    with alone(folder / ".lock", f"{folder}: another run is writing here", TrainingError):
+    lock = folder / ".lock"
+    with alone(lock, f"{folder}: another run is writing here", TrainingError):
+        lock.write_text(socket.gethostname(), encoding="utf-8")
         yield
+        lock.write_text("")
 
 
 @contextmanager

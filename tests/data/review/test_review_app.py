@@ -20,6 +20,7 @@ from fairhuman.record import region_column
 from fairhuman.utils.files import cache_folder
 from fairhuman.web import database
 from fairhuman.web.app import page
+from fairhuman.web.frame import Frame
 from helpers.tiny_pictures import encoded, picture
 
 HERE = "http://127.0.0.1:8000"
@@ -366,7 +367,7 @@ def test_the_page_finds_regions_whose_names_html_would_change():
     """HTML turns CR into LF and drops NUL, so names in `id` would not be those of a picture's boxes."""
     names = ["face", "a\rb", "a\0b", "<i>"]
     shown = page("review.html", title="", reviewer="", root="", reasons={}, regions=dict.fromkeys(names, "#000"),
-                 region_column=region_column, max_prompt=9)  # fmt: skip
+                 region_column=region_column, max_prompt=9, frame=Frame("review", ""))  # fmt: skip
     text = shown.body.decode()
     assert re.findall(r'id="count-([^"]*)"', text) == ["0", "1", "2", "3"]
     assert json.loads(html.unescape(re.search(r'data-regions="([^"]*)"', text)[1])) == names

@@ -1,6 +1,9 @@
 """Changes by hand beside a data set: what readers make of them, and that none is lost."""
 
+import base64
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
-from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources import SourceSettings, edits, read_source
 from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits, undo_edit
 from fairhuman.errors import DataError
 from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
@@ -32,8 +35,6 @@ def photos(tmp_path: Path) -> Path:
 
 
 def painted() -> tuple[np.ndarray, str]:
-    import base64
-
     mask_hw = np.zeros((48, 64), dtype=bool)
     mask_hw[10:20, 30:44] = True
     return mask_hw, base64.b64encode(png_of(mask_hw)).decode()
@@ -99,21 +100,85 @@ def test_half_a_line_of_a_killed_process_is_dropped_and_one_process_writes_at_a_
     assert [line.n for line in read_edits(photos).lines] == [1, 2]
 
 
+REGION = {"n": 1, "key": "0.png", "region": "face"}
+UNDONE = json.dumps({"n": 1, "key": "a.png", "caption": ""})
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("content", "said"),
     [
-        {"n": 5, "key": "0.png", "caption": "x"},
-        {"n": 1, "key": "0.png"},
-        {"n": 1, "key": "0.png", "undo": 1},
-        {"n": 1, "key": "0.png", "region": "face", "boxes": 3},
-        {"n": 1, "key": "0.png", "region": "face", "mask": 3},
-        {"n": 1, "caption": "x"},
+        (json.dumps({"n": 5, "key": "0.png", "caption": "x"}), r"1: n must be 1, found 5;"),
+        (json.dumps({"n": True, "key": "0.png", "caption": "x"}), "1: n must be 1, found True;"),
+        (json.dumps({"n": 10**299, "key": "0.png", "caption": "x"}), "1: n must be 1, found 1000.*…;"),
+        ('{"n": 1' + "0" * 400 + "}", "1: is not JSON: an integer must have at most 300 digits"),
+        ("[" * 5000 + "]" * 5000, "1: is not JSON: must be nested at most"),
+        ("[1]", "1: must be a JSON object"),
+        ("\xff", "1: is not JSON"),
+        ("", "1: is not JSON"),
+        (json.dumps({"n": 1, "caption": "x"}), "1: key and at must be texts"),
+        (json.dumps({"n": 1, "key": "0.png", "at": 3, "caption": "x"}), "1: key and at must be texts"),
+        (json.dumps({"n": 1, "key": "0.png"}), "1: must have a caption, a region .* found ;"),
+        (json.dumps({"n": 1, "key": "0.png", "caption": "x", "undo": 1}), "1: must have .*found caption, undo;"),
+        (json.dumps({**REGION, "polygon": []}), "1: must have .*found polygon, region;"),
+        (json.dumps({"n": 1, "key": "0.png", "caption": 3}), "1: caption must be a text"),
+        (json.dumps({"n": 1, "key": "0.png", "undo": 1}), "1: undo must be an earlier change of the same picture"),
+        (f"{UNDONE}\n{json.dumps({'n': 2, 'key': '0.png', 'undo': 1})}", "2: undo must be an earlier change"),
+        (json.dumps({**REGION, "region": "../../etc"}), r"1: region must be a name .* found ../../etc;"),
+        (json.dumps({**REGION, "region": "file_name", "boxes": []}), "1: region must be a name .* found file_name;"),
+        (json.dumps({**REGION, "region": ["face"]}), "1: region must be a name"),
+        (json.dumps({**REGION, "boxes": 3}), "1: boxes must be a list"),
+        (json.dumps({**REGION, "boxes": [[1, 2, 3]]}), "1: boxes must be a list"),
+        (json.dumps({**REGION, "boxes": [[1, 2, 3, "9" * 999]]}), "1: boxes must be a list .*…;"),
+        (json.dumps({**REGION, "mask": 3}), "1: mask must be a PNG in base64"),
+        (json.dumps({**REGION, "mask": "iVBORw0KGgo"}), "1: mask must be a PNG in base64, or null, found iVBORw0KGgo;"),
+        (json.dumps({**REGION, "mask": "/9j/4AAQSkZJRgABAQ=="}), "1: mask must be a PNG in base64"),
     ],
 )
-def test_a_file_that_is_something_else_is_an_error(photos: Path, line: dict) -> None:
-    (photos / EDITS).write_text(json.dumps(line) + "\n" + json.dumps({"n": 2, "key": "a", "caption": ""}) + "\n")
-    with pytest.raises(DataError, match=r"edits\.jsonl:1: "):
+def test_a_file_that_is_something_else_is_an_error(photos: Path, content: str, said: str) -> None:
+    (photos / EDITS).write_text(content + "\n", encoding="latin-1")
+    with pytest.raises(DataError, match=rf"edits\.jsonl:{said}.*restore the file from a backup, or delete it"):
+        read_edits(photos)
+
+
+def test_a_file_that_is_too_large_is_neither_read_nor_made(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (photos / EDITS).open("wb") as file:
+        file.truncate(2**31)  # a hole
+    with pytest.raises(DataError, match=r"must have at most 1,073,741,824 bytes and .*found 2,147,483,648 bytes"):
         records(photos)
+    (photos / EDITS).write_bytes(b"x" * (edits.MAX_TEXT + 1))
+    with pytest.raises(DataError, match="line 1 must have at most"):
+        records(photos)
+    (photos / EDITS).unlink()
+    monkeypatch.setattr(edits, "MAX_LINES", 1)
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"caption": "x"})
+        with pytest.raises(DataError, match=r"found 2 changes; go on in a copy .*: fairhuman data export"):
+            writer.add("0.png", {"caption": "y"})
+    assert records(photos)["0.png"].caption == "x"
+    (photos / EDITS).write_text((photos / EDITS).read_text() * 2)
+    with pytest.raises(DataError, match="found 2 changes; restore the file"):
+        records(photos)
+    (photos / EDITS).unlink()
+    (photos / EDITS).mkdir()
+    with pytest.raises(DataError, match="not a regular file"):
+        records(photos)
+
+
+def test_a_mask_that_is_no_mask_of_its_picture_is_noted_and_never_decoded(photos: Path) -> None:
+    def png(width: int, height: int) -> str:
+        head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+        chunk = struct.pack(">I", len(head)) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+        return base64.b64encode(edits.PNG + chunk + b"\0\0\0\0IDAT").decode()
+
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"region": "hand", "boxes": [], "mask": png(2**31 - 1, 2**31 - 1)})
+        writer.add("1.png", {"region": "hand", "boxes": [], "mask": png(9, 9)})
+    report = LoadReport()
+    found = read_source(photos, ("hand",), SourceSettings(), report)
+    assert [record.masks for record in found] == [{}, {}, {}]
+    dropped = [note.value for note in report.notes if note.action == "dropped"]
+    assert len(dropped) == 2
+    assert all(value.startswith("mask of hand: ") for value in dropped)
 
 
 def test_a_link_is_not_followed_and_a_change_of_a_missing_picture_is_noted(photos: Path, tmp_path: Path) -> None:

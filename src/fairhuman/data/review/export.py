@@ -13,7 +13,7 @@ from fairhuman.data.review.events import DROP, EVENTS, FILE, KEEP, Decision, ope
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
-from fairhuman.data.sources.review import LAST_EVENT, METADATA_ROW, REPORT, REVIEWED
+from fairhuman.data.sources.review import LAST_EVENT, METADATA_ROW, REPORT, REVIEWED, REVIEWED_AT
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import transaction
@@ -64,7 +64,7 @@ def _row(picture: ReviewPicture, decision: Decision) -> dict[str, Any]:
     row = {name: value for name, value in picture.row.items() if _is_json(value)}
     if len(row) < len(picture.row):  # only a table has such values
         row[METADATA_ROW] = int(picture.record.location.rpartition(":")[2])
-    return {**row, **texts, "key": decision.key, "reviewer": decision.reviewer, "reviewed_at": _time(decision)}
+    return {**row, **texts, "key": decision.key, "reviewer": decision.reviewer, REVIEWED_AT: _time(decision)}
 
 
 def _is_json(value: Any) -> bool:
@@ -77,12 +77,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _dropped(decision: Decision) -> dict[str, Any]:
-    return {
-        "key": decision.key,
-        "reason": decision.reason,
-        "reviewer": decision.reviewer,
-        "reviewed_at": _time(decision),
-    }
+    return {"key": decision.key, "reason": decision.reason, "reviewer": decision.reviewer, REVIEWED_AT: _time(decision)}
 
 
 def _time(decision: Decision) -> str:

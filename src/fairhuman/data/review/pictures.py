@@ -9,7 +9,7 @@ from typing import Any
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_format, source_kind
+from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind, with_edits
 from fairhuman.data.sources.imagefolder import unreviewed_rows
 from fairhuman.data.sources.own_regions import own_regions
 from fairhuman.data.sources.rows import printable
@@ -23,7 +23,7 @@ SHOWN_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class ReviewPicture:
-    """A record with its prompt and its metadata row."""
+    """A record with its prompt, both with the changes made by hand, and its metadata row without them."""
 
     record: HumanRecord
     prompt: str
@@ -43,13 +43,14 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
         raise DataError(
             f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
         )
-    source = source_format(kind) if kind == "folder" else replace(SOURCES["imagefolder"], rows=unreviewed_rows)
+    source = SOURCES[kind] if kind == "folder" else replace(SOURCES["imagefolder"], rows=unreviewed_rows)
+    rows = {row.location: row.values for row in source.rows(folder, LoadReport())}
+    source = with_edits(source)
     listed = list(source.rows(folder, LoadReport()))
-    rows = {row.location: row.values for row in listed}
     regions = [
         region
         for region, column in REGION_COLUMNS.items()
-        if any(isinstance(row.get(column), list) for row in rows.values())
+        if any(isinstance(row.values.get(column), list) for row in listed)
     ]
     regions += own_regions(listed)
     pictures: dict[str, ReviewPicture] = {}

@@ -19,14 +19,19 @@ REASONS: Mapping[str, str] = {
 }
 
 
-class ReviewSettings(Settings):
-    """Settings of a review."""
+class ReviewRules(Settings):
+    """Rules of a review."""
 
     reviews_per_picture: int = Field(default=1, ge=1, le=100, description="number of reviewers per picture")
     lease_seconds: float = Field(
         default=600.0, gt=0, description="seconds that a picture is reserved for a reviewer before another one gets it"
     )
     max_prompt: int = Field(default=1000, ge=1, le=10_000, description="maximum characters of an edited prompt")
+
+
+class ReviewSettings(ReviewRules):
+    """Settings of a review."""
+
     hosts: tuple[str, ...] = Field(
         default=(), description="host names of this machine that browsers may use, besides localhost and its addresses"
     )

@@ -104,12 +104,16 @@ def source_format(name: str) -> SourceFormat:
     Raises:
         PluginError: it can't be loaded.
     """
-    found = unedited_format(name)
+    return with_edits(unedited_format(name))
+
+
+def with_edits(source: SourceFormat) -> SourceFormat:
+    """A format whose rows have the changes that people made beside the data set."""
 
     def rows(path: Path, report: LoadReport) -> Iterator[Row]:
-        return edited_rows(found.rows(path, report), path, found.picture, report)
+        return edited_rows(source.rows(path, report), path, source.picture, report)
 
-    return replace(found, rows=rows)
+    return replace(source, rows=rows)
 
 
 def unedited_format(name: str) -> SourceFormat:

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairhuman.record import IGNORE, REGION_COLUMNS, region_column
+from fairhuman.regions.settings import GLOBAL
 
 ONE_MASK = "one_mask"  # the only mask that other trainers know: white is trained; see `SourceSettings.mask`
 
+MAX_REGION_NAME = 60  # characters, where people name a region
 # Columns with a meaning of their own; `file_name` and `path` are pictures of some formats.
 DEFINED = frozenset(
     {
@@ -16,6 +18,12 @@ DEFINED = frozenset(
         *("attributes", "split", "source", "repeats", ONE_MASK, *REGION_COLUMNS, *REGION_COLUMNS.values()),
     }
 )
+
+
+def is_region_name(name: str) -> bool:
+    """Whether people may name a region so: an identifier that is no objective and no column of another meaning."""
+    taken = name == GLOBAL or (name in DEFINED and name not in REGION_COLUMNS)
+    return name.isidentifier() and len(name) <= MAX_REGION_NAME and not taken
 
 
 def unused_columns(rows: Iterable[Mapping[str, Any]], picture_column: str, regions: Sequence[str]) -> list[str]:

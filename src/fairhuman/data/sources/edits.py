@@ -11,7 +11,7 @@ can be listed and undone. A line has `n` (its number from 1), `at` (UTC), the `k
 """
 
 import base64
-import binascii
+import json
 import os
 import shlex
 from collections import Counter
@@ -23,15 +23,32 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import CAPTION, STAGE, Row, masks_of, row_key
+from fairhuman.data.sources.columns import is_region_name
+from fairhuman.data.sources.review import REVIEWED_AT
+from fairhuman.data.sources.rows import (
+    CAPTION,
+    MAX_TEXT,
+    STAGE,
+    Row,
+    limited_lines,
+    masks_of,
+    printable,
+    reading_table,
+    row_key,
+)
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, region_column
+from fairhuman.regions.boxes import shorten
 from fairhuman.utils.files import alone, writing
-from fairhuman.utils.journal import Journal, read_rows
+from fairhuman.utils.journal import Journal
+from fairhuman.utils.parse import parse_json
 
 EDITS = "edits.jsonl"
 BY_HAND = "hand"  # in the columns that name a detector or captioner
+_SECOND = len("2026-01-01T00:00:00")
 GONE = "change of a picture that isn't there"
+MAX_BYTES, MAX_LINES = 2**30, 500_000  # of the file, which is in memory as a whole
+PNG = b"\x89PNG\r\n\x1a\n"
 Field = tuple[str, str]  # ("caption", "") or ("region", NAME)
 
 
@@ -144,29 +161,72 @@ def read_edits(path: Path) -> Edits:
         return Edits()
     if file.is_symlink():
         raise DataError(f"{file}: must be a file, but is a link; delete it")
-    lines = read_rows(file, n=int, key=str)
-    for number, line in enumerate(lines, start=1):
-        problem = _problem(line, number)
-        if problem:
-            raise DataError(f"{file}:{number}: {problem}; restore the file from a backup, or delete it and its changes")
-    return Edits([Edit(line["n"], line["key"], line) for line in lines])
+    edits = Edits()
+    try:
+        with reading_table(file), file.open("rb") as opened:
+            _check_size(file, opened.seek(0, os.SEEK_END), 0)
+            opened.seek(0)
+            for number, line in enumerate(limited_lines(file, opened), start=1):
+                edit = _edit(file, number, line, edits)
+                if edit is not None:
+                    edits.take(edit)
+    except DataError as error:
+        raise DataError(f"{error}; restore the file from a backup, or delete it and its changes") from error
+    return edits
 
 
-def _problem(line: Mapping[str, Any], number: int) -> str | None:
-    if line["n"] != number:
-        return f"n must be {number}, found {line['n']}"
-    if type(line.get("undo")) is int:
+def _check_size(file: Path, size: int, lines: int) -> None:
+    if size > MAX_BYTES or lines > MAX_LINES:
+        found = f"{size:,} bytes" if size > MAX_BYTES else f"{lines:,} changes"
+        raise DataError(f"{file}: must have at most {MAX_BYTES:,} bytes and {MAX_LINES:,} changes, found {found}")
+
+
+def _edit(file: Path, number: int, line: bytes, before: Edits) -> Edit | None:
+    """The change of a line; None for half a line at the end, of a process that was killed."""
+    _check_size(file, 0, number)
+    try:
+        values = parse_json(line.decode("utf-8"))
+    except ValueError as error:
+        if not line.endswith(b"\n"):
+            return None
+        raise DataError(f"{file}:{number}: is not JSON: {error}") from error
+    problem = _problem(values, number, before) if isinstance(values, dict) else "must be a JSON object"
+    if problem:
+        raise DataError(f"{file}:{number}: {problem}")
+    return Edit(number, values["key"], values)
+
+
+def _problem(line: Mapping[str, Any], number: int, before: Edits) -> str | None:
+    if type(line.get("n")) is not int or line["n"] != number:
+        return f"n must be {number}, found {shorten(line.get('n'))}"
+    if not isinstance(line.get("key"), str) or not isinstance(line.get("at", ""), str):
+        return "key and at must be texts"
+    fields = line.keys() - {"n", "at", "key"}
+    if fields == {"undo"}:
+        undone = line["undo"]
+        earlier = type(undone) is int and 0 < undone < number and before.lines[undone - 1].key == line["key"]
+        return None if earlier else f"undo must be an earlier change of the same picture, found {shorten(undone)}"
+    if fields == {"caption"}:
+        return None if isinstance(line["caption"], str) else "caption must be a text"
+    if "region" not in fields or fields - {"region", "boxes", "mask"}:
         return (
-            None if 0 < line["undo"] < number else f"undo must be the number of an earlier line, found {line['undo']}"
+            f"must have a caption, a region with boxes and mask, or an undo, found {shorten(', '.join(sorted(fields)))}"
         )
-    if isinstance(line.get("caption"), str):
-        return None
-    if not isinstance(line.get("region"), str) or not line["region"]:
-        return "must have a caption, a region or an undo"
-    boxes, mask = line.get("boxes"), line.get("mask")
-    if boxes is not None and not isinstance(boxes, list):
-        return "boxes must be a list or null"
-    return None if mask is None or isinstance(mask, str) else "mask must be a text or null"
+    return _region_problem(line["region"], line.get("boxes"), line.get("mask"))
+
+
+def _region_problem(region: Any, boxes: Any, mask: Any) -> str | None:
+    if not isinstance(region, str) or not is_region_name(region):
+        return f"region must be a name of letters, digits and _ that nothing else has, found {shorten(region)}"
+    if boxes is not None and not (isinstance(boxes, list) and all(map(_is_box, boxes))):
+        return f"boxes must be a list of [x0, y0, x1, y1], or null, found {shorten(boxes)}"
+    if mask is not None and not (isinstance(mask, str) and _decoded(mask).startswith(PNG)):
+        return f"mask must be a PNG in base64, or null, found {shorten(mask)}"
+    return None
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(each) in (int, float) for each in box)
 
 
 def edited_rows(rows: Iterable[Row], path: Path, picture_column: str, report: LoadReport) -> Iterator[Row]:
@@ -184,7 +244,7 @@ def edited_rows(rows: Iterable[Row], path: Path, picture_column: str, report: Lo
         left.discard(key)
         yield edited(row, edits.standing(key))
     for key in sorted(left):
-        report.add(edits_file(path).name, STAGE, Finding("warned", GONE, key))
+        report.add(edits_file(path).name, STAGE, Finding("warned", GONE, printable(key)))
 
 
 def keyed_rows(rows: Iterable[Row], picture_column: str) -> Iterator[tuple[str, Row]]:
@@ -204,6 +264,8 @@ def edited(row: Row, changes: Mapping[Field, Edit]) -> Row:
     masks: dict[str, Any] = masks_of(row)
     for (kind, name), edit in changes.items():
         if kind == "caption":
+            if _reviewed_since(row, edit):
+                continue
             values[CAPTION] = edit.values["caption"]
             if "caption_by" in values:
                 values["caption_by"] = BY_HAND
@@ -216,17 +278,24 @@ def edited(row: Row, changes: Mapping[Field, Edit]) -> Row:
             values[f"{name}_by"] = BY_HAND
         masks.pop(name, None)
         if edit.values.get("mask") is not None:
-            masks[name] = {"bytes": _decoded(edit), "path": None}
+            masks[name] = {"bytes": _decoded(edit.values["mask"]), "path": None}
     if masks or values.get("masks") is not None:
         values["masks"] = masks
     return Row(row.location, values)
 
 
-def _decoded(edit: Edit) -> bytes:
+def _reviewed_since(row: Row, edit: Edit) -> bool:
+    """Whether a reviewer decided on the caption after the change, and so with it in view; both times are UTC."""
+    decided = row.values.get(REVIEWED_AT)
+    return isinstance(decided, str) and str(edit.values.get("at", ""))[:_SECOND] < decided[:_SECOND]
+
+
+def _decoded(mask: str) -> bytes:
+    """The bytes of a mask; none if it is no base64."""
     try:
-        return base64.b64decode(edit.values["mask"], validate=True)
-    except (binascii.Error, ValueError):
-        return b""  # which is no picture, and is noted as one
+        return base64.b64decode(mask, validate=True)
+    except ValueError:
+        return b""
 
 
 class EditsWriter:
@@ -252,9 +321,9 @@ class EditsWriter:
             )
             lock.__enter__()
             try:
+                self.edits = read_edits(self._path)
                 if os.path.lexists(self.file):
                     self._journal = Journal(self.file)  # drops half a line of a process that was killed
-                self.edits = read_edits(self._path)
             except BaseException:
                 lock.__exit__(None, None, None)
                 raise
@@ -270,17 +339,29 @@ class EditsWriter:
         """Append a change of a picture: `caption`, or `region` with `boxes` and `mask`, or `undo`.
 
         Raises:
+            DataError: the change, or the file with it, is larger than readers take.
             FairHumanError: the file can't be written.
         """
         number = self.edits.lines[-1].n + 1 if self.edits.lines else 1
         line = {"n": number, "at": datetime.now(UTC).isoformat(timespec="seconds"), "key": key, **values}
         with writing(self.file):
+            self._check_room(number, line)
             journal, self._journal = self._journal or Journal(self.file), None
             journal.add([line])
             self._journal = journal  # after a failure it is opened anew, which drops half a line
         edit = Edit(number, key, line)
         self.edits.take(edit)
         return edit
+
+    def _check_room(self, number: int, line: Mapping[str, Any]) -> None:
+        length = len(json.dumps(line)) + 1
+        if length > MAX_TEXT:
+            raise DataError(f"a change must have at most {MAX_TEXT:,} bytes, found {length:,}")
+        try:
+            _check_size(self.file, length + (self.file.stat().st_size if self.file.exists() else 0), number)
+        except DataError as error:
+            folder = shlex.quote(str(self._path))
+            raise DataError(f"{error}; go on in a copy with all changes: fairhuman data export {folder} NEW") from error
 
 
 def undo_edit(path: Path, number: int) -> str:

@@ -19,7 +19,7 @@ function row(run) {
     {},
     el("td", {}, box),
     el("th", { scope: "row" }, el("a", { href: address("/run", { name: run.name }) }, run.name)),
-    el("td", {}, el("span", { class: `state ${run.state}` }, run.state)),
+    el("td", {}, el("span", { class: `state ${run.state}` }, `${run.state}${run.host && run.state !== "finished" && run.state !== "stopped" ? ` on ${run.host}` : ""}`)),
     el("td", { class: "number" }, step),
     el("td", { class: "number" }, run.left === null ? "" : duration(run.left)),
     el("td", {}, run.strategy ?? ""),

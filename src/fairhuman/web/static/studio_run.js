@@ -129,7 +129,7 @@ class RunView {
     ];
     const bar = el("progress", { max: state.steps || 1, value: state.steps ? Math.min(state.step, state.steps) : 0, "aria-label": `Steps of ${this.name}` });
     this.head.replaceChildren(
-      el("p", {}, el("span", { class: `state ${state.state}` }, state.state), state.damaged ? el("span", { class: "soft" }, ` ${plural(state.damaged, "damaged line")} left out`) : null),
+      el("p", {}, el("span", { class: `state ${state.state}` }, `${state.state}${state.host && live ? ` on ${state.host}` : ""}`), state.host && state.state === "stopped" ? el("span", { class: "soft" }, ` no sign from ${state.host} since ${new Date(1000 * state.changed).toLocaleString("en")}`) : null, state.damaged ? el("span", { class: "soft" }, ` ${plural(state.damaged, "damaged line")} left out`) : null),
       bar,
       el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     );
