@@ -13,7 +13,10 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review import ReviewSettings, apply_review, create_review_app
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.edits import EditsWriter
+from fairhuman.studio.app import create_studio_app
 from fairhuman.studio.cells import png_of
+from fairhuman.studio.settings import StudioSettings
+from helpers.study_tab import audit
 from helpers.tiny_pictures import encoded, picture
 
 HERE = "http://127.0.0.1:8000"
@@ -117,3 +120,33 @@ def test_of_a_change_by_hand_and_a_decision_the_later_one_counts(opened, tmp_pat
     row = json.loads((folder / "reviewed.jsonl").read_text())
     (folder / "reviewed.jsonl").write_text(json.dumps({**row, "reviewed_at": "2020-01-01T00:00:00.000+00:00"}) + "\n")
     assert captions(folder) == {"0.png": "by hand"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_from_a_data_set_to_its_review_and_back_in_a_browser(serving, open_page, tmp_path, width):
+    folder = made(tmp_path / "val")
+    app = create_studio_app([tmp_path], StudioSettings())
+    page = open_page(f"{serving(app)}{app.state.root}/data?name=val", viewport={"width": width, "height": 740})
+
+    def check() -> None:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        audit(page)
+
+    page.click("text=Review")
+    page.wait_for_selector("#name")
+    check()
+    page.fill("#name", "Ada")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#canvas img')?.naturalWidth")
+    check()
+    page.click("#keep")
+    page.wait_for_function("() => document.querySelector('#counts').textContent.startsWith('1 of 4')")
+    page.click("text=Progress")
+    check()
+    page.click("text=Apply")
+    page.wait_for_selector("text=All decisions are applied")
+    assert captions(folder) == {"0.png": "person 0"}
+    page.click("text=Overview")
+    page.wait_for_selector("#of-reviews")
+    check()
