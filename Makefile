@@ -8,7 +8,7 @@ WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-quick test-slow test-official system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
+.PHONY: demo test test-quick test-slow test-size test-official system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -29,6 +29,11 @@ test-quick: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow --timeout 3600
+
+# SDXL's true size with random weights: hours on a CPU, at most 16 GB of memory, 30 GB of disk in FAIRHUMAN_SIZE_FOLDER
+# (runs/size by default). The same again uses what is there.
+test-size: $(STAMP)
+	$(BIN)/pytest -v -m size tests/size
 
 # The paper's confidences, and our detectors against MediaPipe's: in an environment with MediaPipe, so on Python 3.11 or
 # 3.12. Versions are those of constraints.txt, but for those that MediaPipe holds down.

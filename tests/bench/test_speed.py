@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -30,9 +29,6 @@ def test_unsupported_modes_are_not_measured(tmp_path: Path) -> None:
 
 def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_noise(tmp_path, 4, (32, 32))
-    rows = (tmp_path / "metadata.jsonl").read_text().splitlines()
-    points = np.column_stack([np.linspace(4, 28, 17), np.linspace(4, 28, 17), np.ones(17)]).tolist()
-    (tmp_path / "metadata.jsonl").write_text("\n".join(f'{row[:-1]}, "pose": {points}}}' for row in rows))
     monkeypatch.setattr(speed, "WARM_UP", 1)
     recipe = recipe_of(tmp_path, kind="t2i_adapter")
     found = measure_speed(recipe, 1, ["exact"])
@@ -48,10 +44,10 @@ def test_an_amortised_mode_is_warm_after_its_exact_steps() -> None:
         taken.append(len(taken) < 5)
         return speed.StepFacts(exact=taken[-1])
 
-    speed._warm_up(step, amortised=True)
+    speed.warm_up(step, amortised=True)
     assert taken == [True] * 5 + [False] * speed.WARM_UP
     taken.clear()
-    speed._warm_up(step, amortised=False)
+    speed.warm_up(step, amortised=False)
     assert len(taken) == speed.WARM_UP
 
 

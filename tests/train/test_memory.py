@@ -1,27 +1,20 @@
 """The computed memory of a run against the measured one."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from fairhuman.bases.base import networks
-from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.samples.batch import collate
 from fairhuman.models.control import ControlModel
-from fairhuman.models.model import TrainableModel
-from fairhuman.models.registry import DTYPES
 from fairhuman.train import memory
-from fairhuman.train.data import load_data
-from fairhuman.train.fairness import build_fair_backward, build_strategy
+from fairhuman.train.fairness import build_strategy
 from fairhuman.train.live_bytes import LiveBytes, fake_tensors
 from fairhuman.train.memory import CONTEXT, Memory, cheapest_changes, combined_changes, memory_of
-from fairhuman.train.model import build_model
 from fairhuman.train.optimizer import build_optimizer
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.step import Objectives, fair_step
+from helpers.prepared_steps import prepared
 from peak_memory import peak_allocated_bytes
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -91,6 +84,7 @@ def test_a_step_needs_the_computed_memory(make_recipe: MakeRecipe, name: str) ->
     assert expected.optimizer == sum(4 * tensor.numel() for tensor in state)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", WAYS)
 def test_a_step_on_cuda_needs_the_computed_memory(make_recipe: MakeRecipe, name: str) -> None:
@@ -103,20 +97,6 @@ def test_a_step_on_cuda_needs_the_computed_memory(make_recipe: MakeRecipe, name:
     take_step()
     measured = torch.cuda.max_memory_allocated() - before
     assert max(expected.step, expected.encode) == pytest.approx(measured, rel=0.2)
-
-
-def prepared(recipe: TrainRecipe, device: torch.device) -> tuple[TrainableModel, Callable[[], object]]:
-    """A model and its step, taken once already, so that one-time allocations are done."""
-    model = build_model(recipe, device)
-    data = load_data(recipe.model_copy(update={"kind": "lora"}), LoadReport())  # needs no pose
-    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision])
-    fair = build_fair_backward(recipe, model, build_strategy(recipe, device), None)
-    pose = {"pose": torch.rand(4, 3, 64, 64)}
-    batch = replace(collate([data.train[k] for k in range(4)]), conditions=pose).to(device)
-    fair_step(objectives, fair, [batch])
-    for parameter in model.trainable_parameters():
-        parameter.grad = None
-    return model, lambda: fair_step(objectives, fair, [batch])
 
 
 def test_an_amortised_run_includes_its_audits(make_recipe: MakeRecipe) -> None:

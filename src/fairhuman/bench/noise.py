@@ -46,14 +46,16 @@ def recipe_or_noise(
         yield noise_recipe(Path(folder), overrides, fill_caches)
 
 
-def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True) -> TrainRecipe:
+def noise_recipe(
+    folder: Path, overrides: Sequence[str] = (), fill_caches: bool = True, pictures: int = PICTURES
+) -> TrainRecipe:
     """Write noise images into `folder` and return `DEFAULT`, with overrides, as a recipe that trains on them. With
     `fill_caches` its caches are filled as after the first epoch; otherwise the first steps fill them.
     """
     cache = {"latents": True, "text": True, "folder": str(folder / "cache")}
     values = {**DEFAULT, "data": str(folder), "out": str(folder / "out"), "cache": cache}
     recipe = config.build(TrainRecipe, values, overrides)
-    write_noise(folder, PICTURES, recipe.size)
+    write_noise(folder, pictures, recipe.size)
     if fill_caches and (recipe.cache.latents or recipe.cache.text):
         from fairhuman.data.pictures.notes import LoadReport
         from fairhuman.train.cache.fill import fill  # here: a mistake in the settings is told without torch
@@ -64,7 +66,7 @@ def noise_recipe(folder: Path, overrides: Sequence[str] = (), fill_caches: bool 
 
 def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:
     """Write an imagefolder of JPEGs of (height, width), coloured noise at several scales, each with boxes of a face and
-    two hands.
+    two hands, and 17 points of a pose.
     """
     folder.mkdir(parents=True, exist_ok=True)
     height, width = size
@@ -80,6 +82,7 @@ def write_noise(folder: Path, count: int, size: tuple[int, int]) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
         parts = np.array([[0.4, 0.1, 0.6, 0.3], [0.2, 0.6, 0.3, 0.7], [0.7, 0.5, 0.8, 0.6]])
         boxes = (parts * [width, height, width, height]).tolist()
+        points = np.linspace([0.1 * width, 0.1 * height, 1.0], [0.9 * width, 0.9 * height, 1.0], 17).tolist()
         row = {"file_name": f"{number}.jpg", "caption": f"person {number}, waving with both hands"}
-        lines.append(json.dumps(row | {"faces": boxes[:1], "hands": boxes[1:]}))
+        lines.append(json.dumps(row | {"faces": boxes[:1], "hands": boxes[1:], "pose": points}))
     (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")

@@ -17,7 +17,7 @@ from fairhuman import config
 from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.train.data import build_loader
-from fairhuman.train.loop import take_step
+from fairhuman.train.loop import cache_texts, take_step
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
@@ -49,10 +49,12 @@ class Speed:
 
 
 class StepFacts(NamedTuple):
-    """Facts about one step, from its metrics."""
+    """Facts about one step: from its metrics, and the seconds that it took."""
 
     waiting: float = 0.0
     exact: bool = False
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> list[Speed]:
@@ -61,36 +63,32 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     The bare loop is the model's forward pass, one loss, backward and optimiser; no data, no VAE, no text encoders. The
     others are complete steps of the trainer: the plain sum (LS), and the recipe's strategy in each of `modes`, values
     of `fairness.mode`. An amortised mode is measured by its ordinary steps; its audits, one in `every`, are not
-    included.
+    included. On a GPU one method is measured after the other, so that its memory holds one model at a time.
     """
-    trained = {BARE: recipe, "LS": _with(recipe, strategy="ls")}
+    trained = {BARE: recipe, "LS": with_settings(recipe, strategy="ls")}
     for mode in modes:
-        trained[f"{recipe.strategy}, {mode}"] = _with(recipe, fairness={"mode": mode, "every": 10**6})
-    ways = {name: (_bare if name == BARE else _trainer)(_run(one)) for name, one in trained.items()}
+        trained[f"{recipe.strategy}, {mode}"] = with_settings(recipe, fairness={"mode": mode, "every": 10**6})
     device = PartialState().device
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    took: dict[str, list[StepFacts]] = {name: [] for name in ways}
-    warm_up_s = {name: _warm_up(way, trained[name].amortised) for name, way in ways.items()}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            _finish(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            taken = way()
-            _finish(device)
-            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-            took[name].append(taken)
-    clock = 1 if device.type == "cpu" else 0
+    on_cpu = device.type == "cpu"
+    took: dict[str, list[StepFacts]] = {}
+    warm_up_s: dict[str, float] = {}
+    for group in [trained] if on_cpu else [{name: one} for name, one in trained.items()]:
+        ways = {name: way_of(start(one), bare=name == BARE) for name, one in group.items()}
+        warm_up_s |= {name: warm_up(way, group[name].amortised) for name, way in ways.items()}
+        taken = [{name: timed(way, device) for name, way in ways.items()} for _ in range(rounds)]
+        took |= {name: [one[name] for one in taken] for name in ways}
     images = recipe.batch_size * recipe.accumulate
+    seconds = {name: [one.cpu_s if on_cpu else one.wall_s for one in taken] for name, taken in took.items()}
     return [
         Speed(
             name,
-            _spread([images / wall for wall, _ in seconds[name]]),
-            _spread([bare[clock] / ours[clock] for bare, ours in zip(seconds[BARE], seconds[name], strict=True)]),
-            _spread([taken.waiting for taken in took[name]]),
-            statistics.mean(taken.exact for taken in took[name]),
+            spread([images / one.wall_s for one in taken]),
+            spread([bare / ours for bare, ours in zip(seconds[BARE], seconds[name], strict=True)]),
+            spread([one.waiting for one in taken]),
+            statistics.mean(one.exact for one in taken),
             warm_up_s[name],
         )
-        for name in ways
+        for name, taken in took.items()
     ]
 
 
@@ -107,8 +105,8 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
     Returns:
         CPU seconds per step for each part and for the rest. GPU work is asynchronous and only visible in the trace.
     """
-    take = _trainer(_run(recipe))
-    _warm_up(take, recipe.amortised)
+    take = way_of(start(recipe))
+    warm_up(take, recipe.amortised)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities, record_shapes=True) as profiler:
         for _ in range(steps):
@@ -120,28 +118,45 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
     return {**parts, "the rest": spent["fairhuman: step"] - sum(parts.values())}
 
 
-def _warm_up(way: Callable[[], StepFacts], amortised: bool) -> float:
+def warm_up(way: Callable[[], StepFacts], amortised: bool) -> float:
     """Take `WARM_UP` steps, for an amortised mode ordinary ones; return the seconds."""
-    start, left = time.perf_counter(), WARM_UP
+    begun, left = time.perf_counter(), WARM_UP
     for _ in range(LONGEST_WARM_UP):
         if left == 0:
             break
         exact = way().exact
         left -= not (amortised and exact)
-    return time.perf_counter() - start
+    return time.perf_counter() - begun
 
 
-def _with(recipe: TrainRecipe, **values: Any) -> TrainRecipe:
+def timed(way: Callable[[], StepFacts], device: torch.device) -> StepFacts:
+    """Take a step, and wait until the device has finished it."""
+    _finish(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    taken = way()
+    _finish(device)
+    return taken._replace(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
+
+
+def with_settings(recipe: TrainRecipe, **values: Any) -> TrainRecipe:
+    """Return a recipe with other settings."""
     return config.build(TrainRecipe, config.merge(recipe.model_dump(mode="json"), values))
 
 
-def _run(recipe: TrainRecipe) -> Run:
+def start(recipe: TrainRecipe) -> Run:
+    """Set up a run that leaves nothing in its folder; as in training, captions to be cached are encoded first."""
     with tempfile.TemporaryDirectory() as folder:
-        return set_up(_with(recipe, out=folder, steps=10**9), PartialState())
+        run = set_up(with_settings(recipe, out=folder, steps=10**9), PartialState())
+    cache_texts(run)
+    return run
+
+
+def way_of(run: Run, bare: bool = False) -> Callable[[], StepFacts]:
+    """Return a function that takes one step of the trainer; `bare`: forward, backward and optimiser alone."""
+    return _bare(run) if bare else _trainer(run)
 
 
 def _trainer(run: Run) -> Callable[[], StepFacts]:
-    """Return a function that takes one step of the trainer."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
 
     def take() -> StepFacts:
@@ -152,9 +167,9 @@ def _trainer(run: Run) -> Callable[[], StepFacts]:
 
 
 def _bare(run: Run) -> Callable[[], StepFacts]:
-    """Return a function that takes one bare step: forward, backward, optimiser."""
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
-    parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
+    with run.caches.awake():
+        parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
 
     def take() -> StepFacts:
@@ -183,5 +198,6 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return minimum, median and maximum."""
     return min(values), statistics.median(values), max(values)

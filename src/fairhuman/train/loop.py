@@ -88,7 +88,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             watcher.on_start(run)
     ending = "Ending after this step" if run.main else ""
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number), ending):
-        _cache_texts(run)
+        cache_texts(run)
         while True:
             _steer_if_due(run)
             _evaluate_if_due(run, tracker)
@@ -145,7 +145,7 @@ def _cut_captions(run: Run) -> list[str]:
     return cut_captions(run.objectives.base, captions(run.recipe, run.data)) if run.main else []
 
 
-def _cache_texts(run: Run) -> None:
+def cache_texts(run: Run) -> None:
     """Encode the captions that aren't cached yet; the text encoders then rest during steps.
 
     They stay on the device if the cache can't hold all texts. A signal ends the encoding between two captions.

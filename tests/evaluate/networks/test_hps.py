@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,53 +12,18 @@ from torch.nn import functional
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.networks.hps import HumanPreferenceScore, fit_square
 from fairhuman.evaluate.networks.prompt_score import CLIP_MEAN, CLIP_STD, normalize_for_clip
+from helpers.published_shapes import hps_shapes
 from helpers.tiny_prompt_networks import (
     PROMPTS,
     TINY_HPS,
-    Shapes,
     apply,
     attend,
     check_rows_depend_on_their_own_picture_and_prompt,
-    linear,
-    norm,
     normed,
     picture,
     random_state,
     write_hps,
 )
-
-
-def tower(name: str, width: int, layers: int) -> Shapes:
-    shapes: Shapes = {}
-    for layer in range(layers):
-        block = f"{name}resblocks.{layer}"
-        shapes |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
-        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
-        shapes |= linear(f"{block}.attn.out_proj", width, width)
-        shapes |= linear(f"{block}.mlp.c_fc", 4 * width, width) | linear(f"{block}.mlp.c_proj", width, 4 * width)
-    return shapes
-
-
-def hps_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Names and shapes of the checkpoint, from the description of open_clip's CLIP."""
-    vision, text, out = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    width, words = vision["width"], text["width"]
-    return {
-        "positional_embedding": (text["context_length"], words),
-        "text_projection": (words, out),
-        "logit_scale": (),
-        "token_embedding.weight": (text["vocab_size"], words),
-        **norm("ln_final", words),
-        **tower("transformer.", words, text["layers"]),
-        "visual.class_embedding": (width,),
-        "visual.positional_embedding": (patches + 1, width),
-        "visual.proj": (width, out),
-        "visual.conv1.weight": (width, 3, vision["patch_size"], vision["patch_size"]),
-        **norm("visual.ln_pre", width),
-        **norm("visual.ln_post", width),
-        **tower("visual.transformer.", width, vision["layers"]),
-    }
 
 
 def run_tower(state: Mapping[str, Tensor], name: str, x: Tensor, heads: int, add: Tensor | None = None) -> Tensor:

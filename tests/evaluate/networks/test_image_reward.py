@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,62 +13,20 @@ from transformers import BlipTextConfig, BlipVisionConfig
 from fairhuman.evaluate.networks.blip import IGNORED, TEXT, VISION, RewardNetwork, rename_tensors
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.networks.image_reward import MAX_TOKENS, ImageReward
+from helpers.published_shapes import EYE, MIND, reward_shapes
 from helpers.tiny_prompt_networks import (
     PROMPTS,
     TINY_TEXT,
     TINY_VISION,
     WORDS,
-    Shapes,
     apply,
     attend,
     check_rows_depend_on_their_own_picture_and_prompt,
-    linear,
-    norm,
     normed,
     picture,
     random_state,
     write_bert_tokenizer,
 )
-
-EYE, MIND = "blip.visual_encoder", "blip.text_encoder"
-
-
-def reward_shapes(vision: Mapping[str, Any], text: Mapping[str, Any]) -> Shapes:
-    """Names and shapes of ImageReward.pt, from the authors' modules: a timm ViT, a BERT, linear layers."""
-    wide, inner, side = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
-    width, words = text["hidden_size"], text["intermediate_size"]
-    shapes: Shapes = {
-        f"{EYE}.cls_token": (1, 1, wide),
-        f"{EYE}.pos_embed": (1, (vision["image_size"] // side) ** 2 + 1, wide),
-        f"{EYE}.patch_embed.proj.weight": (wide, 3, side, side),
-        f"{EYE}.patch_embed.proj.bias": (wide,),
-        **norm(f"{EYE}.norm", wide),
-        f"{MIND}.embeddings.position_ids": (1, text["max_position_embeddings"]),
-        f"{MIND}.embeddings.word_embeddings.weight": (text["vocab_size"], width),
-        f"{MIND}.embeddings.position_embeddings.weight": (text["max_position_embeddings"], width),
-        **norm(f"{MIND}.embeddings.LayerNorm", width),
-        **linear("blip.vision_proj", 256, wide),
-        **linear("blip.text_proj", 256, width),
-    }
-    for number in range(vision["num_hidden_layers"]):
-        block = f"{EYE}.blocks.{number}"
-        shapes |= norm(f"{block}.norm1", wide) | norm(f"{block}.norm2", wide)
-        shapes |= linear(f"{block}.attn.qkv", 3 * wide, wide) | linear(f"{block}.attn.proj", wide, wide)
-        shapes |= linear(f"{block}.mlp.fc1", inner, wide) | linear(f"{block}.mlp.fc2", wide, inner)
-    for number in range(text["num_hidden_layers"]):
-        layer = f"{MIND}.encoder.layer.{number}"
-        for attention, source in (("attention", width), ("crossattention", text["encoder_hidden_size"])):
-            shapes |= linear(f"{layer}.{attention}.self.query", width, width)
-            shapes |= linear(f"{layer}.{attention}.self.key", width, source)
-            shapes |= linear(f"{layer}.{attention}.self.value", width, source)
-            shapes |= linear(f"{layer}.{attention}.output.dense", width, width)
-            shapes |= norm(f"{layer}.{attention}.output.LayerNorm", width)
-        shapes |= linear(f"{layer}.intermediate.dense", words, width) | linear(f"{layer}.output.dense", width, words)
-        shapes |= norm(f"{layer}.output.LayerNorm", width)
-    widths = [width, 1024, 128, 64, 16, 1]
-    for number, into, out in zip((0, 2, 4, 6, 7), widths, widths[1:], strict=False):
-        shapes |= linear(f"mlp.layers.{number}", out, into)
-    return shapes
 
 
 def look(state: Mapping[str, Tensor], image_chw: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """Inception: the same features as torch-fidelity's for the same picture, from weights that are checked and named."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,45 +13,14 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from fairhuman.evaluate.networks.extractor import WeightsError
 from fairhuman.evaluate.networks.inception import FILE, SHA256, Inception
+from helpers.published_shapes import inception_shapes, inception_state
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the real shape; scaled so that features are neither zero nor huge."""
     path = tmp_path_factory.mktemp("inception") / "random.pth"
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, shape in shapes().items():
-        if name.endswith("num_batches_tracked"):
-            state[name] = torch.tensor(0)
-        elif name.endswith("conv.weight"):
-            inputs = shape[1] * shape[2] * shape[3]
-            state[name] = torch.randn(shape, generator=generator) * (2 / inputs) ** 0.5
-        elif name.endswith(("running_var", "bn.weight")):
-            state[name] = 0.5 + torch.rand(shape, generator=generator)
-        else:
-            state[name] = 0.1 * torch.randn(shape, generator=generator)
-    torch.save(state, path)
+    torch.save(inception_state(), path)
     return path
-
-
-def shapes() -> dict[str, torch.Size]:
-    """Names and shapes that torch-fidelity's network expects, found without weights."""
-
-    class ToldError(Exception):
-        pass
-
-    class Empty(FeatureExtractorInceptionV3):  # type: ignore[misc]
-        def load_state_dict(self, *_: Any) -> None:
-            raise ToldError({name: value.shape for name, value in self.state_dict().items()})
-
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
-    with pytest.raises(ToldError) as told, torch.device("meta"):
-        Empty("empty", ["2048"], feature_extractor_weights_path=nothing)
-    found: dict[str, torch.Size] = told.value.args[0]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +111,7 @@ def test_weights_of_something_else_are_refused(weights: Path, tmp_path: Path) ->
 
 def test_the_network_has_the_names_of_the_published_file() -> None:
     """A few names and sizes of the published file, which has a classifier of 1008."""
-    found = shapes()
+    found = inception_shapes()
     assert found["Conv2d_1a_3x3.conv.weight"] == (32, 3, 3, 3)
     assert found["Mixed_7c.branch3x3dbl_3b.bn.running_var"] == (384,)
     assert found["fc.weight"] == (1008, 2048)
