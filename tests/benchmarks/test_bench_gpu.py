@@ -35,9 +35,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "cells", lambda _: few)
-        patch.setattr("fairhuman.train.fairness.WARM_UP", 3)
-        patch.setattr("fairhuman.bench.speed.WARM_UP", 2)
-        patch.setattr(gpu_measure, "PICTURES", 2)
+        patch.setattr("fairhuman.train.fairness.WARM_UP", 2)
+        patch.setattr("fairhuman.bench.speed.WARM_UP", 1)
+        patch.setattr(gpu_measure, "PICTURES", 1)
         work = tmp_path_factory.mktemp("gpu")
         gpu.main([*SMALL, "--work", str(work), *PARTS])
         yield work

@@ -156,7 +156,7 @@ def test_the_single_file_holds_the_same_tensors_and_names_every_layer_of_the_lor
         del pipeline
     run = train(recipe_of(place, "exact", place.side, fairness={"mode": "exact"}))
     lora = load_file(run / "lora" / KOHYA_FILE)
-    base = dict.fromkeys(read_header(file).tensors)
+    base = dict.fromkeys(read_header(file, "the single file").tensors)
     for program in (comfyui, a1111, kohya):
         found = program(lora, base)
         assert len(found) == len(set(found.values())) == len(lora) / 3 == LAYERS[place.shape], program.__name__

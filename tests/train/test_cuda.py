@@ -56,7 +56,7 @@ def test_a_quantised_layer_is_that_of_a_cpu(kind: str) -> None:
     ids=str,
 )
 def test_a_run_ends_with_a_lora_that_diffusers_loads(make_recipe: MakeRecipe, settings: dict[str, object]) -> None:
-    recipe = make_recipe(cache={"latents": True, "text": True}, **settings)
+    recipe = make_recipe(view={"crop": "center"}, cache={"latents": True, "text": True}, **settings)
     run = train(recipe)
     assert run.finished
     assert run.process.device.type == DEVICE.type
