@@ -1,11 +1,13 @@
 """Regions beyond face and hand: how well parts of the body are found, who decides among five objectives, the prior.
 
-    .venv/bin/python benchmarks/regions.py [--quick] [--parts parts shares prior] [--work FOLDER]
+    .venv/bin/python benchmarks/regions.py [--quick] [--parts parts pairs shares prior] [--work FOLDER]
 
 `parts`: the parts that the bundled models find, on 32 synthetic people of 512 px, half of them from head to foot,
 against their rendered masks. Pixels are pooled over pictures, with bootstrap intervals over pictures: precision is
 the share of the pixels found that are the part's, recall the share of the part's pixels that are found. `found` is
 the share of pictures that show at least 0.02 % of the part in which it is found.
+
+`pairs`: the same on 16 pictures of two of these people beside each other, and the share of persons that are found.
 
 `shares`: the small SDXL, LoRA of rank 16, 128 px, batches of 8 of 64 people from head to foot, 30 steps of the
 objectives global, face, hand, eyes and feet; medians over the last 15 steps of each objective's share of the direction
@@ -14,7 +16,7 @@ and of its rate, the cosine of its gradient and the direction, under MPD and und
 `prior`: the CPU time of a step with `regions.prior` over that without, and after 30 steps of each the losses of
 further pictures with the same noise, and the drift outside of the regions, the mean of (ε - ε_0)².
 
-All three take about ten minutes on one core.
+All four take about ten minutes on one core.
 """
 
 from collections.abc import Mapping
@@ -46,26 +48,32 @@ BATCH_SIZE, LEARNING_RATE = 8, 3e-4
 STRATEGIES = {"LS": LinearScalarization, "MPD": MinimumPotentialDelay}
 
 
-def parts(count: int) -> dict[str, Any]:
-    """Precision and recall of each part."""
+def parts(count: int, together: int = 1) -> dict[str, Any]:
+    """Precision and recall of each part, in pictures of some people beside each other."""
     body = Body()
     rows: dict[str, list[tuple[int, int, int]]] = {part: [] for part in PARTS}  # pixels in both, found, true
+    persons = 0
     with BodyParts() as finder:
-        for number in range(count):
-            drawn = render(body, SEED, number, SIZE, framing=FRAMINGS[number % 2], parts=True)
-            found = finder.find(drawn.image)
+        for number in range(0, count, together):
+            people = [
+                render(body, SEED, one, SIZE, framing=FRAMINGS[(one // together) % 2], parts=True)
+                for one in range(number, number + together)
+            ]
+            found = finder.find(np.concatenate([one.image for one in people], axis=1))
+            persons += max((region.searched or 0 for region in found.values()), default=0)
             for part in PARTS:
-                true_hw = drawn.masks[part] >= 128
+                true_hw = np.concatenate([one.masks[part] for one in people], axis=1) >= 128
                 region = found.get(part)
                 found_hw = np.zeros_like(true_hw) if region is None or region.mask_hw is None else region.mask_hw
                 rows[part].append(tuple(int(one.sum()) for one in (true_hw & found_hw, found_hw, true_hw)))
-    return {part: part_numbers(np.array(of_part, dtype=float)) for part, of_part in rows.items()}
+    numbers = {part: part_numbers(np.array(of_part, dtype=float), together) for part, of_part in rows.items()}
+    return {"persons": persons / count, **numbers}
 
 
-def part_numbers(pixels_n3: np.ndarray) -> dict[str, Any]:
+def part_numbers(pixels_n3: np.ndarray, together: int) -> dict[str, Any]:
     """Of a part: pictures that show it, the share in which it is found, precision and recall with intervals."""
     both_n, found_n, true_n = pixels_n3.T
-    shown_n = true_n >= SHOWN * SIZE * SIZE
+    shown_n = true_n >= SHOWN * SIZE * SIZE * together
     precision, recall = (pooled_ratio(both_n, of_n) for of_n in (found_n, true_n))
     return {
         "pictures": int(shown_n.sum()),
@@ -141,7 +149,10 @@ def _ends(objectives: Objectives, data: Path, batches_n: int = 8, **values: Any)
 
 def show(results: Mapping[str, Any]) -> None:
     """Print what was measured."""
-    for part, row in results.get("parts", {}).items():
+    tables = [(name, dict(results[name])) for name in ("parts", "pairs") if name in results]
+    for name, table in tables:
+        print(f"{name}: persons {table.pop('persons'):.2f}")
+    for part, row in (one for _, table in tables for one in table.items()):
         precision, recall = (f"{row[what][0]:.2f}" for what in ("precision", "recall"))
         print(
             f"{part:12}{row['pictures']:4} pictures  found {row['found']:.2f}  precision {precision}  recall {recall}"
@@ -157,7 +168,7 @@ def show(results: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Measure the parts that are asked for."""
-    options = arguments(__doc__, ("parts", "shares", "prior"), work="where people are rendered (runs/regions)")
+    options = arguments(__doc__, ("parts", "pairs", "shares", "prior"), work="where people are rendered (runs/regions)")
     one_thread()
     quick: bool = options.quick
     work = (options.work or Path("runs/regions")) / ("quick" if quick else "full")
@@ -169,6 +180,8 @@ def main() -> None:
     results: dict[str, Any] = {}
     if "parts" in options.parts:
         results["parts"] = parts(2 if quick else 32)
+    if "pairs" in options.parts:
+        results["pairs"] = parts(2 if quick else 32, together=2)
     if "shares" in options.parts:
         results["shares"] = shares(work / "people", steps, **values)
     if "prior" in options.parts:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from fairhuman.detect.body_regions import _hull, body_regions, face_regions, hand_region, outline_mask
-from fairhuman.detect.found_region import FoundRegion, region_of, shrunk
+from fairhuman.detect.body_regions import _hull, body_regions, face_regions, hand_region, outline_mask, separate
+from fairhuman.detect.found_region import FoundRegion, of_persons, region_of, shrunk
 from fairhuman.record import Box
 
 WIDTH, HEIGHT = 200, 400
@@ -75,6 +75,34 @@ def test_the_score_is_the_visibility_of_what_is_visible() -> None:
     found = body_regions(POINTS, visibility_n, person())
     assert [box.score for box in found["feet"].boxes] == pytest.approx([0.9, 0.9])
     assert {box.score for box in found["legs"].boxes} == {1.0}
+
+
+def test_two_who_overlap_share_no_pixel() -> None:
+    """Both masks have both persons: each keeps what is nearer to its own bones, in units of its size."""
+    shifted = POINTS + np.array([90, 0, 0], dtype=np.float32)
+    both_hw = np.pad(person(), ((0, 0), (0, 90)))
+    both_hw = np.maximum(both_hw, np.pad(person(), ((0, 0), (90, 0))))
+    left_hw, right_hw = separate([(POINTS, both_hw), (shifted, both_hw)])
+    assert not ((left_hw > 0) & (right_hw > 0)).any()
+    assert (left_hw + right_hw == both_hw).all()
+    for mask_hw, x in ((left_hw, 100), (right_hw, 190)):
+        assert all(mask_hw[y, x] == 1 for y in (30, 150)), "the head and the trunk"
+    alone_hw = person()
+    assert separate([(POINTS, alone_hw)])[0] is alone_hw
+
+
+def test_what_is_found_twice_is_found_once() -> None:
+    """The same pixels are one part, a box that two share is two."""
+    square_hw, corner_hw = np.zeros((8, 8), dtype=bool), np.zeros((8, 8), dtype=bool)
+    square_hw[:4, :4], corner_hw[5, 5] = True, True
+    box, same, near = (Box(0, 0, 6, 6, score) for score in (0.5, 0.9, 0.8))
+    parts = [FoundRegion((box,), square_hw), None, FoundRegion((same,), square_hw), FoundRegion((near,), corner_hw)]
+    region = of_persons(parts)
+    assert region is not None
+    assert (region.boxes, region.persons, region.searched) == ((near, box), (3, 0), 4)
+    assert region.mask_hw is not None
+    assert (region.mask_hw == (square_hw | corner_hw)).all()
+    assert of_persons([None, None]) is None
 
 
 def test_what_is_hidden_or_out_of_the_picture_is_not_there() -> None:

@@ -115,7 +115,7 @@ def test_parts_of_the_body_are_found_by_name(monkeypatch: pytest.MonkeyPatch) ->
     mask_hw[10:20, 10:20] = True
 
     @contextmanager
-    def open_fake(confidence: float, upscale: int) -> Iterator[object]:
+    def open_fake(confidence: float, upscale: int, persons: int) -> Iterator[object]:
         assert (confidence, upscale) == (0.5, 4)
 
         def find(image: Picture) -> dict[str, FoundRegion]:

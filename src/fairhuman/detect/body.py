@@ -29,17 +29,26 @@ class Body:
         points_n3: 33 key points x, y, z in pixels of the picture.
         visibility_n: visibility of each, 0..1.
         region: where the network looked.
+        aligned: where it would look next, by the key points that it found.
         mask_logits_hw: logit of each pixel of the region belonging to the person.
     """
 
     points_n3: Array
     visibility_n: Array
     region: Region
+    aligned: Region
     mask_logits_hw: Array
 
     def mask(self, image: Picture) -> Array:
         """Probability of each pixel of the picture [H, W] of belonging to the person."""
         return spread(sigmoid(self.mask_logits_hw), self.region, image)
+
+    def covers(self, x: float, y: float) -> bool:
+        """Whether the pixel at x, y belongs to the person."""
+        matrix_23 = self.region.to_picture(len(self.mask_logits_hw))
+        column, row = np.floor(np.linalg.solve(matrix_23[:, :2], np.array([x, y]) - matrix_23[:, 2])).astype(int)
+        height, width = self.mask_logits_hw.shape
+        return 0 <= row < height and 0 <= column < width and bool(self.mask_logits_hw[row, column] >= 0)
 
 
 class BodyFinder:
@@ -57,22 +66,31 @@ class BodyFinder:
         """The person in a picture [H, W, 3], detected with a score of at least `confidence` in 0..1; or None."""
         if self._last is not None and self._last[1] == confidence and np.array_equal(self._last[0], image):
             return self._last[2]
-        bodies = self._detector.find(image, confidence)
-        body = None
-        if bodies:  # key points: the middle of the hips, and a point of the circle around the whole body
-            middle_2, rim_2 = bodies[0].points_n2[:2]
-            body = self._look(image, around_segment(middle_2, rim_2, math.pi / 2, scale=1.25))
+        places = self.places(image, confidence)
+        body = self.look(image, places[0]) if places else None
         self._last = image.copy(), confidence, body
         return body
 
-    def _look(self, image: Picture, region: Region) -> Body | None:
+    def places(self, image: Picture, confidence: float = 0.5, within: Region | None = None) -> list[Region]:
+        """Where persons may be, in a region or in the whole picture, best first."""
+        return [_around_body(one.points_n2) for one in self._detector.find(image, confidence, within)]
+
+    def look(self, image: Picture, region: Region) -> Body | None:
+        """The person in a region; None if there is none."""
         side = self._network.side
         values_n, presence_1, logits_hw1, heat_hwn, _ = self._network(crop(image, region, side))
         if presence_1[0] <= PRESENT:
             return None
-        values_n5 = values_n.reshape(-1, 5)[:POINTS]
+        values_n5 = values_n.reshape(-1, 5)
+        aligned = _around_body(region.points(values_n5[POINTS : POINTS + 2, :3] / np.float32(side)))
+        values_n5 = values_n5[:POINTS]
         points_n3 = refine(values_n5[:, :3] / np.float32(side), heat_hwn[..., :POINTS])
-        return Body(region.points(points_n3), sigmoid(values_n5[:, 3]), region, logits_hw1[..., 0])
+        return Body(region.points(points_n3), sigmoid(values_n5[:, 3]), region, aligned, logits_hw1[..., 0])
+
+
+def _around_body(points_nd: Array) -> Region:
+    """The region around a body by its first two points: the middle of the hips, and one of the circle around it."""
+    return around_segment(points_nd[0], points_nd[1], math.pi / 2, scale=1.25)
 
 
 def refine(points_n3: Array, heat_hwn: Array) -> Array:

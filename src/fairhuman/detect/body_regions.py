@@ -67,14 +67,11 @@ def body_regions(
         face_n3: 468 landmarks in pixels, which place the chin; None: it is estimated from nose and mouth.
     """
     height, width = person_hw.shape
-    scale = min(1.0, SIDE / max(height, width))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    inside_hw = np.asarray(Image.fromarray(person_hw).resize(size, Image.Resampling.BILINEAR)) >= PERSON
+    inside_hw, scale = _reduced(person_hw)
     points_n2 = points_n3[:, :2].astype(np.float64) * scale
     chin_2 = None if face_n3 is None else face_n3[CHIN, :2].astype(np.float64) * scale
     pieces = _pieces(points_n2, chin_2)
-    rows, columns = np.nonzero(inside_hw)
-    pixels_m2 = np.stack([columns, rows], axis=1).astype(np.float64) + 0.5
+    rows, columns, pixels_m2 = _pixels(inside_hw)
     nearest_m = np.stack([_nearest(pixels_m2, bones) for _, bones in pieces]).argmin(axis=0)
     found: dict[str, list[tuple[Mask, float]]] = {}
     for number, (part, _) in enumerate(pieces):
@@ -84,9 +81,38 @@ def body_regions(
             continue
         piece_hw = np.zeros(inside_hw.shape, dtype=bool)
         piece_hw[rows[of_piece], columns[of_piece]] = True
-        whole_hw = np.asarray(Image.fromarray(piece_hw).resize((width, height), Image.Resampling.NEAREST))
+        whole_hw = _enlarged(piece_hw, person_hw)
         found.setdefault(part, []).append((whole_hw, float(visibility_n[seen].mean())))
     return {part: region for part, masks in found.items() if (region := region_of(masks)) is not None}
+
+
+def separate(people: Sequence[tuple[Points, NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
+    """The masks of several persons without each other's pixels: a pixel of two masks goes to the nearer bones.
+
+    Distances are divided by the height of the person's key points or their width, whichever is larger.
+
+    Args:
+        people: of each person the 33 key points x, y, z in pixels, and the probability of each pixel of the picture of
+            belonging to the person [H, W].
+    """
+    masks = [person_hw for _, person_hw in people]
+    reduced = [_reduced(person_hw) for person_hw in masks]
+    inside_phw = np.stack([inside_hw for inside_hw, _ in reduced])
+    rows, columns, pixels_m2 = _pixels(inside_phw.sum(axis=0) > 1)
+    if not rows.size:
+        return masks
+    distance_pm = np.full((len(people), len(rows)), np.inf)
+    for person, (points_n3, _) in enumerate(people):
+        own_m = inside_phw[person, rows, columns]
+        points_n2 = points_n3[:, :2].astype(np.float64) * reduced[person][1]
+        bones = [bone for _, of_part in _pieces(points_n2, None) for bone in of_part]
+        distance_pm[person, own_m] = _nearest(pixels_m2[own_m], bones) / np.ptp(points_n2, axis=0).max()
+    nearest_m = distance_pm.argmin(axis=0)
+    for person, person_hw in enumerate(masks):
+        others_hw = np.zeros(inside_phw.shape[1:], dtype=bool)
+        others_hw[rows, columns] = nearest_m != person
+        masks[person] = np.where(_enlarged(others_hw, person_hw), np.float32(0), person_hw)
+    return masks
 
 
 def face_regions(face_n3: Points, score: float, size: tuple[int, int]) -> dict[str, FoundRegion]:
@@ -114,6 +140,26 @@ def outline_mask(outline_n2: NDArray[np.floating[Any]], margin: float, size: tup
     draw.polygon(corners, fill=1)
     draw.line([*corners, corners[0]], fill=1, width=max(round(2 * reach), 1), joint="curve")
     return np.asarray(picture)
+
+
+def _reduced(person_hw: NDArray[np.float32]) -> tuple[Mask, float]:
+    """The pixels of a person in a picture of at most `SIDE`, and by what it was reduced."""
+    height, width = person_hw.shape
+    scale = min(1.0, SIDE / max(height, width))
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return np.asarray(Image.fromarray(person_hw).resize(size, Image.Resampling.BILINEAR)) >= PERSON, scale
+
+
+def _enlarged(mask_hw: Mask, person_hw: NDArray[np.float32]) -> Mask:
+    """A mask of the reduced picture in that of `person_hw`."""
+    height, width = person_hw.shape
+    return np.asarray(Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _pixels(mask_hw: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """Rows, columns and middles x, y [M, 2] of a mask's pixels."""
+    rows, columns = np.nonzero(mask_hw)
+    return rows, columns, np.stack([columns, rows], axis=1).astype(np.float64) + 0.5
 
 
 def _pieces(points_n2: Array, chin_2: Array | None) -> list[tuple[str, list[Bone]]]:

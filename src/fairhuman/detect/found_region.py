@@ -1,7 +1,7 @@
 """What is found of a region: its boxes and its mask."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from fairhuman.record import Box
 # Found by the bundled models (`body_parts`).
 BODY_PARTS = ("head", "upper_body", "legs", "feet", "eyes", "mouth", "left_hand", "right_hand")
 
+SAME_PART = 0.5  # of a part of one person; if more of it is another's, it is one part
 LEAST_PIECE = 1e-4  # of the picture's area; smaller islands of a mask are noise
 
 Mask = NDArray[np.bool_]
@@ -23,10 +24,14 @@ class FoundRegion:
     Attributes:
         boxes: one for each piece (each eye, each shoe), with its score in 0..1, best first; never empty.
         mask_hw: all pieces, of the picture's size; None: the finder gives boxes alone.
+        persons: of a part of the body, the number of each box's person: 0 is the most prominent one.
+        searched: number of persons in the picture of whom parts were looked for.
     """
 
     boxes: tuple[Box, ...]
     mask_hw: Mask | None = None
+    persons: tuple[int, ...] | None = None
+    searched: int | None = None
 
 
 def region_of(pieces: Sequence[tuple[Mask, float]]) -> FoundRegion | None:
@@ -36,6 +41,30 @@ def region_of(pieces: Sequence[tuple[Mask, float]]) -> FoundRegion | None:
         return None
     found.sort(key=lambda one: -(one[1].score or 0.0))
     return FoundRegion(tuple(box for _, box in found), np.logical_or.reduce([mask_hw for mask_hw, _ in found]))
+
+
+def of_persons(parts: Sequence[FoundRegion | None]) -> FoundRegion | None:
+    """The region of one part of all persons, from that of each with its mask; None if it is found of nobody.
+
+    Of a person of whom it isn't found it is None. If more than half of a part is an earlier person's, it is that one
+    found once more.
+    """
+    kept: list[tuple[int, FoundRegion]] = []
+    masks: list[Mask] = []
+    for person, part in enumerate(parts):
+        if part is None or part.mask_hw is None:
+            continue
+        if all((part.mask_hw & other_hw).sum() <= SAME_PART * part.mask_hw.sum() for other_hw in masks):
+            kept.append((person, part))
+            masks.append(part.mask_hw)
+    if not kept:
+        return None
+    boxes = sorted(
+        ((box, person) for person, part in kept for box in part.boxes), key=lambda one: -(one[0].score or 0.0)
+    )
+    return FoundRegion(
+        tuple(box for box, _ in boxes), np.logical_or.reduce(masks), tuple(person for _, person in boxes), len(parts)
+    )
 
 
 def pieces_of(probability_hw: NDArray[np.float32], threshold: float, largest: float) -> FoundRegion | None:
@@ -70,8 +99,8 @@ def shrunk(region: FoundRegion, factor: int) -> FoundRegion | None:
         return region
     boxes = tuple(Box(b.x0 / factor, b.y0 / factor, b.x1 / factor, b.y1 / factor, b.score) for b in region.boxes)
     if region.mask_hw is None:
-        return FoundRegion(boxes)
+        return replace(region, boxes=boxes)
     height, width = region.mask_hw.shape
     cells = region.mask_hw.reshape(height // factor, factor, width // factor, factor)
     mask_hw = cells.mean(axis=(1, 3)) >= 0.5
-    return FoundRegion(boxes, mask_hw) if mask_hw.any() else None
+    return replace(region, boxes=boxes, mask_hw=mask_hw) if mask_hw.any() else None

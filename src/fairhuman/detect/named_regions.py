@@ -24,6 +24,7 @@ class NamedRegions(Closing):
         words: the models that find regions by words; loaded only where one is named so.
         confidence: minimum score of a person, of whom the bundled models find parts.
         upscale: factor by which they enlarge pictures of up to 256 px first.
+        persons: maximum number of persons of whom they find parts.
 
     Attributes:
         sources: what finds each region, as stored with it.
@@ -32,7 +33,9 @@ class NamedRegions(Closing):
         DetectorError, ModelError: a model can't be loaded.
     """
 
-    def __init__(self, regions: Mapping[str, str], words: WordsSettings, confidence: float, upscale: int) -> None:
+    def __init__(
+        self, regions: Mapping[str, str], words: WordsSettings, confidence: float, upscale: int, persons: int
+    ) -> None:
         by_words = {name: phrase for name, phrase in regions.items() if phrase != BUNDLED}
         self._body = frozenset(regions.keys() - by_words.keys())
         self.sources = {name: source_name(BodyParts.MODEL) for name in self._body}
@@ -41,7 +44,7 @@ class NamedRegions(Closing):
         self._closing = ExitStack()
         with ExitStack() as stack:
             if self._body:
-                start = partial(open_body_parts, confidence, upscale)
+                start = partial(open_body_parts, confidence, upscale, persons)
                 self._guarded = stack.enter_context(Guarded(start, SECONDS))
             if by_words:
                 from fairhuman.detect.words import WordsFinder

@@ -33,6 +33,7 @@ KindName = Annotated[Kind | str, AfterValidator(lambda name: check_name(name, ge
 DetectParts = Callable[[Picture], dict[str, list[Detection]]]
 BUNDLED = "mediapipe"
 TAKEN = ("global", IGNORE, SUBJECT, *REGION_COLUMNS, *REGION_COLUMNS.values())
+FOR_REGIONS = ("regions", "max_persons", "words")  # settings of further regions alone
 REGION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -144,6 +145,9 @@ class DetectSettings(Settings):
         + ", ".join(BODY_PARTS)
         + "), or words for the models of `words`, such as 'the shoes'; a list of names is short for mediapipe",
     )
+    max_persons: int = Field(
+        default=8, ge=1, description="persons in a picture of whom the bundled models find the parts named in `regions`"
+    )
     upscale: int = Field(default=4, ge=1, description="factor by which pictures of up to 256 px are enlarged first")
     mediapipe: MediaPipeSettings = MediaPipeSettings()
     onnx: OnnxSettings = OnnxSettings()
@@ -152,7 +156,7 @@ class DetectSettings(Settings):
 
     def decisive(self) -> dict[str, Any]:
         """What the boxes of faces, hands and persons depend on: further regions have a table of their own."""
-        return {name: value for name, value in super().decisive().items() if name not in ("regions", "words")}
+        return {name: value for name, value in super().decisive().items() if name not in FOR_REGIONS}
 
     @property
     def kinds(self) -> dict[Part, str]:

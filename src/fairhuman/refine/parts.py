@@ -1,7 +1,7 @@
 """Faces and hands of a picture with their strict quality, and the acceptance test for a redrawn picture.
 
 A redrawn picture is accepted if the redrawn part improves and nothing else gets worse. With the parts of the original
-picture as the expected ones, neither Σ quality of faces nor that of hands may fall, no other part may lose more than
+picture as the expected ones, no other part, and neither Σ quality of faces nor that of hands, may lose more than
 `TOLERANCE`, and there may be no additional faces or hands.
 """
 
@@ -155,7 +155,7 @@ def rejection_reason(before: PartScores, after: PartScores, number: int, gain: f
     if (others_n < -TOLERANCE).any():
         return f"another part would lose {-others_n.min():.2f}"
     for kind in KINDS:
-        if after.total(kind) < before.total(kind):
+        if after.total(kind) < before.total(kind) - TOLERANCE:
             return f"total quality of {kind}s would fall"
         if after.extra[kind] > before.extra[kind]:
             return f"there would be an additional {kind}"

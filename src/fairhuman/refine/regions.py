@@ -12,6 +12,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.found_region import FoundRegion, pieces_of
 from fairhuman.detect.named_regions import NamedRegions
+from fairhuman.detect.settings import DetectSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import FairHumanError
 from fairhuman.refine.parts import BodyPart
@@ -42,8 +43,10 @@ def open_regions(settings: RefineSettings) -> Iterator[RegionsDetector]:
     with ExitStack() as stack:
         finder: NamedRegions | None = None
         if settings.regions:
-            confidence = 0.5 if settings.detect is None else settings.detect.mediapipe.person_confidence
-            finder = stack.enter_context(NamedRegions(settings.regions, settings.words, confidence, settings.upscale))
+            detect = settings.detect or DetectSettings()
+            confidence, persons = detect.mediapipe.person_confidence, detect.max_persons
+            named = NamedRegions(settings.regions, settings.words, confidence, settings.upscale, persons)
+            finder = stack.enter_context(named)
 
         def look(picture: Picture, name: str) -> list[BodyPart]:
             parts = [] if settings.masks is None else painted(Path(settings.masks), picture, name)

@@ -29,7 +29,7 @@ LOOKED: list[int] = []  # widths of the pictures that were looked at
 
 
 @contextmanager
-def open_fake(confidence: float, upscale: int) -> Iterator[object]:
+def open_fake(confidence: float, upscale: int, persons: int) -> Iterator[object]:
     """Eyes at the top left, feet in pictures of even width; the picture of 43 pixels breaks it."""
 
     def find(image: np.ndarray) -> dict[str, FoundRegion]:
@@ -38,8 +38,8 @@ def open_fake(confidence: float, upscale: int) -> Iterator[object]:
             raise ValueError("no such layer")
         mask_hw = np.zeros(image.shape[:2], dtype=bool)
         mask_hw[2:6, 3:9] = True
-        eyes = FoundRegion((Box(3, 2, 9, 6, 0.75),), mask_hw)
-        feet = {"feet": FoundRegion((Box(1, 50, 20, 60, 0.5),))} if image.shape[1] % 2 == 0 else {}
+        eyes = FoundRegion((Box(3, 2, 9, 6, 0.75),), mask_hw, (1,), 2)
+        feet = {"feet": FoundRegion((Box(1, 50, 20, 60, 0.5),), None, (0,), 2)} if image.shape[1] % 2 == 0 else {}
         return {"eyes": eyes, "mouth": eyes, **feet}
 
     yield find
@@ -79,6 +79,8 @@ def test_boxes_masks_scores_and_the_finder_are_stored(photos: Path, tmp_path: Pa
     mask_hw = np.asarray(Image.open(io.BytesIO(first["masks"]["eyes"]["bytes"])))
     assert (mask_hw.shape, mask_hw[2:6, 3:9].min(), mask_hw.sum()) == ((64, 40), 255, 24 * 255)
     assert (first["feet"], first["masks"]["feet"]) == ([[1, 50, 20, 60]], None), "boxes alone"
+    assert (first["eyes_persons"], first["feet_persons"], first["persons_searched"]) == ([1], [0], 2)
+    assert (second["eyes_persons"], second["feet_persons"], second["persons_searched"]) == ([1], None, 2)
     assert (second["feet"], second["feet_by"]) == (None, first["eyes_by"]), "not found is unknown"
     assert "mouth" not in first, "it wasn't asked for"
 

@@ -125,17 +125,17 @@ def _size(stored: bytes) -> tuple[int, int]:
 
 
 def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[str]) -> dict[str, Any]:
-    """The fields with boxes in pixels of the close-up, and their scores and votes."""
+    """The fields with boxes in pixels of the close-up, and their scores, votes and persons."""
     moved = {name: value for name, value in fields.items() if name != "clarity"}
     moved |= {"key": key, "width": view.side, "height": view.side}
     for region in regions:
-        column, scores, votes, _ = annotation_columns(region)
-        rows = fields.get(column)
+        columns = annotation_columns(region)
+        rows = fields.get(columns.boxes)
         if rows is None:
             continue
         found = [view.transform_box(row) for row in rows]
-        moved[column] = [row for row in found if row is not None]
-        for name in (scores, votes):
+        moved[columns.boxes] = [row for row in found if row is not None]
+        for name in columns.of_boxes:
             if name in fields:
                 moved[name] = [value for value, row in zip(fields[name], found, strict=True) if row is not None]
     return moved

@@ -24,9 +24,14 @@ def write_parquet(
     folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
-    masks = sorted({*dataset.regions, *(name for row in dataset.rows(LoadReport()) for name in painted_masks(row))})
+    named, found = set(dataset.regions), set()
+    for row in dataset.rows(LoadReport()):
+        named.update(painted_masks(row))
+        found.update(row.values)
+    masks = sorted(named)
+    of_bodies = tuple(region for region in dataset.regions if annotation_columns(region).persons in found)
     reader = RowReader(dataset.root, source_format(dataset.kind).picture, dataset.regions, dataset.settings)
-    schema = ShardWriter(reader, tuple(masks), dataset.root.name).schema
+    schema = ShardWriter(reader, tuple(masks), dataset.root.name, of_bodies=of_bodies).schema
     (folder / "data").mkdir()
     number = 0
     while (first := next(samples, None)) is not None:
@@ -43,7 +48,7 @@ def write_parquet(
 def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], report: LoadReport) -> dict[str, Any]:
     row = {"source_caption": sample.fields["caption"], **sample.fields}
     for region in regions:
-        column, scores, _, by = annotation_columns(region)
+        column, scores, _, _, by = annotation_columns(region)
         boxes = row[column]
         if boxes is not None:
             row.setdefault(by, "source")

@@ -10,7 +10,7 @@ from fairhuman.data.look.reading import DataSet, DecodedRecord, annotation_colum
 from fairhuman.data.pictures.decode import decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
-from fairhuman.data.pipeline.rows import boxes_to_lists
+from fairhuman.data.pipeline.rows import SEARCHED, boxes_to_lists
 from fairhuman.data.pipeline.write import encode_for_storage, encode_png
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
@@ -26,6 +26,7 @@ COPIED = {
     "depth_kind": str,
     "depth_by": str,
     "clarity": float,
+    SEARCHED: int,
 }
 PICTURES = ("masks", "pose", "depth", "pose_picture")
 RECORD_FIELDS = ("key", "width", "height", "caption", "source", "split", "attributes", "repeats", ONE_MASK)
@@ -106,14 +107,14 @@ def _fields(dataset: DataSet, decoded: DecodedRecord) -> dict[str, Any]:
         "caption": record.caption,
     }
     for region in dataset.regions:
-        column, scores, votes, by = annotation_columns(region)
+        columns = annotation_columns(region)
         rows = boxes_to_lists(record.boxes[region])
-        fields[column] = rows
-        for name in (scores, votes):  # if a box was dropped, they would no longer match the boxes
+        fields[columns.boxes] = rows
+        for name in columns.of_boxes:  # if a box was dropped, they would no longer match the boxes
             if isinstance(values.get(name), list) and len(values[name]) == len(rows or ()):
                 fields[name] = _plain(values[name])
-        if isinstance(values.get(by), str):
-            fields[by] = values[by]
+        if isinstance(values.get(columns.by), str):
+            fields[columns.by] = values[columns.by]
     fields |= {name: values[name] for name, kind in COPIED.items() if isinstance(values.get(name), kind)}
     source = values.get("source")
     fields["source"] = source if isinstance(source, str) and source else record.source

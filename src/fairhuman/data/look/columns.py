@@ -65,7 +65,7 @@ def _usable(schema: pyarrow.Schema, regions: Sequence[str]) -> list[str]:
     if CAPTION not in schema.names:
         checks[TEXT] = _is_text
     for region in regions:
-        boxes, scores, _, by = annotation_columns(region)
+        boxes, scores, _, _, by = annotation_columns(region)
         checks |= {boxes: _is_boxes, scores: _is_scores, by: _is_text}
     return [field.name for field in schema if field.name in checks and checks[field.name](field.type)]
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 from pydantic import Field
@@ -212,9 +212,25 @@ def painted_masks(row: Row) -> Mapping[str, Any]:
     return {name: mask for name, mask in masks.items() if mask is not None} if isinstance(masks, Mapping) else {}
 
 
-def annotation_columns(region: str) -> tuple[str, ...]:
-    """Columns of a built data set about a region: boxes, scores, votes, detector."""
-    return region_column(region), f"{region}_scores", f"{region}_votes", f"{region}_by"
+class AnnotationColumns(NamedTuple):
+    """Columns of a built data set about a region; `scores`, `votes` and `persons` have one value a box."""
+
+    boxes: str
+    scores: str
+    votes: str
+    persons: str
+    by: str
+
+    @property
+    def of_boxes(self) -> tuple[str, ...]:
+        """Those with one value a box."""
+        return self.scores, self.votes, self.persons
+
+
+def annotation_columns(region: str) -> AnnotationColumns:
+    """Columns of a built data set about a region."""
+    own = (f"{region}_{what}" for what in ("scores", "votes", "persons", "by"))
+    return AnnotationColumns(region_column(region), *own)
 
 
 def ignored_by_build(path: Path, settings: SourceSettings) -> list[str]:

@@ -22,11 +22,13 @@ from fairhuman.data.look.reading import (
 )
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.report import REJECTED
+from fairhuman.data.pipeline.rows import SEARCHED
 from fairhuman.data.sources import SourceSettings
 from fairhuman.data.sources.rows import Row
 from fairhuman.record import HumanRecord
 from fairhuman.report.colours import colours
 from fairhuman.report.html import render
+from fairhuman.report.text import plural
 from fairhuman.utils.files import write_text, writing
 from fairhuman.utils.parse import escape_control
 
@@ -241,9 +243,9 @@ def _card_facts(dataset: DataSet, row: Row, record: HumanRecord) -> list[tuple[s
 
 
 def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) -> str:
-    """Such as `2, by mediapipe, score 0.91 0.80, votes 5 3`."""
+    """Such as `2, by mediapipe, score 0.91 0.80, votes 5 3`, or `of 1 of 2 persons` instead of votes."""
     boxes = record.boxes.get(region)
-    _, scores, votes, by = (values.get(column) for column in annotation_columns(region))
+    _, scores, votes, persons, by = (values.get(column) for column in annotation_columns(region))
     parts = ["unknown" if boxes is None else str(len(boxes)) if boxes else "none"]
     if region in record.masks:
         parts = ["painted"] if boxes is None else [*parts, "painted"]
@@ -252,6 +254,8 @@ def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) ->
     numbers = [f"{score:.2f}" for score in shown if isinstance(score, int | float)]
     parts += [f"score {' '.join(numbers)}"] if numbers else []
     parts += [f"votes {' '.join(map(str, votes))}"] if isinstance(votes, list) and votes else []
+    if isinstance(persons, list) and isinstance(searched := values.get(SEARCHED), int):
+        parts += [f"of {len(set(persons))} of {plural(searched, 'person')}"]
     return ", ".join(parts)
 
 

@@ -111,7 +111,7 @@ class Tally:
         self, name: str, table: pyarrow.Table, painted_n: NDArray[np.bool_] | None, area_n: NDArray[np.float64]
     ) -> None:
         region = self._regions.setdefault(name, RegionStatistics(unknown=self.records))
-        column, scores, _, by = annotation_columns(name)
+        column, scores, _, _, by = annotation_columns(name)
         if painted_n is None:
             painted_n = np.zeros(len(table), dtype=bool)
         known_n, count_n = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=np.int64)

@@ -10,7 +10,7 @@ import pyarrow
 from PIL import Image
 
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
+from fairhuman.data.pipeline.rows import BOXES, SEARCHED, RowReader, boxes_to_lists, person_columns
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.data.pipeline.write import encode_png
 from fairhuman.detect.detection import Picture
@@ -19,6 +19,11 @@ from fairhuman.detect.named_regions import NamedRegions
 from fairhuman.detect.settings import BUNDLED, DetectSettings
 from fairhuman.detect.worker import Failure
 from fairhuman.record import region_column
+
+
+def of_bodies(detect: DetectSettings) -> tuple[str, ...]:
+    """The further regions that are parts of bodies, found person by person."""
+    return tuple(name for name, finder in detect.regions.items() if finder == BUNDLED)
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,20 @@ class RegionTier:
         own: dict[str, Any] = {"regions": dict(self.detect.regions)}
         if BUNDLED in kinds:
             own |= {"confidence": self.detect.mediapipe.person_confidence, "upscale": self.detect.upscale}
+            own |= {"persons": self.detect.max_persons}
         return own | ({"words": self.detect.words.decisive()} if set(kinds) - {BUNDLED} else {})
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
-        """Columns of the table: boxes with scores, and the mask as a PNG; null where nothing had to be found."""
+        """Columns of the table: boxes with scores, and the mask as a PNG; null where nothing had to be found.
+
+        Of a part of the body also the number of each box's person; and of how many persons parts were looked for.
+        """
         columns: list[tuple[str, pyarrow.DataType]] = []
         for region in self.detect.regions:
             columns += [(region_column(region), BOXES), (f"{region}_mask", pyarrow.binary())]
             columns += [(f"{region}_by", pyarrow.string())]
-        return columns
+        return columns + person_columns(of_bodies(self.detect))
 
     def findings(self, row: Mapping[str, Any]) -> Iterable[tuple[str, str]]:  # noqa: ARG002 - the protocol's signature
         """None: nothing is converted."""
@@ -60,8 +69,8 @@ class RegionTier:
     @contextmanager
     def open(self) -> Iterator[ProcessRows]:
         """Load the models."""
-        detect = self.detect
-        with NamedRegions(detect.regions, detect.words, detect.mediapipe.person_confidence, detect.upscale) as finder:
+        detect, confidence = self.detect, self.detect.mediapipe.person_confidence
+        with NamedRegions(detect.regions, detect.words, confidence, detect.upscale, detect.max_persons) as finder:
             yield lambda items: self._process(items, finder)
 
     def _process(self, items: Sequence[TierRow], finder: NamedRegions) -> list[TierResult]:
@@ -104,4 +113,6 @@ def _columns(wanted: Sequence[str], found: Mapping[str, FoundRegion], sources: M
         columns[region_column(region)] = boxes_to_lists(() if one is None else one.boxes)
         if one is not None and one.mask_hw is not None:
             columns[f"{region}_mask"] = encode_png(Image.fromarray(one.mask_hw.astype(np.uint8) * 255))
+        if one is not None and one.persons is not None:
+            columns |= {f"{region}_persons": list(one.persons), SEARCHED: one.searched}
     return columns

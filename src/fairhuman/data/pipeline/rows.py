@@ -19,6 +19,8 @@ from fairhuman.record import Box, HumanRecord
 CHANGED = "picture changed while the data set was built"
 BOXES = pyarrow.list_(pyarrow.list_(pyarrow.float32()))  # x0, y0, x1, y1 and optionally the score
 
+SEARCHED = "persons_searched"  # number of persons of whom parts of the body were looked for
+
 
 @dataclass(frozen=True)
 class RowReader:
@@ -75,6 +77,12 @@ def boxes_to_lists(boxes: Sequence[Box] | None) -> list[list[float]] | None:
     if boxes is None:
         return None
     return [[b.x0, b.y0, b.x1, b.y1] if b.score is None else [b.x0, b.y0, b.x1, b.y1, b.score] for b in boxes]
+
+
+def person_columns(parts: Sequence[str]) -> list[tuple[str, pyarrow.DataType]]:
+    """Columns about persons of a table with these parts of bodies: the number of each box's person, and how many."""
+    columns = [(f"{part}_persons", pyarrow.list_(pyarrow.int32())) for part in parts]
+    return [*columns, (SEARCHED, pyarrow.int32())] if columns else columns
 
 
 def boxes_from_lists(rows: Sequence[Sequence[float]] | None) -> tuple[Box, ...] | None:

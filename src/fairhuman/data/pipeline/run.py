@@ -17,7 +17,7 @@ from fairhuman.data.pipeline.detect import DetectTier
 from fairhuman.data.pipeline.early import look_at_source
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import Block, Listing, list_source, read_blocks
-from fairhuman.data.pipeline.regions import RegionTier
+from fairhuman.data.pipeline.regions import RegionTier, of_bodies
 from fairhuman.data.pipeline.report import kept_before, rejections, write_report
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.select import RejectedRow, Selection, select
@@ -326,7 +326,8 @@ class _Build:
     def _write_shards(self, kept: Sequence[Block], masks: set[str]) -> list[str]:
         """Write the missing files; return the names of all."""
         named = tuple(sorted({*self.reader.regions, *self._further, *masks}))
-        writer = ShardWriter(self.reader, named, self.source.name, self._further)
+        of_persons = () if self.recipe.detect is None else of_bodies(self.recipe.detect)
+        writer = ShardWriter(self.reader, named, self.source.name, self._further, of_persons)
         folder = self.out / DATA
         shards = writer.plan(folder, kept, self.manifest, self.tables, self.recipe.shard_rows)
         missing = [shard for shard in shards if not shard.target.is_file()]

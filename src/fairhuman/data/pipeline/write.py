@@ -17,7 +17,15 @@ from fairhuman.data.condition.people import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
-from fairhuman.data.pipeline.rows import BOXES, CHANGED, RowReader, boxes_to_lists, read_checked_bytes
+from fairhuman.data.pipeline.rows import (
+    BOXES,
+    CHANGED,
+    SEARCHED,
+    RowReader,
+    boxes_to_lists,
+    person_columns,
+    read_checked_bytes,
+)
 from fairhuman.data.pipeline.tier import TaskOutcome, TierTable, rows_by_id
 from fairhuman.record import DerivedMask, HumanRecord, LabelMap, region_column
 from fairhuman.utils.files import write_atomically
@@ -56,13 +64,14 @@ class ShardWriter:
     """Writes shards, in any process.
 
     `masks` names all painted masks of the data set, `name` its source; `further` are the regions of the tier `regions`
-    that the reader doesn't read.
+    that the reader doesn't read, `of_bodies` those that are found person by person.
     """
 
     reader: RowReader
     masks: tuple[str, ...]
     name: str
     further: tuple[str, ...] = ()
+    of_bodies: tuple[str, ...] = ()
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -108,6 +117,7 @@ class ShardWriter:
         for region in regions:
             boxes += [(f"{region}_scores", pyarrow.list_(pyarrow.float32()))]
             boxes += [(f"{region}_votes", pyarrow.list_(pyarrow.int32())), (f"{region}_by", pyarrow.string())]
+        boxes += person_columns(self.of_bodies)
         schema = pyarrow.schema(
             [
                 ("key", pyarrow.string()),
@@ -196,6 +206,7 @@ class ShardWriter:
         detected = {**found.get("detect", {}), **found.get("regions", {})}
         for region in self.regions:
             values |= self._boxes(region, record, detected)
+        values[SEARCHED] = detected.get(SEARCHED)
         return values
 
     def _boxes(self, region: str, record: HumanRecord, detect: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +224,7 @@ class ShardWriter:
             region_column(region): None if rows is None else [row[:4] for row in rows],
             f"{region}_scores": scores if any(score is not None for score in scores) else None,
             f"{region}_votes": votes,
+            f"{region}_persons": detect.get(f"{region}_persons"),
             f"{region}_by": by,
         }
 

@@ -14,6 +14,7 @@ DEFINED = frozenset(
     {
         *("key", "image", "file_name", "path", "width", "height", "caption", "text", "caption_by", "source_caption"),
         *("masks", "pose", "pose_picture", "pose_by", "depth", "depth_kind", "depth_by", "clarity"),
+        "persons_searched",  # of how many a build looked for parts of the body
         *("stratum", "reviewer", "reviewed_at"),  # of a validation set and its review
         *("attributes", "split", "source", "repeats", ONE_MASK, *REGION_COLUMNS, *REGION_COLUMNS.values()),
     }
@@ -30,7 +31,7 @@ def unused_columns(rows: Iterable[Mapping[str, Any]], picture_column: str, regio
     """Names of columns, and of painted masks as `masks.NAME`, that hold something but that nothing reads."""
     regions = (*REGION_COLUMNS, *regions, IGNORE)
     used = {*DEFINED, picture_column, *map(region_column, regions)}
-    used |= {f"{region}_{what}" for region in regions for what in ("scores", "votes", "by")}
+    used |= {f"{region}_{what}" for region in regions for what in ("scores", "votes", "persons", "by")}
     found: dict[str, None] = {}
     for row in rows:
         found |= dict.fromkeys(name for name, value in row.items() if name not in used and value is not None)

@@ -271,7 +271,7 @@ def edited(row: Row, changes: Mapping[Field, Edit]) -> Row:
                 values["caption_by"] = BY_HAND
             continue
         values[region_column(name)] = edit.values.get("boxes")
-        for column in (f"{name}_scores", f"{name}_votes"):
+        for column in (f"{name}_scores", f"{name}_votes", f"{name}_persons"):
             if column in values:
                 values[column] = None
         if f"{name}_by" in values:
