@@ -46,7 +46,8 @@ class Body:
     def covers(self, x: float, y: float) -> bool:
         """Whether the pixel at x, y belongs to the person."""
         matrix_23 = self.region.to_picture(len(self.mask_logits_hw))
-        column, row = np.floor(np.linalg.solve(matrix_23[:, :2], np.array([x, y]) - matrix_23[:, 2])).astype(int)
+        place_2 = np.linalg.solve(matrix_23[:, :2], np.array([x, y]) - matrix_23[:, 2])
+        column, row = math.floor(place_2[0]), math.floor(place_2[1])
         height, width = self.mask_logits_hw.shape
         return 0 <= row < height and 0 <= column < width and bool(self.mask_logits_hw[row, column] >= 0)
 

@@ -70,7 +70,7 @@ def squares(image: Picture) -> list[Region]:
 
     def middles(length: int) -> list[float]:
         steps = math.ceil((length - side) / (side / 3))
-        return np.linspace(side / 2, length - side / 2, steps + 1).tolist() if steps else [length / 2]
+        return [side / 2 + step * (length - side) / max(steps, 1) for step in range(steps + 1)]
 
     return [Region(x, y, side, 0.0) for y in middles(height) for x in middles(width)]
 

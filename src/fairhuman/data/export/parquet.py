@@ -24,7 +24,7 @@ def write_parquet(
     folder: Path, samples: Iterator[ExportSample], dataset: DataSet, shard_rows: int, report: LoadReport
 ) -> None:
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
-    named, found = set(dataset.regions), set()
+    named, found = set(dataset.regions), set[str]()
     for row in dataset.rows(LoadReport()):
         named.update(painted_masks(row))
         found.update(row.values)
