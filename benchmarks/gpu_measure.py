@@ -205,7 +205,7 @@ def _held(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor
 
 def _run(recipe: TrainRecipe, device: torch.device, small: bool) -> dict[str, Any]:
     """Train, with empty caches; measure the peak of the whole run, and what the device holds for it."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=recipe.out.parents[1]) as folder:  # the work folder, which has the disk
         own = {"out": folder, "steps": RUN_STEPS[small], "cache": {"folder": f"{folder}/cache"}}
         begun = time.perf_counter()
         train(config.build(TrainRecipe, config.merge(recipe.model_dump(mode="json"), own)))
