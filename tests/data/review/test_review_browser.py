@@ -103,10 +103,10 @@ def test_what_is_not_read_of_a_long_prompt_is_shown_while_it_is_written(reviewin
     page = opened("Ada")
     showing(page, "p0")
     page.fill("#prompt", "a person waving, " * 30)
-    page.wait_for_function("document.getElementById('unread').textContent.includes(\"isn't read\")")
+    page.wait_for_function("() => document.getElementById('unread').textContent.includes(\"isn't read\")")
     page.keyboard.press("Control+Enter")
     saying(page, "Kept with the new prompt.")
-    page.wait_for_function("document.getElementById('unread').textContent === ''")
+    page.wait_for_function("() => document.getElementById('unread').textContent === ''")
 
 
 @pytest.mark.slow

@@ -4,18 +4,17 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from pydantic import AfterValidator
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.review.api import DecisionBody, PromptBody, ReviewerBody
 from fairhuman.data.review.events import open_review
 from fairhuman.data.review.pictures import boxes_by_region, browser_picture, load_pictures
 from fairhuman.data.review.settings import MAX_NAME, REASONS, ReviewSettings, clean_name
@@ -28,29 +27,6 @@ from fairhuman.web.app import RefusedError, page, read_json
 from fairhuman.web.frame import Frame
 
 PICTURE_CACHE = "private, max-age=600"
-
-
-class ReviewerBody(Settings):
-    """Body of every request that may change data."""
-
-    reviewer: Annotated[str, AfterValidator(clean_name)]
-
-
-class PromptBody(ReviewerBody):
-    """Body of a question about a prompt that may be kept."""
-
-    prompt: str
-
-
-class DecisionBody(ReviewerBody):
-    """Body of a decision."""
-
-    key: str
-    action: Literal["keep", "drop"]
-    prompt: str | None = None
-    reason: str | None = None
-
-
 BodyT = TypeVar("BodyT", bound=ReviewerBody)
 
 
