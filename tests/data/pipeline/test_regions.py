@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.data.look.show import show_dataset
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline import detect as detect_tier
@@ -83,6 +84,14 @@ def test_boxes_masks_scores_and_the_finder_are_stored(photos: Path, tmp_path: Pa
     assert (second["eyes_persons"], second["feet_persons"], second["persons_searched"]) == ([1], None, 2)
     assert (second["feet"], second["feet_by"]) == (None, first["eyes_by"]), "not found is unknown"
     assert "mouth" not in first, "it wasn't asked for"
+
+
+def test_the_page_says_of_how_many_persons(photos: Path, tmp_path: Path) -> None:
+    build(photos, tmp_path / "out", *BODY)
+    show_dataset(tmp_path / "out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"1, with a mask, by {source_name('body parts')}, score 0.75, of 1 of 2 persons" in page
+    assert "painted, by" not in page
 
 
 def test_training_reads_the_mask_and_the_boxes(photos: Path, tmp_path: Path) -> None:

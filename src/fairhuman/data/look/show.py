@@ -24,6 +24,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.report import REJECTED
 from fairhuman.data.pipeline.rows import SEARCHED
 from fairhuman.data.sources import SourceSettings
+from fairhuman.data.sources.edits import BY_HAND
 from fairhuman.data.sources.rows import Row
 from fairhuman.record import HumanRecord
 from fairhuman.report.colours import colours
@@ -248,7 +249,8 @@ def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) ->
     _, scores, votes, persons, by = (values.get(column) for column in annotation_columns(region))
     parts = ["unknown" if boxes is None else str(len(boxes)) if boxes else "none"]
     if region in record.masks:
-        parts = ["painted"] if boxes is None else [*parts, "painted"]
+        drawn = "painted" if by in (None, "source", BY_HAND) else "with a mask"
+        parts = [drawn] if boxes is None else [*parts, drawn]
     parts += [f"{'by' if boxes is not None else 'not found by'} {by}"] if by else []
     shown = scores if isinstance(scores, list) else [box.score for box in boxes or ()]
     numbers = [f"{score:.2f}" for score in shown if isinstance(score, int | float)]
