@@ -9,6 +9,7 @@ import time
 import pytest
 
 from fairhuman.errors import DataError
+from fairhuman.report.colours import colours
 from fairhuman.studio.places import find_places
 from fairhuman.train.run import STOP
 from fairhuman.utils.files import alone
@@ -33,12 +34,14 @@ def test_curves_are_sent_again_only_where_they_changed(opened, run):
     assert len(first["curves"]["steps"]) <= 50
     assert {"loss/face", "share/face", "images_per_s"} - {"share/face"} <= set(first["curves"]["columns"])
     assert first["colours"]["face"] == "#D55E00"
+    assert "global-face" in first["colours"]
     again = studio.get("/api/metrics", run="mpd", points=50, known=first["version"]).json()
     assert "curves" not in again
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 201, "loss/face": 0.25}\n')
+        file.write('{"step": 201, "loss/face": 0.25, "loss/feet": 0.5, "cos/face-feet": 0.1, "cos/global-feet": 0.1}\n')
     more = studio.get("/api/metrics", run="mpd", known=first["version"]).json()
     assert more["curves"]["steps"][-1] == 201
+    assert more["colours"]["feet"] == colours(["feet"])["feet"]  # as on every other page, whatever pairs there are
     part = studio.get("/api/metrics", run="mpd", first=150, last=160).json()["curves"]["steps"]
     assert (part[0], part[-1]) == (150, 160)
 

@@ -49,8 +49,10 @@ class RunPages:
         first, last, known = (number(request, name, None) for name in ("first", "last", "known"))
         found = view.metrics(points, first, last, known)
         if "curves" in found:
-            names = {part for name in found["curves"]["columns"] if "/" in name for part in [name.partition("/")[2]]}
-            found["colours"] = colours([*REGION_COLOURS, *sorted(names)])
+            kinds = {name.partition("/")[::2] for name in found["curves"]["columns"] if "/" in name}
+            pairs = {label for kind, label in kinds if kind == "cos"}
+            objectives = {label for _, label in kinds} - pairs
+            found["colours"] = {**colours(sorted(pairs)), **colours([*REGION_COLOURS, *sorted(objectives)])}
         return found
 
     def _details(self, request: Request) -> dict[str, Any]:

@@ -105,7 +105,7 @@ export class Editor {
     const boxes = picture.boxes[region];
     const parts = [];
     const held = this.masks.get(region);
-    if (held) parts.push(`painted, ${((100 * held.cells) / held.mask.length).toFixed(1)} %`);
+    if (held) parts.push(`mask of ${((100 * held.cells) / held.mask.length).toFixed(1)} %`);
     if (boxes?.length) {
       const scores = (picture.scores[region] ?? []).filter((score) => score !== null).map((score) => score.toFixed(2));
       parts.push(`${plural(boxes.length, "box").replace("boxs", "boxes")}${scores.length ? ` (${scores.join(", ")})` : ""}`);
