@@ -48,6 +48,20 @@ def test_overrides_win_over_the_file_and_reach_into_sections(tmp_path: Path) -> 
     assert loaded == Outer(steps=3, learning_rate=1e-5, inner=Inner(rank=8, names=("x", "y")))
 
 
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("odd & photos #1 ü", "odd & photos #1 ü"),
+        ("#1", "#1"),
+        ("a#b", "a#b"),
+        ('"a #b"', "a #b"),
+        ("[a, '#b']", ["a", "#b"]),
+    ],
+)
+def test_a_typed_value_has_no_comment(typed: str, value: object) -> None:
+    assert config.overridden({}, [f"inner.names={typed}"]) == {"inner": {"names": value}}
+
+
 def test_a_saved_recipe_loads_back_equal(tmp_path: Path) -> None:
     settings = Outer(steps=7, learning_rate=1e-5, inner=Inner(rank=2, names=("ä", "b")))
     config.save(settings, tmp_path / "r.yaml")

@@ -203,10 +203,17 @@ def _copy(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(text: str, override: str) -> Any:
+    """The value of an override. There are no comments: a text such as `photos #1`, which YAML would cut, stays whole."""
     try:
-        return parse_yaml(text)
+        value = parse_yaml(text)
     except ValueError as error:
         raise RecipeError(f"override {override[:200]!r}: the value is not valid YAML: {error}") from error
+    return text.strip() if "#" in text and _ends_in_comment(text.rstrip()) else value
+
+
+def _ends_in_comment(text: str) -> bool:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return node is None or node.end_mark.index < len(text)
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

@@ -89,7 +89,34 @@ def test_a_folder_of_pictures_is_no_place_for_a_run(make_recipe: MakeRecipe) -> 
     (recipe.out / "IMG_1.JPG").touch()
     with pytest.raises(RecipeError, match=r"holds IMG_1.JPG, which no run wrote; give a new folder"):
         check_at_once(recipe)
+    assert next(findings(recipe)).line().startswith(f"missing out: '{recipe.out}': holds IMG_1.JPG")
     (recipe.out / "IMG_1.JPG").unlink()
+    assert check_at_once(recipe) == 0
+
+
+@pytest.mark.parametrize("kind", ["a build", "metadata", "the data itself"])
+def test_a_data_set_is_no_place_for_a_run(make_recipe: MakeRecipe, people: Path, kind: str) -> None:
+    recipe = make_recipe()
+    if kind == "the data itself":
+        recipe = recipe.model_copy(update={"out": people})
+    elif kind == "a build":
+        (recipe.out / "manifest").mkdir(parents=True)
+        (recipe.out / "recipe.yaml").write_text("regions: [face]\n")
+    else:
+        recipe.out.mkdir(parents=True)
+        (recipe.out / "metadata.csv").touch()
+    told = "is a data set, whose files a run would replace; give a new folder"
+    with pytest.raises(RecipeError, match=f"^out '{recipe.out}': {told}$"):
+        check_at_once(recipe)
+    first = next(findings(recipe))
+    assert (first.what, first.state, first.text) == ("out", "missing", f"'{recipe.out}': {told}")
+
+
+def test_a_run_that_began_in_a_data_set_s_folder_goes_on(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    recipe.out.mkdir(parents=True)
+    (recipe.out / "metadata.csv").touch()
+    (recipe.out / "metrics.jsonl").touch()
     assert check_at_once(recipe) == 0
 
 

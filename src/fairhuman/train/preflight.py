@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 from fairhuman import config
 from fairhuman.bases.names import BASES
+from fairhuman.data.look.built import MANIFEST
 from fairhuman.data.look.reading import ignored_by_build
 from fairhuman.data.sources import source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.imagefolder import has_metadata
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
 from fairhuman.models.locations import NETWORKS, SDXL, check_base, is_hub_id, is_whole, name_of
 from fairhuman.models.settings import BaseSettings
@@ -75,7 +77,8 @@ def check_at_once(recipe: TrainRecipe) -> int:
         DataError: a data set doesn't exist, is a bare folder of photos, or was built in another way than is asked for.
         ModelError: there is no such model.
         PluginError: the strategy's package can't be loaded.
-        RecipeError: the run in `out` has other settings, see `check_resumable`; or a setting isn't for the base.
+        RecipeError: the run in `out` has other settings, see `check_resumable`; `out` holds pictures or a data set; or
+            a setting isn't for the base.
     """
     if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
@@ -87,7 +90,9 @@ def check_at_once(recipe: TrainRecipe) -> int:
     for source in () if recipe.build else bare_sources(recipe):
         raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
-    _check_folder(recipe.out)
+    foreign = _foreign_folder(recipe)
+    if foreign is not None:
+        raise RecipeError(f"out {foreign}")
     check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
     if not step:  # a run that has begun goes on as it is
@@ -97,18 +102,19 @@ def check_at_once(recipe: TrainRecipe) -> int:
     return step
 
 
-def _check_folder(out: Path) -> None:
-    """Check that a run's folder isn't one of pictures.
-
-    Raises:
-        RecipeError: it holds pictures and no recipe.yaml of a run; names one.
-    """
-    if not out.is_dir() or (out / "recipe.yaml").is_file():
-        return
+def _foreign_folder(recipe: TrainRecipe) -> str | None:
+    """Why a run can't be written into its folder, which holds pictures or a data set; None: it can."""
+    out = recipe.out
+    if not out.is_dir() or (out / "metrics.jsonl").is_file():
+        return None
+    own = any(path.exists() and path.samefile(out) for path in data_paths(recipe))
+    if own or (out / MANIFEST).is_dir() or has_metadata(out):
+        return f"{str(out)!r}: is a data set, whose files a run would replace; give a new folder"
+    if (out / "recipe.yaml").is_file():
+        return None
     foreign = (file.name for file in out.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
     name = next((name for name in sorted(foreign) if not name.startswith(".")), None)
-    if name is not None:
-        raise RecipeError(f"out {str(out)!r}: holds {name}, which no run wrote; give a new folder")
+    return None if name is None else f"{str(out)!r}: holds {name}, which no run wrote; give a new folder"
 
 
 def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[StartFinding]:
@@ -129,6 +135,9 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     build_strategy(recipe, torch.device("cpu"))
     check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
+    foreign = _foreign_folder(recipe)
+    if foreign is not None:
+        yield StartFinding("out", "missing", foreign)
     model = model_finding(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)
