@@ -203,7 +203,7 @@ def _copy(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(text: str, override: str) -> Any:
-    """The value of an override. There are no comments: a text such as `photos #1`, which YAML would cut, stays whole."""
+    """The value of an override. It has no comments: `photos #1`, which YAML would cut, stays whole."""
     try:
         value = parse_yaml(text)
     except ValueError as error:

@@ -47,6 +47,13 @@ def test_runs_are_compared_with_one_zoom_stars_stay_and_modes_change(serving, op
     assert "★" in page.text_content("#star")
 
 
+class Ended:
+    """A process that has ended."""
+
+    def poll(self):
+        return 0
+
+
 @pytest.mark.slow
 def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp_path, monkeypatch):
     make_run(tmp_path / "ls")
@@ -57,11 +64,14 @@ def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp
         return {"ready": len(asked) > 1, "findings": ["missing data: nowhere"], "command": " ".join(words)}
 
     monkeypatch.setattr("fairhuman.studio.start_pages.dry_run", dry_run)
-    monkeypatch.setattr("fairhuman.studio.start_pages.start", lambda words, *_: asked.append(words))
+    monkeypatch.setattr("fairhuman.studio.starts.start", lambda words, _: asked.append(words) or Ended())
     app = create_studio_app([tmp_path], StudioSettings())
     page = open_page(f"{serving(app)}{app.state.root}/start", viewport={"width": 390, "height": 800})
     page.wait_for_selector("#findings li.missing")
     assert page.is_disabled("#start")
+    assert page.get_attribute("#set-learning_rate", "placeholder") == "0.003"
+    page.select_option("#recipe", "recipes/photos-small.yaml")
+    assert page.get_attribute("#set-learning_rate", "placeholder") == "0.0003"
     page.fill("#set-steps", "7")
     page.wait_for_function("() => !document.querySelector('#start').disabled")
     assert "steps=7" in asked[-1]

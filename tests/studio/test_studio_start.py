@@ -1,9 +1,14 @@
 """Starting a run from the studio: what may be set, what a dry run says, where it may write."""
 
+import os
+import time
+
 import pytest
 
+from fairhuman.config import overridden
 from fairhuman.studio import start as module
-from fairhuman.studio.start import command, form, recipes
+from fairhuman.studio.start import command, form, recipe_values, recipes
+from fairhuman.utils.files import alone
 
 
 def test_the_form_has_every_setting_and_recipes_of_runs_alone():
@@ -16,12 +21,60 @@ def test_the_form_has_every_setting_and_recipes_of_runs_alone():
     assert "recipes/compare-small.yaml" not in recipes()
 
 
+def test_the_form_shows_the_values_of_the_chosen_recipe(opened, run):
+    found = recipe_values("recipes/photos-small.yaml")
+    assert {name: found[name] for name in ("resolution", "learning_rate", "lora.rank", "batch_size")} == {
+        "resolution": "128",
+        "learning_rate": "0.0003",
+        "lora.rank": "16",
+        "batch_size": "4",
+    }
+    assert "seed" not in found  # where the default stands
+    assert opened(run.parent).get("/api/form").json()["recipes"]["recipes/photos-small.yaml"] == found
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("out=runs/a #b", "out=runs/a #b"),
+        ("data=odd & photos #1 ü", "data=odd & photos #1 ü"),
+        ("data=[2020] trip", 'data="[2020] trip"'),
+        ("data=[{path: a}, {path: b}]", "data=[{path: a}, {path: b}]"),
+        ("out=a: b", 'out="a: b"'),
+        ("out=2020", 'out="2020"'),
+        ('lora.title="yes', 'lora.title="\\"yes"'),
+        ("lora.start=null", "lora.start=null"),
+        ("steps=5", "steps=5"),
+        ("regions.names=[face, hand]", "regions.names=[face, hand]"),
+    ],
+)
+def test_a_text_is_taken_literally(typed, said):
+    assert command("recipes/lora-small.yaml", [typed])[3:] == [said]
+    name, _, value = typed.partition("=")
+    read = overridden({}, [said])
+    for part in name.split("."):
+        read = read[part]
+    assert (read == value) == (name not in ("steps", "regions.names") and "null" not in value and "{" not in value)
+
+
+class Process:
+    """A training run that isn't one; `code` is that of its end."""
+
+    code = None
+
+    def __init__(self, words, stdout, **_):
+        self.words, self.log = words[3:], stdout.name
+
+    def poll(self):
+        return self.code
+
+
 @pytest.fixture
 def processes(monkeypatch):
     """What would be started, instead of starting it."""
     started = []
     monkeypatch.setattr(
-        module.subprocess, "Popen", lambda words, **_: started.append(words[3:]) or type("P", (), {"pid": 1})
+        module.subprocess, "Popen", lambda *args, **options: started.append(Process(*args, **options)) or started[-1]
     )
     return started
 
@@ -30,7 +83,7 @@ def test_a_run_starts_below_the_studio_s_folders_alone(opened, run, processes, t
     studio = opened(run.parent)
     body = {"recipe": "recipes/lora-small.yaml", "settings": ["data=photos", f"out={run.parent / 'new'}", "steps=5"]}
     assert studio.post("/api/start", body).json() == {"started": True}
-    assert processes == [["train", body["recipe"], *body["settings"]]]
+    assert [one.words for one in processes] == [["train", body["recipe"], *body["settings"]]]
     assert (run.parent / "new.log").is_file()
     outside = studio.post("/api/start", {**body, "settings": ["data=photos", f"out={tmp_path / 'else'}"]})
     assert (outside.status_code, "at or below a folder" in outside.json()["message"]) == (422, True)
@@ -38,10 +91,66 @@ def test_a_run_starts_below_the_studio_s_folders_alone(opened, run, processes, t
         assert studio.post("/api/start", {**body, "settings": [wrong]}).status_code == 422
     assert studio.post("/api/start", {**body, "recipe": "/etc/passwd"}).status_code == 422
     assert studio.post("/api/resume", {"run": "mpd"}).json() == {"started": True}
-    assert processes[-1] == ["train", str(run / "recipe.yaml"), f"out={run}"]
+    assert processes[-1].words == ["train", str(run / "recipe.yaml"), f"out={run}"]
     assert len(processes) == 2
     assert opened(run.parent, read_only=True).post("/api/start", body).status_code == 403
     assert opened(run.parent, read_only=True).get("/start").status_code == 403
+
+
+def test_a_dry_run_says_where_a_run_may_write(opened, run, processes, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "fairhuman.studio.start_pages.dry_run", lambda _: {"ready": True, "findings": ["ok      data: 12 pictures"]}
+    )
+    studio = opened(run.parent)
+
+    def plan(out):
+        found = studio.post("/api/plan", {"recipe": "recipes/lora-small.yaml", "settings": [f"out={out}"]}).json()
+        return found["ready"], [*found["findings"]]
+
+    assert plan(run.parent / "new") == (True, ["ok      data: 12 pictures"])
+    ready, findings = plan(tmp_path / "else")
+    assert not ready
+    assert findings[0].startswith(f"missing out: out is {tmp_path / 'else'}, which must be at or below a folder")
+    assert findings[1:] == ["ok      data: 12 pictures"]
+    studio.post("/api/resume", {"run": "mpd"})
+    assert plan(run) == (
+        False,
+        [f"missing out: out is {run}, into which a run is writing already", "ok      data: 12 pictures"],
+    )
+
+
+def test_a_run_is_starting_until_its_folder_says_more(opened, run, processes, monkeypatch):
+    (run / "recipe.yaml").write_text("steps: 1000\n")
+    studio = opened(run.parent)
+    body = {"recipe": "recipes/lora-small.yaml", "settings": ["data=photos", f"out={run.parent / 'new'}"]}
+
+    def listed():
+        return {
+            one["name"]: (one["state"], one.get("says"), one["listed"])
+            for one in studio.get("/api/runs").json()["runs"]
+        }
+
+    (run.parent / "mpd.log").write_text("of an earlier start\n")
+    assert listed() == {"mpd": ("stopped", None, True)}
+    studio.post("/api/resume", {"run": "mpd"})
+    studio.post("/api/start", body)
+    assert listed() == {"new": ("starting", "", False), "mpd": ("starting", "", True)}
+    assert studio.post("/api/resume", {"run": "mpd"}).status_code == 409
+    (run.parent / "mpd.log").write_text("of an earlier start\nreading data\n\n")
+    assert listed()["mpd"] == ("starting", "reading data", True)
+    assert studio.get("/api/metrics", run="mpd").json()["state"]["says"] == "reading data"
+    with alone(run / ".lock", "held"):
+        assert listed()["mpd"] == ("running", None, True)
+    os.utime(run / "metrics.jsonl", (time.time() + 5, time.time() + 5))
+    assert listed()["mpd"] == ("stopped", None, True)  # it has trained, and is about to end
+    for one in processes:
+        one.code = 1
+    (run.parent / "new.log").write_text("too little memory\n")
+    assert listed()["mpd"] == ("stopped", "It ended with 1: reading data", True)
+    assert listed()["new"] == ("failed", "It ended with 1: too little memory", False)
+    for one in processes:
+        one.code = 0
+    assert listed() == {"mpd": ("stopped", None, True)}
 
 
 def test_a_dry_run_s_findings_are_shown_and_wrong_settings_told(monkeypatch):

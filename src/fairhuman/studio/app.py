@@ -15,6 +15,7 @@ from fairhuman.studio.review_pages import StudioReviews
 from fairhuman.studio.run_pages import RunPages
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.studio.start_pages import StartPages
+from fairhuman.studio.starts import Starts
 from fairhuman.web.app import RefusedError, create_app
 from fairhuman.web.serve import serve
 from fairhuman.web.site import parse_site
@@ -29,7 +30,9 @@ def create_studio_app(paths: Sequence[Path], settings: StudioSettings) -> Starle
         FairHumanError: `url` isn't an address, or the secret can't be written.
     """
     studio = Studio(paths, settings)
-    runs, data, compare, start = RunPages(studio), DataPages(studio), ComparePages(studio), StartPages(studio)
+    starts = Starts(studio.paths)
+    runs, start = RunPages(studio, starts), StartPages(studio, starts)
+    data, compare = DataPages(studio), ComparePages(studio)
     reviews = StudioReviews(studio)
     hosts, site = settings.hosts, None
     if settings.url is not None:

@@ -44,15 +44,14 @@ def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
     Raises:
         DataError: a path doesn't exist, or there is nothing to show in it.
     """
-    places = Places()
-    for path in paths:
+    places, roots = Places(), [path.resolve() for path in paths]
+    for path, root in zip(paths, roots, strict=True):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
         before = len(places.runs) + len(places.data) + len(places.samples)
-        root = path.resolve()
         if path.is_dir() and form is None:
             for folder in _below(root):
-                _add(places, _name(folder, root, len(paths) > 1), folder)
+                _add(places, place_name(folder, roots), folder)
         if len(places.runs) + len(places.data) + len(places.samples) == before:
             source_kind(root, form)  # says what is wrong
             places.data[_free(places.data, printable(root.name))] = root
@@ -105,11 +104,13 @@ def _below(root: Path) -> Iterator[Path]:
             waiting += [(folder / name, depth + 1) for name in names if not name.startswith(".")]
 
 
-def _name(folder: Path, root: Path, several: bool) -> str:
+def place_name(folder: Path, roots: Sequence[Path]) -> str:
+    """What pages call a folder at or below one of the given ones, all resolved."""
+    root = next(root for root in roots if folder.is_relative_to(root))
     inner = folder.relative_to(root).as_posix()
     if inner == ".":
         return printable(root.name)
-    return printable(f"{root.name}/{inner}" if several else inner)
+    return printable(f"{root.name}/{inner}" if len(roots) > 1 else inner)
 
 
 def _free(names: Mapping[str, Path], name: str) -> str:

@@ -11,6 +11,7 @@ from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.studio.api import RunBody
 from fairhuman.studio.base import Studio, number, text_of
 from fairhuman.studio.runs import Runs
+from fairhuman.studio.starts import Starts
 
 MOST_RUNS = 6  # side by side
 PICTURES = {"Cache-Control": "private, max-age=3600"}
@@ -19,8 +20,8 @@ PICTURES = {"Cache-Control": "private, max-age=3600"}
 class RunPages:
     """Runs side by side, live: curves, held-out losses, previews, log."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._studio, self._runs = studio, Runs()
+    def __init__(self, studio: Studio, starts: Starts) -> None:
+        self._studio, self._runs, self._starts = studio, Runs(), starts
 
     def routes(self) -> Sequence[Route]:
         """Pages and their API."""
@@ -41,13 +42,19 @@ class RunPages:
         return self._studio.page("studio_run.html", "/run", names=names, most=MOST_RUNS)
 
     def _list(self, _: Request) -> dict[str, Any]:
-        return {"runs": self._runs.states(self._studio.places().runs)}
+        folders = self._studio.places().runs
+        listed = [
+            {**state, "listed": True, **self._starts.added(folders[state["name"]], state["state"], state["changed"])}
+            for state in self._runs.states(folders)
+        ]
+        return {"runs": [*self._starts.unlisted(folders.values()), *listed]}
 
     def _metrics(self, request: Request) -> dict[str, Any]:
         view = self._runs.of(self._studio.place("runs", text_of(request, "run")))
         points = number(request, "points", 400, 10, 2000) or 400
         first, last, known = (number(request, name, None) for name in ("first", "last", "known"))
         found = view.metrics(points, first, last, known)
+        found["state"] |= self._starts.added(view.folder, found["state"]["state"], found["state"]["changed"])
         if "curves" in found:
             kinds = {name.partition("/")[::2] for name in found["curves"]["columns"] if "/" in name}
             pairs = {label for kind, label in kinds if kind == "cos"}

@@ -8,19 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fairhuman.errors import FairHumanError
+from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.studio.api import RecipeBody, RunBody
 from fairhuman.studio.base import Studio
-from fairhuman.studio.runs import is_running
-from fairhuman.studio.start import command, dry_run, form, out_of, recipes, start
+from fairhuman.studio.start import as_text, command, dry_run, form, out_of, recipe_values, recipes
+from fairhuman.studio.starts import Starts
 from fairhuman.web.app import RefusedError
 
 
 class StartPages:
     """A form of all settings, the dry run's findings beside it, and the start."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
+    def __init__(self, studio: Studio, starts: Starts) -> None:
+        self._studio, self._starts = studio, starts
 
     def routes(self) -> Sequence[Route]:
         """Pages and their API."""
@@ -42,36 +42,37 @@ class StartPages:
         places = self._studio.places()
         folder = next((path for path in self._studio.paths if path.is_dir()), self._studio.paths[0].parent)
         data = [_typed(path) for path in places.data.values()]
-        return {**form(), "recipes": recipes(), "data": data, "out": _typed(folder / "new-run")}
+        known = {name: recipe_values(name) for name in recipes()}
+        return {**form(), "recipes": known, "data": data, "out": _typed(folder / "new-run")}
 
     def _plan(self, body: RecipeBody) -> dict[str, Any]:
         try:
-            return dry_run(command(body.recipe, body.settings))
+            words = command(body.recipe, body.settings)
+            problem = self._starts.problem(out_of(words))
         except FairHumanError as error:
             raise RefusedError(422, f"{error}.") from error
+        found = dry_run(words)
+        if problem is not None:
+            found |= {"ready": False, "findings": [f"missing out: {problem}", *found["findings"]]}
+        return found
 
     def _start(self, body: RecipeBody) -> dict[str, Any]:
         try:
             words = command(body.recipe, body.settings)
-            out = out_of(body.recipe, body.settings)
-            if is_running(out):
-                raise RefusedError(409, f"A run is already writing into {out}.")
-            start(words, out, self._studio.paths)
+            self._starts.start(words, out_of(words))
         except FairHumanError as error:
-            if isinstance(error, RefusedError):
-                raise
             raise RefusedError(422, f"{error}.") from error
         return {"started": True}
 
     def _resume(self, body: RunBody) -> dict[str, Any]:
         folder = self._studio.place("runs", body.run)
         recipe = folder / "recipe.yaml"
-        if is_running(folder):
-            raise RefusedError(409, "This run is running.")
         if not recipe.is_file():
             raise RefusedError(409, "This run's recipe.yaml is missing, so it can't be resumed.")
         try:
-            start(["fairhuman", "train", str(recipe), f"out={folder}"], folder, (folder.parent,))
+            self._starts.start(["fairhuman", "train", str(recipe), f"out={as_text(str(folder))}"], folder)
+        except RecipeError as error:
+            raise RefusedError(409, f"{error}.") from error
         except FairHumanError as error:
             raise RefusedError(403, f"{error}.") from error
         return {"started": True}

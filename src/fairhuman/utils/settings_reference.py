@@ -138,7 +138,11 @@ def _default(field: FieldInfo) -> Any:
 def _as_yaml(field: FieldInfo, default: Any) -> str:
     if field.is_required() and default == REQUIRED:
         return REQUIRED
-    plain = TypeAdapter(Any).dump_python(default, mode="json")
+    return flow_yaml(TypeAdapter(Any).dump_python(default, mode="json"))
+
+
+def flow_yaml(plain: Any) -> str:
+    """A plain value as YAML on one line."""
     text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -6,20 +6,22 @@ const list = find("list");
 const chosen = new Set();
 
 function row(run) {
-  const box = el("input", { type: "checkbox", name: "name", value: run.name, "aria-label": `Show ${run.name}` });
-  box.checked = chosen.has(run.name);
-  box.addEventListener("change", () => {
-    if (box.checked) chosen.add(run.name);
-    else chosen.delete(run.name);
-    find("open").disabled = chosen.size === 0;
-  });
+  const box = run.listed && el("input", { type: "checkbox", name: "name", value: run.name, "aria-label": `Show ${run.name}` });
+  if (box) {
+    box.checked = chosen.has(run.name);
+    box.addEventListener("change", () => {
+      if (box.checked) chosen.add(run.name);
+      else chosen.delete(run.name);
+      find("open").disabled = chosen.size === 0;
+    });
+  }
   const step = run.steps === null ? run.step.toLocaleString("en") : `${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}`;
   return el(
     "tr",
     {},
     el("td", {}, box),
-    el("th", { scope: "row" }, el("a", { href: address("/run", { name: run.name }) }, run.name)),
-    el("td", {}, el("span", { class: `state ${run.state}` }, `${run.state}${run.host && run.state !== "finished" && run.state !== "stopped" ? ` on ${run.host}` : ""}`)),
+    el("th", { scope: "row" }, run.listed ? el("a", { href: address("/run", { name: run.name }) }, run.name) : run.name),
+    el("td", {}, el("span", { class: `state ${run.state}` }, `${run.state}${run.host && run.state !== "finished" && run.state !== "stopped" ? ` on ${run.host}` : ""}`), run.says && el("div", { class: "soft says" }, run.says)),
     el("td", { class: "number" }, step),
     el("td", { class: "number" }, run.left === null ? "" : duration(run.left)),
     el("td", {}, run.strategy ?? ""),
@@ -41,5 +43,5 @@ repeat(async () => {
   find("none").hidden = runs.length > 0;
   list.closest(".scroll").hidden = runs.length === 0;
   find("open").hidden = runs.length === 0;
-  return runs.some((run) => run.state === "running" || run.state === "stopping") ? 3 : 8;
+  return runs.some((run) => ["starting", "running", "stopping"].includes(run.state)) ? 3 : 8;
 });

@@ -83,7 +83,7 @@ class RunView {
     this.resume.disabled = true;
     try {
       await post("/api/resume", { run: this.name });
-      this.began = Date.now();
+      now();
     } catch (error) {
       tell(error.message);
       this.resume.disabled = false;
@@ -115,7 +115,7 @@ class RunView {
     this.stop.hidden = Boolean(readOnly) || !live;
     this.stop.disabled = state.state === "stopping";
     this.resume.hidden = Boolean(readOnly) || state.state !== "stopped";
-    if (this.began && Date.now() - this.began > 60_000) this.resume.disabled = false;
+    this.resume.disabled = false;
     const done = state.steps ? `${state.step.toLocaleString("en")} of ${state.steps.toLocaleString("en")}` : state.step.toLocaleString("en");
     const facts = [
       ["Step", done],
@@ -130,6 +130,7 @@ class RunView {
     const bar = el("progress", { max: state.steps || 1, value: state.steps ? Math.min(state.step, state.steps) : 0, "aria-label": `Steps of ${this.name}` });
     this.head.replaceChildren(
       el("p", {}, el("span", { class: `state ${state.state}` }, `${state.state}${state.host && live ? ` on ${state.host}` : ""}`), state.host && state.state === "stopped" ? el("span", { class: "soft" }, ` no sign from ${state.host} since ${new Date(1000 * state.changed).toLocaleString("en")}`) : null, state.damaged ? el("span", { class: "soft" }, ` ${plural(state.damaged, "damaged line")} left out`) : null),
+      el("p", { class: "soft says", hidden: !state.says }, state.says ?? ""),
       bar,
       el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     );
@@ -318,10 +319,11 @@ function showPreviews() {
 
 async function offer() {
   const { runs } = await get("/api/runs");
-  const others = runs.filter((run) => !names.includes(run.name));
+  const listed = runs.filter((run) => run.listed);
+  const others = listed.filter((run) => !names.includes(run.name));
   find("add").replaceChildren(el("option", { value: "" }, others.length ? "…" : "no other"), ...others.map((run) => el("option", { value: run.name }, `${run.name} (${run.state})`)));
   find("add").disabled = !others.length || names.length >= most;
-  if (!names.length && runs.length) location.replace(address("/run", { name: runs[0].name }));
+  if (!names.length && listed.length) location.replace(address("/run", { name: listed[0].name }));
   else if (!names.length) find("runs").replaceChildren(el("p", { class: "soft" }, "No run yet in the given folders. Reload this page once one has begun."));
 }
 
@@ -348,7 +350,7 @@ find("choice").addEventListener("submit", (event) => event.preventDefault());
 const now = repeat(async () => {
   await Promise.all([...views.values()].map((view) => view.refresh()));
   drawCharts();
-  const live = [...views.values()].some((view) => ["running", "stopping"].includes(view.state.state));
+  const live = [...views.values()].some((view) => ["starting", "running", "stopping"].includes(view.state.state));
   if (Date.now() - detailed > 1000 * (live ? DETAIL_SECONDS : 6 * DETAIL_SECONDS)) {
     detailed = Date.now();
     await Promise.all([...views.values()].map((view) => view.detail()));

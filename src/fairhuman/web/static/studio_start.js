@@ -6,16 +6,16 @@ const AGAIN_MS = 1200; // pause in typing after which the dry run is tried again
 const chosen = new Map();
 let asked = 0;
 let pause = 0;
-let out = "";
+let recipes = {}; // what each names, by setting
 
 function field(setting, from) {
-  const { name, type, default: usual, range, description, effect } = setting;
+  const { name, type, range, description, effect } = setting;
   const id = `set-${name}`;
   const words = type.split(" or ").map((one) => one.trim());
   const fixed = type === "true or false" ? ["true", "false"] : words.length > 1 && words.every((one) => /^'?[a-z0-9_-]+'?$/.test(one) && !["null", "number", "text", "path", "list"].includes(one)) ? words.map((one) => one.replaceAll("'", "")) : null;
   const input = fixed
-    ? el("select", { id }, el("option", { value: "" }, `as in the recipe (${usual})`), fixed.map((one) => el("option", {}, one)))
-    : el("input", { id, placeholder: usual === "required" ? "" : usual, list: name === "data" ? "data-sets" : undefined, spellcheck: "false" });
+    ? el("select", { id }, el("option", { value: "" }), fixed.map((one) => el("option", {}, one)))
+    : el("input", { id, list: name === "data" ? "data-sets" : undefined, spellcheck: "false" });
   input.addEventListener("input", () => {
     if (input.value.trim()) chosen.set(name, input.value.trim());
     else chosen.delete(name);
@@ -23,11 +23,22 @@ function field(setting, from) {
     soon();
   });
   input.dataset.setting = name;
+  input.dataset.usual = setting.default === "required" ? "" : setting.default;
   const more = [description, range, effect && `needs ${effect}`].filter(Boolean).join("; ");
   const hint = el("small", { class: "soft", id: `${id}-hint-${from}` }, more);
   input.setAttribute("aria-describedby", hint.id);
   if (from === "all") input.id = `${id}-all`;
   return el("div", { class: "setting" }, el("label", { for: input.id }, name), input, hint);
+}
+
+// What an empty field stands for: the value of the chosen recipe, or the setting's own default.
+function showRecipe() {
+  const values = recipes[find("recipe").value] ?? {};
+  for (const input of document.querySelectorAll("[data-setting]")) {
+    const value = values[input.dataset.setting] ?? input.dataset.usual;
+    if (input.options) input.options[0].textContent = `as in the recipe (${value})`;
+    else input.placeholder = value;
+  }
 }
 
 const settings = () => [...chosen].map(([name, value]) => `${name}=${value}`);
@@ -79,11 +90,12 @@ async function start() {
 
 async function build() {
   const found = await get("/api/form");
-  find("recipe").append(...found.recipes.map((name) => el("option", {}, name)));
-  const usual = found.recipes.find((name) => name.endsWith("lora-small.yaml"));
+  ({ recipes } = found);
+  const names = Object.keys(recipes);
+  find("recipe").append(...names.map((name) => el("option", {}, name)));
+  const usual = names.find((name) => name.endsWith("lora-small.yaml"));
   if (usual) find("recipe").value = usual;
   find("data-sets").append(...found.data.map((path) => el("option", { value: path })));
-  ({ out } = found);
   const byName = new Map(found.settings.map((setting) => [setting.name, setting]));
   find("first").append(...found.first.filter((name) => byName.has(name)).map((name) => field(byName.get(name), "first")));
   const sections = new Map();
@@ -93,7 +105,8 @@ async function build() {
     sections.get(section).push(field(setting, "all"));
   }
   find("others").append(...[...sections].map(([name, fields]) => el("fieldset", { class: "settings" }, el("legend", {}, name), fields)));
-  const values = { data: found.data[0], out };
+  showRecipe();
+  const values = { data: found.data[0], out: found.out };
   for (const [name, value] of Object.entries(values)) {
     if (!value) continue;
     chosen.set(name, value);
@@ -102,7 +115,10 @@ async function build() {
   attempt();
 }
 
-find("recipe").addEventListener("change", soon);
+find("recipe").addEventListener("change", () => {
+  showRecipe();
+  soon();
+});
 find("try").addEventListener("click", attempt);
 find("start").addEventListener("click", start);
 find("form").addEventListener("submit", (event) => event.preventDefault());
