@@ -110,6 +110,18 @@ class View:
         self.scale *= share
         self.page.wait_for_timeout(100)
 
+    def colour(self, cell):
+        self.page.mouse.move(0, 0)  # no cursor in the picture
+        self.page.wait_for_timeout(100)
+        (x, y), script = self.place(cell), "([x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data]"
+        return self.page.evaluate(script, [round(x - self.left), round(y - self.top)])
+
+    def wait_for_colour(self, cell, colour):
+        for _ in range(50):
+            if self.colour(cell) == colour:
+                return
+        assert self.colour(cell) == colour
+
     def drag(self, start, end):
         self.page.mouse.move(*self.place(start))
         self.page.mouse.down()
@@ -188,7 +200,7 @@ def test_painting_changes_the_intended_cells_after_zoom_and_pan_in_a_turned_phot
 
 @pytest.mark.slow
 def test_boxes_polygons_none_there_and_captions_by_pointer_and_keys(shown, turned):
-    page = shown(turned, "/data#0", viewport={"width": 1280, "height": 800})
+    page = shown(turned, "/data#0", viewport={"width": 1280, "height": 800}, expected="Canvas2D: Multiple readback")
     ready(page, "a.jpg")
     view = View(page, 96, 128)
     page.check("#region-face")
@@ -220,6 +232,61 @@ def test_boxes_polygons_none_there_and_captions_by_pointer_and_keys(shown, turne
     assert abs(int(triangle_hw.sum()) - 450) < 40
     assert triangle_hw[12, 86]
     assert not triangle_hw[38, 62]
+    colour = view.colour((84, 16))
+
+    def early(route):
+        """As a server that has just started: it doesn't know the regions yet."""
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "colours": {}, "regions": ["ignore"], "done": False})
+
+    page.route("**/api/data?*", early, times=1)
+    page.reload()
+    ready(page, "a.jpg")
+    view.wait_for_colour((84, 16), colour)
+
+
+@pytest.mark.slow
+def test_new_regions_an_eraser_on_nothing_and_a_caption_that_is_being_typed(shown, turned):
+    page = shown(turned, "/data", viewport={"width": 1280, "height": 800}, expected="422 (Unprocessable")
+    page.wait_for_selector(".card")
+    page.focus("#grid")
+    page.keyboard.press("Enter")
+    ready(page, "a.jpg")
+    view = View(page, 96, 128)
+    page.fill("#name", "my logo")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#problem').textContent.includes('such as my_logo')")
+    page.wait_for_timeout(1500)  # in which the page asks for news
+    assert "such as my_logo" in page.text_content("#problem")
+    page.fill("#name", "logo")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#region-logo:checked")
+    assert page.evaluate("document.activeElement.id") == "canvas"
+    assert page.get_attribute("[data-tool=brush]", "aria-pressed") == "true"
+    page.keyboard.press("e")
+    view.drag((10, 20), (40, 60))
+    saved(page, "nothing to erase")
+    assert read_edits(turned).lines == []
+    page.keyboard.press("r")
+    view.drag((10, 20), (40, 60))
+    saved(page, "logo: boxes")
+    page.wait_for_function("() => document.querySelectorAll('#boxes li').length === 1")
+    view.drag((50, 70), (60, 90))
+    page.wait_for_function("() => document.querySelectorAll('#boxes li').length === 2")
+    page.fill("#caption", "after a pause")
+    saved(page, "caption")
+    page.fill("#caption", "before going back")
+    page.go_back()
+    page.wait_for_selector("#list:not([hidden])")
+    page.wait_for_function("() => document.querySelector('.card').dataset.text === '✎ · a.jpg · before going back'")
+    page.go_forward()
+    ready(page, "a.jpg")
+    assert page.input_value("#caption") == "before going back"
+    page.fill("#caption", "before a reload")
+    page.reload()
+    ready(page, "a.jpg")
+    assert page.input_value("#caption") == "before a reload"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.slow
@@ -232,6 +299,24 @@ def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(show
     saved(page, "Not saved yet: 1 change waits")
     page.context.set_offline(False)
     saved(page, "Saved")
+    answers = [503, 422, 503]  # the server is back and reads; refuses one; reads again
+
+    def answer(route):
+        if answers:
+            route.fulfill(status=answers.pop(0), json={"message": "as told"})
+        else:
+            route.continue_()
+
+    page.context.route("**/api/change", answer)
+    page.check("#region-hand")
+    page.keyboard.press("n")
+    saved(page, "Not saved yet: 1 change waits")
+    page.check("#region-person")
+    page.keyboard.press("n")
+    saved(page, "Not saved: hand: none there. Saved: person: none there.")
+    assert page.text_content("#problem") == "as told"
+    assert answers == []
+    assert {line.values["region"] for line in read_edits(turned).lines} == {"face", "person"}
     page.reload()
     ready(page, "a.jpg")
     with pytest.raises(DataError, match="another studio"), EditsWriter(turned):
@@ -244,6 +329,9 @@ def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(show
     saved(other)
     page.keyboard.press("u")
     page.wait_for_function("() => document.querySelector('#problem').textContent.includes('another window')")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page asks for news
+    page.wait_for_timeout(1000)
+    assert "another window" in page.text_content("#problem")
 
 
 @pytest.mark.slow

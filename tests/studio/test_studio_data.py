@@ -1,17 +1,22 @@
 """The studio's data sets: what is listed, shown and changed, and what is refused."""
 
 import json
+import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.data.sources.edits import EDITS, EditsWriter
+from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits
 from fairhuman.studio.cells import runs_of
+from fairhuman.studio.pictures import DataView
+from fairhuman.studio.settings import StudioSettings
+from fairhuman.web.app import RefusedError
 from helpers.tiny_pictures import encoded, picture
 
 
@@ -109,6 +114,8 @@ def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, p
     shown = data.get("/data/picture", name="photos", number=4)
     assert shown.headers["content-type"] == "image/jpeg"
     assert keys(data, edited=1) == ["turned.jpg"]
+    listed = data.get("/api/pictures", name="photos").json()["pictures"]
+    assert [one["changed"] for one in listed] == [False, False, False, True]
 
 
 def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data, photos):
@@ -164,7 +171,84 @@ def test_where_nothing_may_be_changed_the_reason_is_told(data, opened, photos):
     assert (fresh["caption"], fresh["version"]) == ("theirs", 1)
 
 
+@pytest.mark.parametrize("boxes", [[[3, 4, 20, 30]], []])
+def test_boxes_of_a_new_region_are_shown_and_read_again(data, opened, photos, boxes):
+    change = {"name": "photos", "number": 0, "key": "0.png", "version": 0, "region": "bag", "boxes": boxes}
+    shown = data.post("/api/change", change).json()
+    assert shown["boxes"]["bag"] == boxes
+    del change["region"], change["boxes"]
+    undone = data.post("/api/undo", {**change, "version": shown["version"]}).json()
+    assert not undone["boxes"]["bag"]
+    again = data.post("/api/undo", {**change, "version": undone["version"], "again": True}).json()
+    assert again["boxes"]["bag"] == boxes
+    assert keys(data, region="bag", state="has" if boxes else "none") == ["0.png"]
+    assert "bag" in open_dataset(photos).regions
+    later = DataView(photos, StudioSettings())
+    later.wait()
+    assert later.picture(0)["boxes"]["bag"] == boxes
+
+
+def test_while_a_data_set_is_read_a_change_is_told_to_come_again(data, photos, monkeypatch):
+    go_on = threading.Event()
+    read = DataView._read
+    monkeypatch.setattr(DataView, "_read", lambda *args: go_on.wait(30) and read(*args))
+    view = DataView(photos, StudioSettings())
+    try:
+        for early in (lambda: view.change(0, "0.png", 0, {"caption": "x"}), lambda: view.picture(0)):
+            with pytest.raises(RefusedError, match="still being read") as caught:
+                early()
+            assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+        go_on.set()
+        view.wait()
+        assert view.change(0, "0.png", 0, {"caption": "x"})["caption"] == "x"
+        with pytest.raises(RefusedError, match="no such picture"):
+            view.picture(99)
+    finally:
+        go_on.set()
+        view.close()
+    assert read_edits(photos).lines[0].values["caption"] == "x"
+
+
+def test_a_data_set_that_cannot_be_read_says_why_it_is_not_changed(tmp_path):
+    view = DataView(tmp_path / "missing", StudioSettings())
+    view.wait()
+    with pytest.raises(RefusedError, match=r"Nothing can be changed: .*there is no such file or folder") as caught:
+        view.change(0, "0.png", 0, {"caption": "x"})
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    "name", ["global", "prior", "hands", "masks", "Face", "my logo", "face_by", "hand_mask", "é", ""]
+)
+def test_a_name_that_no_region_can_have_is_refused_before_anything_is_drawn(data, photos, name):
+    told = data.get("/api/region", name="photos", region=name)
+    change = {"name": "photos", "number": 0, "key": "0.png", "version": 0, "region": name, "boxes": []}
+    assert (told.status_code, data.post("/api/change", change).json()) == (422, told.json())
+    assert data.get("/api/region", name="photos", region=" left_hand ").json() == {"region": "left_hand"}
+    assert not (photos / EDITS).exists()
+
+
+def test_a_picture_that_cannot_be_decoded_moves_to_those_that_cannot_be_used(opened, photos):
+    whole = (photos / "turned.jpg").read_bytes()
+    (photos / "turned.jpg").write_bytes(whole[: len(whole) // 2])
+    studio = opened(photos)
+    while not studio.get("/api/data", name="photos").json()["done"]:
+        time.sleep(0.01)
+    assert keys(studio)[-1] == "turned.jpg"  # its header can be read
+    assert studio.get("/data/thumb", name="photos", number=4).status_code == 404
+    assert keys(studio)[-1] == "3.png"
+    assert studio.get("/api/data", name="photos").json()["broken"] == 2
+    assert "truncated" in studio.get("/api/pictures", name="photos", group="broken").json()["pictures"][1]["problem"]
+
+
 def test_what_training_sees_of_a_picture(data):
+    data.post(
+        "/api/change",
+        {"name": "photos", "number": 3, "key": "3.png", "version": 0, "region": "feet", "boxes": [[63, 0, 64, 48]]},
+    )
+    crops = [data.get("/api/seen", name="photos", number=3, draw=draw, region="feet").json() for draw in range(3)]
+    assert "feet: less than 50 % of it is in this crop, so it counts as not annotated" in {c["lines"][2] for c in crops}
+    assert crops[0]["size"] == "enlarged 21 times: the picture has 64 × 48, training 1024 × 1024"
     found = data.get("/api/seen", name="photos", number=1, draw=2).json()
     assert [line.split(":")[0] for line in found["lines"]] == ["face", "hand"]
     assert "latent cells" in found["lines"][0]

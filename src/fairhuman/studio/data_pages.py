@@ -45,6 +45,7 @@ class DataPages:
             Route("/s/{token}/api/data", get(self._facts)),
             Route("/s/{token}/api/pictures", get(self._list)),
             Route("/s/{token}/api/picture", get(self._picture)),
+            Route("/s/{token}/api/region", get(self._region)),
             Route("/s/{token}/api/seen", get(self._seen_lines)),
             Route("/s/{token}/api/change", post(ChangeBody, self._change, CHANGE_BYTES), methods=["POST"]),
             Route("/s/{token}/api/undo", post(UndoBody, self._undo), methods=["POST"]),
@@ -83,7 +84,10 @@ class DataPages:
         return {
             "total": len(found),
             "done": view.done,
-            "pictures": [_card(place, entry) for place, entry in found[start : start + most]],
+            "pictures": [
+                {**_card(place, entry), "changed": view.is_changed(entry)}
+                for place, entry in found[start : start + most]
+            ],
         }
 
     def _place(self, request: Request) -> tuple[int, str]:
@@ -91,6 +95,12 @@ class DataPages:
 
     def _picture(self, request: Request) -> dict[str, Any]:
         return self._view(request).picture(*self._place(request))
+
+    def _region(self, request: Request) -> dict[str, Any]:
+        """Whether a new region may have a name."""
+        name = text_of(request, "region").strip()
+        self._view(request).check_region(name)
+        return {"region": name}
 
     def _thumb(self, request: Request) -> Response:
         return Response(self._view(request).thumbnail(*self._place(request)), media_type="image/jpeg", headers=SHORT)
@@ -100,7 +110,8 @@ class DataPages:
         return Response(content, media_type=kind, headers=SHORT)
 
     def _seen_lines(self, request: Request) -> dict[str, Any]:
-        return {"lines": self._sample(request).lines}
+        found = self._sample(request)
+        return {"lines": found.lines, "size": found.size}
 
     def _seen_picture(self, request: Request) -> Response:
         buffer = io.BytesIO()

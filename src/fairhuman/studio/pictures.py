@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fairhuman.data.pictures.decode import decode, decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import unedited_format
-from fairhuman.data.sources.columns import is_region_name
+from fairhuman.data.sources.columns import is_region_name, region_name_problem
 from fairhuman.data.sources.edits import Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
 from fairhuman.data.sources.imagefolder import METADATA
 from fairhuman.data.sources.review import REVIEWED
@@ -153,8 +153,10 @@ class DataView:
         """Hold the changes for writing, from the first one on; pictures that another program changed are read anew."""
         if self._writer is not None:
             return self._writer
+        if self._dataset is None and not self.done:
+            raise _still_reading()
         if self.read_only or self._dataset is None:
-            raise RefusedError(403, f"Nothing can be changed: {self.read_only or 'the data set is not read yet'}.")
+            raise RefusedError(403, f"Nothing can be changed: {self.read_only or self.problem}.")
         try:
             writer = EditsWriter(self.path).__enter__()
         except FairHumanError as error:
@@ -167,6 +169,12 @@ class DataView:
         return writer
 
     def _refresh(self, dataset: DataSet, entry: Entry) -> None:
+        """Lay the changes over a picture again; a region that is new in them is read from now on."""
+        changed = (name for kind, name in self._edits.standing(entry.key) if kind == "region")
+        regions = tuple(dict.fromkeys([*dataset.regions, *changed]))
+        if regions != dataset.regions:
+            self._dataset = dataset = replace(dataset, regions=regions)
+            self.regions = regions
         fresh = self._entry(dataset, entry.key, entry.row)
         entry.record, entry.problem = fresh.record, fresh.problem
 
@@ -228,26 +236,29 @@ class DataView:
         """The pictures that fit, with their numbers, in the order of the data set."""
         if wanted.group not in ("kept", "broken"):
             return [(number, entry) for number, entry in enumerate(self.rejected.get(wanted.group, ()))]
-        edited_keys = (
-            {key for key in self._edits.changed_keys() if self._edits.standing(key)} if wanted.edited else set()
-        )
         fits = _fits(wanted)
         return [
             (number, entry)
             for number, entry in enumerate(self.entries)
             if (entry.record is None) == (wanted.group == "broken")
-            and (not wanted.edited or entry.key in edited_keys)
+            and (not wanted.edited or self.is_changed(entry))
             and fits(entry)
         ]
+
+    def is_changed(self, entry: Entry) -> bool:
+        """Whether a change of a picture counts."""
+        return bool(self._edits.standing(entry.key))
 
     def entry(self, number: int, group: str = "kept") -> Entry:
         """A picture by its number.
 
         Raises:
-            RefusedError: there is none (404).
+            RefusedError: there is none (404), or it isn't read yet (503).
         """
         found: Sequence[Entry] = self.entries if group in ("kept", "broken") else self.rejected.get(group, ())
         if not 0 <= number < len(found):
+            if not self.done:
+                raise _still_reading()
             raise RefusedError(404, "There is no such picture in this data set.")
         return found[number]
 
@@ -284,16 +295,30 @@ class DataView:
             "notes": notes,
         }
 
+    def check_region(self, name: str) -> None:
+        """Whether a region may have this name; those that are there may, even if people can't name a new one so.
+
+        Raises:
+            RefusedError: it may not (422).
+        """
+        if name in self.regions and is_region_name(name):
+            return
+        known = self.shown_regions()
+        if not (name in known and is_region_name(name)) and (problem := region_name_problem(name, known)):
+            raise RefusedError(422, f"{problem}.")
+
     def thumbnail(self, number: int, group: str, side: int = THUMB) -> bytes:
-        """A small JPEG.
+        """A small JPEG. A picture that can't be decoded, such as a truncated file, can't be used from then on.
 
         Raises:
             RefusedError: the picture can't be read (404).
         """
-        record = self._usable(self.entry(number, group))
+        entry = self.entry(number, group)
+        record = self._usable(entry)
         try:
             picture = decode(record.image, self._settings.source.limits, longest=side).picture
         except (PictureError, DataError) as error:
+            entry.record, entry.problem = None, str(error)
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         return _jpeg(picture, 80)
@@ -324,7 +349,8 @@ class DataView:
             values: `caption`, or `region` with `boxes` and `runs`; boxes of a mask are those around its parts.
 
         Raises:
-            RefusedError: nothing can be changed (403), the page has another version (409), or a value is wrong (422).
+            RefusedError: nothing can be changed (403), the page has another version (409), a value is wrong (422), or
+                the data set is still being read or the file can't be written (503): the same change may succeed later.
         """
         with self._lock:
             entry = self._writable(number, key, version)
@@ -361,6 +387,8 @@ class DataView:
         try:
             self._writer.add(entry.key, line)
             self._stamp = _stamp(self.path)  # the first change makes a file
+        except DataError as error:
+            raise RefusedError(422, f"Nothing was saved: {error}.") from error
         except FairHumanError as error:
             raise RefusedError(503, f"Nothing was saved: {error}.") from error
         self._refresh(self._dataset, entry)
@@ -374,10 +402,7 @@ class DataView:
             return {"caption": caption}
         record = self._usable(entry)
         region, boxes, runs = str(values.get("region") or "").strip(), values.get("boxes"), values.get("runs")
-        if not is_region_name(region):
-            raise RefusedError(
-                422, f"A region needs a name of letters, digits and _ that nothing else has, not {region!r}."
-            )
+        self.check_region(region)
         if boxes is not None:
             parsed, findings = parse_boxes(boxes, record.width, record.height)
             if parsed is None or findings or len(boxes) > MOST_BOXES:
@@ -418,6 +443,10 @@ class DataViews:
         """Let others change the data sets."""
         for view in self._views.values():
             view.close()
+
+
+def _still_reading() -> RefusedError:
+    return RefusedError(503, "The data set is still being read; try again in a moment.", {"Retry-After": "1"})
 
 
 def _fits(wanted: Wanted) -> Callable[[Entry], bool]:

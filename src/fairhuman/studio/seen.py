@@ -23,10 +23,11 @@ DEFAULT = "SDXL"  # the settings that `fairhuman train` has by default
 
 @dataclass(frozen=True)
 class Seen:
-    """Both panels side by side, and a line per region."""
+    """Both panels side by side, a line per region, and what happens to the picture's size; empty: nothing of note."""
 
     picture: Image.Image
     lines: list[str]
+    size: str
 
 
 def recipe_like(run: Path | None) -> TrainRecipe:
@@ -66,4 +67,17 @@ def seen(record: HumanRecord, regions: tuple[str, ...], recipe: TrainRecipe, dra
     both = Image.new("RGB", (panels[0].width + GAP + panels[1].width, panels[0].height))
     both.paste(panels[0], (0, 0))
     both.paste(panels[1], (panels[0].width + GAP, 0))
-    return Seen(both, sample_lines(names, sample.masks_rhw, latent_rhw, sample.known_r))
+    lines = sample_lines(names, sample.masks_rhw, latent_rhw, sample.known_r)
+    for r, name in enumerate(names):
+        if record.annotated(name) and not sample.known_r[r]:
+            share = f"{100 * recipe.view.min_in_view:.3g} %"
+            lines[r] = f"{name}: less than {share} of it is in this crop, so it counts as not annotated"
+    return Seen(both, lines, _enlarged(record, recipe))
+
+
+def _enlarged(record: HumanRecord, recipe: TrainRecipe) -> str:
+    height, width = recipe.size
+    scale = max(height / record.height, width / record.width) * recipe.view.zoom[0]
+    if scale <= 1.0:
+        return ""
+    return f"enlarged {scale:.2g} times: the picture has {record.width} × {record.height}, training {width} × {height}"

@@ -19,6 +19,7 @@ from fairhuman.data.pictures.stored import PictureError, picture_name, read_byte
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
+from fairhuman.data.sources.columns import ABOUT_REGIONS
 from fairhuman.data.sources.edits import read_edits
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
 from fairhuman.data.sources.rows import MAX_TEXT, Row, read_limited
@@ -150,11 +151,12 @@ def open_dataset(path: Path, settings: SourceSettings = DEFAULT_SETTINGS, region
 
 
 def _own_regions(dataset: DataSet) -> tuple[str, ...]:
-    """Columns of boxes of regions that aren't ours."""
+    """Columns of boxes of regions that aren't ours, and regions that were changed by hand, also to none there."""
+    changed = read_edits(dataset.path).regions()
     if dataset.kind != "parquet":
-        return own_regions(dataset.rows(LoadReport()))
+        return (*own_regions(dataset.rows(LoadReport())), *changed)
     try:
-        return (*own_regions_of_tables(dataset.path), *read_edits(dataset.path).regions())
+        return (*own_regions_of_tables(dataset.path), *changed)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{dataset.path}: not a readable Parquet file ({error})") from error
 
@@ -229,7 +231,7 @@ class AnnotationColumns(NamedTuple):
 
 def annotation_columns(region: str) -> AnnotationColumns:
     """Columns of a built data set about a region."""
-    own = (f"{region}_{what}" for what in ("scores", "votes", "persons", "by"))
+    own = (f"{region}_{what}" for what in ABOUT_REGIONS)
     return AnnotationColumns(region_column(region), *own)
 
 

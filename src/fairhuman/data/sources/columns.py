@@ -1,14 +1,17 @@
 """Columns of a source that nothing uses: each is named, so that none is lost without a word."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairhuman.record import IGNORE, REGION_COLUMNS, region_column
-from fairhuman.regions.settings import GLOBAL
+from fairhuman.regions.settings import GLOBAL, PRIOR
 
 ONE_MASK = "one_mask"  # the only mask that other trainers know: white is trained; see `SourceSettings.mask`
 
 MAX_REGION_NAME = 60  # characters, where people name a region
+_NEW_REGION = re.compile(r"[a-z][a-z0-9_]*")  # readers of WebDataset lower-case the names of masks
+ABOUT_REGIONS = ("scores", "votes", "persons", "by")  # a build's columns about a region are REGION_scores, ...
 # Columns with a meaning of their own; `file_name` and `path` are pictures of some formats.
 DEFINED = frozenset(
     {
@@ -22,16 +25,44 @@ DEFINED = frozenset(
 
 
 def is_region_name(name: str) -> bool:
-    """Whether people may name a region so: an identifier that is no objective and no column of another meaning."""
+    """Whether a change may be of a region so named: an identifier, no objective and no column of another meaning."""
     taken = name == GLOBAL or (name in DEFINED and name not in REGION_COLUMNS)
     return name.isidentifier() and len(name) <= MAX_REGION_NAME and not taken
+
+
+def region_name_problem(name: str, known: Sequence[str]) -> str:
+    """Why people can't name a new region so; empty: they can.
+
+    Args:
+        name: of the new region.
+        known: regions that are there; a build's columns about them, such as `eyes_by`, are taken too.
+    """
+    if not _NEW_REGION.fullmatch(name) or len(name) > MAX_REGION_NAME:
+        return (
+            f"A region needs a name of at most {MAX_REGION_NAME} lower-case letters, digits and _ that begins with a "
+            f"letter, such as {_suggested(name)}, not {name!r}"
+        )
+    if name in (PRIOR, ONE_MASK) or not is_region_name(name):
+        return f"{name!r} has a meaning of its own in data sets or recipes: choose another name for the region"
+    clash = next((one for one in [*REGION_COLUMNS, *known] if _is_about(one, name) or _is_about(name, one)), None)
+    return f"{name!r} and {clash!r} would share a column in builds: choose another name for the region" if clash else ""
+
+
+def _is_about(name: str, region: str) -> bool:
+    return name in {f"{region}_{what}" for what in (*ABOUT_REGIONS, "mask")}
+
+
+def _suggested(name: str) -> str:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    found = "_".join(words)[:MAX_REGION_NAME].rstrip("_")
+    return found if _NEW_REGION.fullmatch(found) else "left_hand"
 
 
 def unused_columns(rows: Iterable[Mapping[str, Any]], picture_column: str, regions: Sequence[str]) -> list[str]:
     """Names of columns, and of painted masks as `masks.NAME`, that hold something but that nothing reads."""
     regions = (*REGION_COLUMNS, *regions, IGNORE)
     used = {*DEFINED, picture_column, *map(region_column, regions)}
-    used |= {f"{region}_{what}" for region in regions for what in ("scores", "votes", "persons", "by")}
+    used |= {f"{region}_{what}" for region in regions for what in ABOUT_REGIONS}
     found: dict[str, None] = {}
     for row in rows:
         found |= dict.fromkeys(name for name, value in row.items() if name not in used and value is not None)

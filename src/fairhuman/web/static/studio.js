@@ -2,6 +2,8 @@
 
 export const { root, readOnly } = document.body.dataset;
 export const find = (id) => document.getElementById(id);
+const LATER = [502, 503, 504]; // the server, or one before it, can't answer yet
+const KEPT_CHARACTERS = 16_000; // a browser still sends a short request when its page is closed
 const SVG = "http://www.w3.org/2000/svg";
 
 export function address(path, values = {}) {
@@ -24,14 +26,16 @@ async function request(path, options) {
     throw Object.assign(new Error("The server can't be reached. Is it still running? This page tries again by itself."), { offline: true });
   }
   const answer = await response.json().catch(() => ({ message: `The server answered ${response.status}.` }));
-  if (!response.ok) throw Object.assign(new Error(answer.message), { status: response.status, answer });
+  if (!response.ok) throw Object.assign(new Error(answer.message), { status: response.status, answer, offline: LATER.includes(response.status) });
   return answer;
 }
 
 export const get = (path, values, options) => request(address(path, values), options);
 
-export const post = (path, body) =>
-  request(`${root}${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+export function post(path, values) {
+  const body = JSON.stringify(values);
+  return request(`${root}${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: body.length < KEPT_CHARACTERS });
+}
 
 let shown = "";
 
@@ -41,10 +45,12 @@ export function tell(text) {
   find("problem").textContent = text;
 }
 
-// Calls `act` now and again after the seconds that it returns, but not in a hidden tab; tells its errors.
+// Calls `act` now and again after the seconds that it returns, but not in a hidden tab; tells its errors until it works.
+// What others told stays.
 export function repeat(act, otherwise = 5) {
   let timer = 0;
   let busy = false;
+  let told = "";
   const run = async () => {
     clearTimeout(timer);
     if (busy) return;
@@ -52,9 +58,11 @@ export function repeat(act, otherwise = 5) {
     let seconds = otherwise;
     try {
       seconds = document.hidden ? otherwise : ((await act()) ?? otherwise);
-      if (!document.hidden) tell("");
+      if (told && shown === told) tell("");
+      told = "";
     } catch (error) {
-      tell(error.message);
+      told = error.message;
+      tell(told);
     } finally {
       busy = false;
     }

@@ -16,6 +16,7 @@ const cards = new Map();
 let side = LEAST;
 let columns = 1;
 let current = 0; // place in the list
+let look = () => {}; // asks the server at once
 
 const filters = ["text", "source", "region", "state", "below", "group"];
 
@@ -86,16 +87,20 @@ function show() {
   }
 }
 
+function label(card, picture, why = "") {
+  card.dataset.text = [picture.changed && "✎", picture.key, why || picture.caption].filter(Boolean).join(" · ");
+  card.title = [picture.key, why, picture.caption, picture.changed && "Changed here"].filter(Boolean).join("\n");
+}
+
 async function fill(place, card) {
   const mine = asked;
   const picture = await pictureAt(place).catch(() => null);
   if (!picture || mine !== asked || cards.get(place) !== card) return;
   const why = picture.rejected ? `${picture.rejected}${picture.problem && `: ${picture.problem}`}` : picture.problem;
-  card.dataset.text = why || picture.caption || picture.key;
-  card.title = [picture.key, why, picture.caption].filter(Boolean).join("\n");
+  label(card, picture, why);
   card.href = `#${place}`;
   const { group } = wanted();
-  if (picture.shown) card.append(el("img", { src: address("/data/thumb", { name, number: picture.number, group }), alt: picture.key, loading: "lazy", decoding: "async" }));
+  if (picture.shown) card.append(el("img", { src: address("/data/thumb", { name, number: picture.number, group }), alt: picture.key, loading: "lazy", decoding: "async", onerror: () => look() }));
   else card.classList.add("broken");
 }
 
@@ -141,10 +146,10 @@ const editor = name
         for (const [number, request] of chunks) {
           request.then((pictures) => {
             const found = pictures.find((one) => one.number === picture.number);
-            if (found) Object.assign(found, { caption: picture.caption });
-            else return;
+            if (!found) return;
+            Object.assign(found, { caption: picture.caption, changed: picture.changed.length > 0 });
             const card = cards.get(number * CHUNK + pictures.indexOf(found));
-            if (card) card.dataset.text = picture.caption || picture.key;
+            if (card) label(card, found);
           });
         }
       },
@@ -200,9 +205,8 @@ if (name) {
   new ResizeObserver(measure).observe(find("grid"));
   window.addEventListener("hashchange", route);
   let first = true;
-  repeat(async () => {
+  look = repeat(async () => {
     const facts = await get("/api/data", { name });
-    if (facts.problem) tell(facts.problem);
     editor.facts(facts);
     options(find("region"), [["", "any"], ...facts.regions.map((one) => [one, one])]);
     const { sources } = facts;
@@ -210,7 +214,7 @@ if (name) {
     options(find("source"), [["", "any"], ...sources.slice(0, MOST_SOURCES).map((one) => [one, one])]);
     const groups = [["kept", "pictures"], ...(facts.broken ? [["broken", `can't be used (${facts.broken})`]] : [])];
     options(find("group"), [...groups, ...Object.entries(facts.rejected).map(([reason, number]) => [reason, `left out, ${reason} (${number})`])]);
-    const state = JSON.stringify([facts.all, facts.done]);
+    const state = JSON.stringify([facts.all, facts.done, facts.broken]);
     if (state !== known) {
       known = state;
       if (!facts.done && total > CHUNK) {
@@ -223,6 +227,7 @@ if (name) {
       first = first && !total;
     }
     if (facts.changed && find("editor").hidden) await post("/api/reload", { name });
+    if (facts.problem) throw new Error(facts.problem);
     return facts.done ? 8 : 0.7;
   });
 }

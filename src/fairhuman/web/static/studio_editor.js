@@ -7,6 +7,7 @@ import { address, el, find, get, plural, post, remember, remembered, svg, tell }
 const LARGEST = 40; // screen pixels a cell
 const HANDLE = 9; // screen pixels around a corner
 const RETRY_MS = 3000;
+const TYPING_MS = 1200; // a pause after which a caption is saved
 const PALM_MS = 1500; // after a pen, in which touches are taken for the palm
 const TOOLS = { v: "pan", b: "brush", e: "eraser", p: "polygon", r: "box" };
 
@@ -25,6 +26,7 @@ export class Editor {
     this.pointers = new Map();
     this.points = []; // of an open polygon
     this.cursor = null;
+    this.versions = new Map(); // of the pictures by number, as this page knows them
     this.queue = [];
     this.sending = false;
     this.pen = 0;
@@ -43,10 +45,16 @@ export class Editor {
     this.colours = colours;
     this.readOnly = readOnly;
     this.known = regions;
-    if (this.picture) this.showRegions();
+    if (!this.picture) return;
+    for (const [region, held] of this.masks) if (held.colour !== this.colour(region)) this.tint(region, 0, 0, this.picture.width, this.picture.height);
+    this.showRegions();
+    this.paint();
   }
 
   async open(number, group) {
+    this.saveCaption();
+    find("caption").blur();
+    tell("");
     await this.settled();
     this.group = group;
     const [picture, image] = await Promise.all([get("/api/picture", { name: this.name, number, group }), this.load(number, group)]).catch((error) => {
@@ -63,6 +71,7 @@ export class Editor {
   }
 
   close() {
+    this.saveCaption();
     this.picture = null;
     this.points = [];
   }
@@ -76,6 +85,9 @@ export class Editor {
 
   show(picture) {
     this.picture = picture;
+    this.versions.set(picture.number, picture.version);
+    this.act = null;
+    this.made = null;
     this.masks.clear();
     for (const [region, runs] of Object.entries(picture.masks)) this.setMask(region, maskOf(runs, picture.width, picture.height));
     if (!this.names().includes(this.region)) this.region = this.names().find((one) => picture.boxes[one]?.length || picture.masks[one]) ?? this.names()[0];
@@ -131,7 +143,7 @@ export class Editor {
         return el("div", { class: "region" }, el("label", {}, radio, swatch, region, el("span", { class: "soft" }, ` ${this.words(region)}`)), shown);
       }),
     );
-    if (focused) find(focused)?.focus();
+    if (focused) find(focused)?.focus({ preventScroll: true });
     const { picture } = this;
     const can = this.editable();
     const boxes = this.masks.has(this.region) ? [] : (picture.boxes[this.region] ?? []);
@@ -141,11 +153,11 @@ export class Editor {
         return el("li", {}, `${text} `, can && el("button", { type: "button", class: "quiet", "aria-label": `Remove box ${text}`, onclick: () => this.setBoxes(boxes.filter((_, j) => j !== i)) }, "Remove"));
       }),
     );
-    for (const id of ["absent", "unknown", "grow", "shrink", "caption", "name"]) find(id).disabled = !can;
+    for (const id of ["absent", "unknown", "grow", "shrink", "caption", "name", "add"]) find(id).disabled = !can;
     for (const button of document.querySelectorAll("[data-tool]")) button.disabled = !can && button.dataset.tool !== "pan";
     find("undo").disabled = !can || !picture.undo;
     find("redo").disabled = !can || !picture.redo;
-    if (!can) this.say(this.group !== "kept" ? "Left out by the build: nothing to paint here." : `Read-only: ${this.readOnly}.`);
+    if (!can) this.say(this.group !== "kept" ? "Left out by the build: nothing to paint here." : `Nothing can be changed: ${this.readOnly}.`);
   }
 
   select(region) {
@@ -160,11 +172,11 @@ export class Editor {
     if (mine === this.seen) return;
     this.seen = mine;
     try {
-      const { lines } = await get("/api/seen", values);
+      const { lines, size } = await get("/api/seen", values);
       if (this.seen !== mine) return;
       find("seen").src = address("/data/seen", values);
       find("seen").hidden = false;
-      find("lines").replaceChildren(...lines.map((line) => el("li", {}, line)));
+      find("lines").replaceChildren(...[...lines, size].filter(Boolean).map((line) => el("li", {}, line)));
     } catch (error) {
       if (this.seen !== mine) return;
       find("seen").hidden = true;
@@ -196,7 +208,8 @@ export class Editor {
     const { width, height } = this.picture;
     [x0, y0, x1, y1] = [Math.max(0, Math.floor(x0)), Math.max(0, Math.floor(y0)), Math.min(width, Math.ceil(x1)), Math.min(height, Math.ceil(y1))];
     if (x1 <= x0 || y1 <= y0) return;
-    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(this.colour(region).slice(at, at + 2), 16));
+    held.colour = this.colour(region);
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(held.colour.slice(at, at + 2), 16));
     const data = new ImageData(x1 - x0, y1 - y0);
     for (let y = y0; y < y1; y++) {
       for (let x = x0; x < x1; x++) {
@@ -221,7 +234,13 @@ export class Editor {
 
   saveMask() {
     const held = this.masks.get(this.region);
-    held.cells = count(held.mask);
+    const cells = count(held.mask);
+    if (this.act?.value === 0 && cells === held.cells) {
+      this.revert();
+      this.say(`${this.region}: there was nothing to erase.`);
+      return;
+    }
+    held.cells = cells;
     const { width, height } = this.picture;
     const empty = held.cells === 0;
     this.send({ region: this.region, boxes: empty ? [] : null, runs: empty ? null : runsOf(held.mask) }, `${this.region}: ${empty ? "none there" : "painted"}`);
@@ -256,6 +275,14 @@ export class Editor {
 
   // Saving
 
+  saveCaption() {
+    clearTimeout(this.typing);
+    const caption = find("caption").value.trim().replace(/\s+/g, " ");
+    if (!this.picture || !this.editable() || caption === this.picture.caption) return;
+    this.picture.caption = caption;
+    this.send({ caption }, "caption");
+  }
+
   send(values, words) {
     this.queue.push({ path: "/api/change", number: this.picture.number, key: this.picture.key, values, words });
     this.flush();
@@ -270,35 +297,42 @@ export class Editor {
   async flush() {
     if (this.sending) return;
     this.sending = true;
+    let refused = "";
     while (this.queue.length) {
       const job = this.queue[0];
       this.say("Saving…");
       try {
-        if (job.picture === undefined) job.picture = this.picture?.number === job.number ? null : (await get("/api/picture", { name: this.name, number: job.number })).version;
-        const version = this.picture?.number === job.number ? this.picture.version : job.picture;
-        const picture = await post(job.path, { name: this.name, number: job.number, key: job.key, version, ...job.values });
+        const picture = await post(job.path, { name: this.name, number: job.number, key: job.key, version: this.versions.get(job.number), ...job.values });
         this.queue.shift();
-        tell("");
-        this.say(`Saved: ${job.words}.`);
+        if (!refused) tell("");
+        this.say(`${refused} Saved: ${job.words}.`.trim());
         this.took(picture, job.show);
       } catch (error) {
         if (error.offline) {
           this.say(`Not saved yet: ${plural(this.queue.length, "change")} wait${this.queue.length === 1 ? "s" : ""} for the server.`);
+          tell(error.message);
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           continue;
         }
-        this.queue = [];
+        const all = this.queue.length;
+        this.queue = this.queue.filter((other) => other !== job && !this.restsOn(other, job, error.status));
         tell(error.message);
-        this.say("Not saved.");
-        if (this.picture?.number === job.number) {
-          const fresh = await get("/api/picture", { name: this.name, number: job.number }).catch(() => null);
-          if (fresh) this.show(fresh);
-        }
+        const fresh = await get("/api/picture", { name: this.name, number: job.number }).catch(() => null);
+        if (fresh) this.took(fresh, !this.queue.some((other) => other.number === job.number));
+        const lost = all - this.queue.length - 1;
+        refused = `Not saved: ${job.words}${lost > 0 ? ` and ${plural(lost, "change")} after it` : ""}.`;
+        this.say(refused);
       }
     }
     this.sending = false;
     for (const done of this.waiting ?? []) done();
     this.waiting = [];
+  }
+
+  // Whether a change means nothing without an earlier one that was refused: an undo of it, or, where the picture has
+  // changed elsewhere (409), any change of what this page showed.
+  restsOn(change, refused, status) {
+    return change.number === refused.number && (status === 409 || change.path === "/api/undo");
   }
 
   settled() {
@@ -308,6 +342,7 @@ export class Editor {
   // What the server has now; later strokes of this page, which aren't there yet, stay.
   took(picture, show) {
     this.changed(picture);
+    this.versions.set(picture.number, picture.version);
     if (this.picture?.number !== picture.number) return;
     if (show || (!this.queue.length && !this.pointers.size)) this.show(picture);
     else Object.assign(this.picture, { version: picture.version, undo: picture.undo, redo: picture.redo });
@@ -442,17 +477,32 @@ export class Editor {
     const size = remembered("size");
     if (size !== null) find("size").value = size;
     find("size").addEventListener("input", () => remember("size", find("size").value));
-    find("caption").addEventListener("change", () => {
-      if (this.picture && find("caption").value !== this.picture.caption) this.send({ caption: find("caption").value }, "caption");
+    find("caption").addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.saveCaption(), TYPING_MS);
     });
+    find("caption").addEventListener("change", () => this.saveCaption());
+    window.addEventListener("pagehide", () => this.saveCaption());
     find("more").addEventListener("submit", (event) => {
       event.preventDefault();
-      const region = find("name").value.trim();
-      if (!region || !this.picture) return;
+      this.addRegion(find("name").value.trim());
+    });
+  }
+
+  async addRegion(name) {
+    if (!name || !this.picture) return;
+    try {
+      const { region } = await get("/api/region", { name: this.name, region: name });
+      tell("");
       this.added = [...(this.added ?? []), region];
       find("name").value = "";
+      if (!this.picture) return;
       this.select(region);
-    });
+      if (this.tool === "pan") this.choose("brush");
+      this.canvas.focus({ preventScroll: true });
+    } catch (error) {
+      tell(error.message);
+    }
   }
 
   down(event) {
