@@ -10,9 +10,10 @@ from PIL import Image, PngImagePlugin
 from fairhuman.studio.compare import CHOICES, LEFT_OUT
 
 
-def draw(folder, index, prompt, seed):
+def draw(folder, index, prompt, seed, **further):
     entries = PngImagePlugin.PngInfo()
-    for name, value in {"prompt": prompt, "prompt_index": str(index), "picture_index": "0", "seed": "3"}.items():
+    texts = {"prompt": prompt, "prompt_index": str(index), "picture_index": "0", "seed": "3", **further}
+    for name, value in texts.items():
         entries.add_itxt(name, value)
     entries.add_itxt("drawn_with", '{"fairhuman": 1}')
     pixels = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -68,6 +69,37 @@ def test_stars_and_notes_stay_and_a_study_leaves_out_the_others(opened, samples)
     assert studio.post("/api/choice", {**choice, "names": ["base", "base"]}).status_code == 422
     (samples / CHOICES).write_text("nonsense\n{}\n")
     assert studio.get("/api/compare", **BOTH).status_code == 422
+
+
+def test_stars_are_found_however_the_studio_is_opened(opened, samples, tmp_path):
+    other = tmp_path / "other"
+    draw(other / "ls", 0, "a woman", 5)
+    choice = {"names": ["samples/base", "samples/mpd"], "row": "00000-00.png: a woman", "star": True}
+
+    def stars(*paths, names):
+        rows = opened(*paths).get("/api/compare", name=names).json()["rows"]
+        return [row["star"] for row in rows]
+
+    row = {"at": "2026-01-01T00:00:00+00:00", "names": ["base", "mpd"], "row": "00001-00.png: two men", "star": True}
+    (samples / CHOICES).write_text(json.dumps(row | {"note": ""}) + "\n")  # of an earlier version
+    assert opened(samples, other).post("/api/choice", choice).status_code == 200
+    assert stars(samples, names=["base", "mpd"]) == [True, True]
+    assert stars(samples, other, names=["samples/base", "samples/mpd"]) == [True, True]
+    assert stars(other, samples, names=["samples/mpd", "samples/base"]) == [True, True]
+    assert stars(samples, other, names=["samples/base", "other/ls"]) == [False]
+    across = {**choice, "names": ["samples/base", "other/ls"]}
+    assert opened(samples, other).post("/api/choice", across).status_code == 200
+    assert stars(samples, other, names=["samples/base", "other/ls"]) == [True]
+    assert stars(other, samples, names=["samples/base", "other/ls"]) == [True]
+    opened(other, samples).post("/api/choice", {**choice, "star": False})
+    assert stars(samples, names=["base", "mpd"]) == [False, True]
+
+
+def test_what_differs_names_the_model_s_parts(opened, tmp_path):
+    draw(tmp_path / "base", 0, "a woman", 1, model="small", lora="", lora_weight="")
+    draw(tmp_path / "mine", 0, "a woman", 2, model="small", lora="runs/mine/lora.safetensors", lora_weight="0.8")
+    notes = opened(tmp_path).get("/api/compare", name=["base", "mine"]).json()["notes"]
+    assert notes == ["LoRA: base: none; mine: runs/mine/lora.safetensors (weight 0.8).", "Same seed for base, mine: 3."]
 
 
 def test_runs_are_compared_by_their_last_previews(opened, run):

@@ -11,16 +11,20 @@ import yaml
 from PIL import Image
 
 from fairhuman import config
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import DataError, FairHumanError, RecipeError, TrainingError
 from fairhuman.train.loop import train
 from fairhuman.train.memory import Memory
 from fairhuman.train.preflight import (
     HUB_WEIGHTS,
+    StartFinding,
     check_at_once,
     check_main_memory,
+    data_findings,
     findings,
     measured_speed,
     parse_memory,
+    run_data,
 )
 from fairhuman.train.recipe import TrainRecipe
 from helpers.places import RECIPES
@@ -73,6 +77,20 @@ def test_what_depends_on_a_missing_model_is_not_known(make_recipe: MakeRecipe) -
     assert missing["data"][1].endswith("12 pictures to train on, 0 held out")
     assert "view" not in missing
     assert missing["memory"] == ("note", "not known: the model is missing")
+
+
+def test_pictures_with_a_region_are_counted(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(people, tmp_path / "people")
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows[:3]:
+        row["logo"] = [[1, 1, 9, 9]]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = make_recipe(data=str(folder), regions={"names": ("face", "logo")}, validation={"every": 1, "share": 0.25})
+    data = next(one for one in run_data(recipe, True, False) if not isinstance(one, StartFinding))
+    counted = [sum(record.has("logo") for record in part.records) for part in data.datasets]
+    assert sum(counted) == 3
+    lines = [one.line() for one in data_findings(recipe, data, LoadReport(), True)]
+    assert f"note    regions: logo: in {counted[0]} of 9 to train on and {counted[1]} of 3 held out" in lines
 
 
 def test_a_device_that_is_too_small_is_missing_with_the_cheapest_change(make_recipe: MakeRecipe) -> None:

@@ -34,7 +34,7 @@ def test_it_answers_at_the_address_it_tells_and_ends_on_ctrl_c():
 def test_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(FairHumanError, match=rf"can't listen on host '127.0.0.1', port {port}"):
+        with pytest.raises(FairHumanError, match=rf"can't listen on host '127.0.0.1', port {port}: .*; --port 0 picks"):
             serve(create_app([]), "127.0.0.1", port, print)
 
 

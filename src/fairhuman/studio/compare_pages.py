@@ -28,8 +28,7 @@ class ComparePages:
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
-        first = studio.paths[0]
-        self._choices = Choices(first if first.is_dir() else first.parent)
+        self._choices = Choices(list(dict.fromkeys(path if path.is_dir() else path.parent for path in studio.paths)))
         self._known: dict[tuple[Any, ...], Comparison] = {}
         self._lock = threading.Lock()
 
@@ -89,7 +88,7 @@ class ComparePages:
         names = list(dict.fromkeys(request.query_params.getlist("name")))
         found = self._comparison(names)
         try:
-            choices = self._choices.read(names)
+            choices = self._choices.read(self._folders(names)[1])
         except DataError as error:
             raise RefusedError(422, f"{error}.") from error
         nothing = {"star": False, "note": ""}
@@ -118,7 +117,7 @@ class ComparePages:
         if body.row not in {row_id(row) for row in self._comparison(body.names).rows}:
             raise RefusedError(404, "There is no such row in this comparison.")
         try:
-            self._choices.set(body.names, body.row, body.star, " ".join(body.note.split()))
+            self._choices.set(self._folders(body.names)[1], body.row, body.star, " ".join(body.note.split()))
         except FairHumanError as error:
             raise RefusedError(403, f"Nothing was saved: {error}.") from error
         return {"saved": True}
@@ -128,7 +127,7 @@ class ComparePages:
         if kind == "runs" or len(folders) < 2:
             raise RefusedError(422, "A study needs two or more folders of samples: draw them with `fairhuman sample`.")
         try:
-            path, stars = self._choices.leave_out(self._comparison(body.names), body.names)
+            path, stars = self._choices.leave_out(self._comparison(body.names), folders)
         except FairHumanError as error:
             raise RefusedError(422, f"No list for a study: {error}.") from error
         methods = [word for name, folder in folders.items() for word in ("--method", f"{Path(name).name}={folder}")]

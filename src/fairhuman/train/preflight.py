@@ -302,11 +302,25 @@ def data_findings(
     yield StartFinding("data", "ok", text)
     for text in data.lines():
         yield StartFinding("data", "note", text)
+    for text in _having(recipe, data):
+        yield StartFinding("regions", "note", text)
     for text in view_lines(recipe, data.train, data.coverage) if model_known else ():
         yield StartFinding("view", "note", text)
     for action, reasons in notes.counts().items():
         for reason, number in reasons.items():
             yield StartFinding("data", "note", f"{action}: {reason} ({number})")
+
+
+def _having(recipe: TrainRecipe, data: "RunData") -> Iterator[str]:
+    """How many pictures have each region."""
+    parts = {"to train on": data.train, "held out": data.held_out}
+    for name in recipe.regions.names:
+        counts = [
+            f"{sum(record.has(name) for record in part.records)} of {len(part.records)} {words}"
+            for words, part in parts.items()
+            if part is not None
+        ]
+        yield f"{name}: in {' and '.join(counts)}"
 
 
 def _long_captions(recipe: TrainRecipe, data: "RunData") -> Iterator[StartFinding]:

@@ -1,5 +1,6 @@
 """Serve an app on a local port until Ctrl-C."""
 
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,4 +85,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise FairHumanError(f"can't listen on host {host!r}, port {port}: {why}") from error
+        other = "; --port 0 picks a free one" if getattr(error, "errno", None) == errno.EADDRINUSE else ""
+        raise FairHumanError(f"can't listen on host {host!r}, port {port}: {why}{other}") from error

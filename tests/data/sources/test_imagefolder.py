@@ -80,6 +80,12 @@ def test_bare_pictures_with_captions_beside(tmp_path):
         read(tmp_path)
 
 
+def test_a_region_that_is_missing_is_told_beside_those_there(folder):
+    rows = [{**row, "logo": [[1, 2, 9, 9]], "logo_by": "me", "clarity": 0.5} for row in ROWS]
+    with pytest.raises(DataError, match=r"no record has the region 'nose'.*'masks'; its regions are face, hand, logo;"):
+        read(folder(rows), regions=("face", "nose"))
+
+
 def test_empty_means_unknown(folder):
     records, _ = read(folder(ROWS), settings=SourceSettings(empty_means="unknown"))
     assert records[0].boxes["hand"] is None
@@ -95,7 +101,7 @@ def test_user_defined_regions_by_column_or_painted_mask(folder):
     with pytest.raises(DataError) as caught:
         read(root, ("face", "ears"))
     assert "'ears'" in str(caught.value)
-    assert "caption, faces, feet, file_name, hands, masks, split" in str(caught.value)
+    assert "; its regions are face, feet, hand, text; " in str(caught.value)
 
 
 def test_a_region_that_is_null_everywhere_is_refused(folder):

@@ -10,8 +10,8 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pictures.thresholds import Harm, harms
 from fairhuman.data.sources import SourceSettings, source_format
+from fairhuman.data.sources.columns import box_columns
 from fairhuman.data.sources.counts import PhotoCount
-from fairhuman.data.sources.own_regions import box_columns
 from fairhuman.data.sources.rows import Row, locate
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
-from fairhuman.data.sources.own_regions import box_columns
+from fairhuman.data.sources.columns import box_columns
 from fairhuman.data.sources.rows import Row, printable, row_key
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell

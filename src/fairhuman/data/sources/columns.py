@@ -1,7 +1,7 @@
-"""Columns of a source that nothing uses: each is named, so that none is lost without a word."""
+"""Columns of a source: those with a meaning of their own, boxes of other regions, and those that nothing uses."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fairhuman.record import IGNORE, REGION_COLUMNS, region_column
@@ -71,3 +71,21 @@ def unused_columns(rows: Iterable[Mapping[str, Any]], picture_column: str, regio
             names = (name for name, mask in masks.items() if mask is not None and name not in regions)
             found |= dict.fromkeys(f"masks.{name}" for name in names)
     return [name for name in found if name.rpartition("_")[0] not in found]  # not `feet_scores` beside `feet`
+
+
+def box_columns(values: Mapping[str, Any]) -> Iterator[str]:
+    """Own columns of one row with at least one box: four or five numbers, x0 < x1 and y0 < y1."""
+    for name, value in values.items():
+        if isinstance(value, list | tuple) and name not in DEFINED and any(map(_is_box, value)):
+            yield name
+
+
+def _is_box(item: Any) -> bool:
+    """Whether a value is a box with an area; numbers may be text, as in `parse_boxes`."""
+    if not isinstance(item, list | tuple) or len(item) not in (4, 5):
+        return False
+    try:
+        x0, y0, x1, y1 = map(float, item[:4])
+    except (TypeError, ValueError):
+        return False
+    return x0 < x1 and y0 < y1

@@ -1,12 +1,11 @@
 """Columns with the boxes of a user's own regions: any column of boxes that the data set format doesn't define."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 
-from fairhuman.data.sources.columns import DEFINED
+from fairhuman.data.sources.columns import DEFINED, box_columns
 from fairhuman.data.sources.parquet import parquet_files
 from fairhuman.data.sources.rows import Row
 from fairhuman.utils.tables import open_table, read_batches
@@ -17,13 +16,6 @@ _BATCH_ROWS = 4096
 def own_regions(rows: Iterable[Row]) -> tuple[str, ...]:
     """Names of the columns that hold boxes in some row and aren't among `DEFINED`, in alphabetical order."""
     return tuple(sorted({name for row in rows for name in box_columns(row.values)}))
-
-
-def box_columns(values: Mapping[str, Any]) -> Iterator[str]:
-    """Own columns of one row with at least one box: four or five numbers, x0 < x1 and y0 < y1."""
-    for name, value in values.items():
-        if isinstance(value, list | tuple) and name not in DEFINED and any(map(_is_box, value)):
-            yield name
 
 
 def own_regions_of_tables(path: Path) -> tuple[str, ...]:
@@ -54,14 +46,3 @@ def is_list(kind: pyarrow.DataType) -> bool:
     """Whether a type is a list of any kind."""
     types = pyarrow.types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_box(item: Any) -> bool:
-    """Whether a value is a box with an area; numbers may be text, as in `parse_boxes`."""
-    if not isinstance(item, list | tuple) or len(item) not in (4, 5):
-        return False
-    try:
-        x0, y0, x1, y1 = map(float, item[:4])
-    except (TypeError, ValueError):
-        return False
-    return x0 < x1 and y0 < y1

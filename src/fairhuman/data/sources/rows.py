@@ -16,7 +16,7 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.decode import TRANSPARENT, PictureFacts, PictureLimits, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
-from fairhuman.data.sources.columns import ONE_MASK, unused_columns
+from fairhuman.data.sources.columns import ONE_MASK, box_columns, unused_columns
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.record import (
@@ -270,6 +270,9 @@ def _require_columns(
     for region in regions:
         column = region_column(region)
         if column not in columns and region not in painted:
+            known = {name for name, own in REGION_COLUMNS.items() if own in columns} | painted
+            known |= {name for row in rows for name in box_columns(row.values)}
+            found = f"its regions are {', '.join(sorted(known))}" if known else found
             raise DataError(
                 f"{root}: no record has the region '{region}': neither a column '{column}' of boxes nor "
                 f"a mask '{region}' in the column 'masks'; {found}"
