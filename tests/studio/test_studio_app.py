@@ -7,6 +7,7 @@ import shutil
 import time
 
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from fairhuman.errors import DataError
 from fairhuman.report.colours import colours
@@ -14,6 +15,7 @@ from fairhuman.studio.places import find_places
 from fairhuman.train.run import STOP
 from fairhuman.utils.files import alone
 from helpers.places import ROOT
+from helpers.tiny_pictures import encoded, picture
 
 
 def test_runs_are_found_below_the_given_folders_also_those_that_begin_later(opened, run, monkeypatch):
@@ -163,6 +165,25 @@ def test_a_folder_with_nothing_to_show_is_refused(tmp_path):
         find_places([tmp_path])
     with pytest.raises(DataError, match="there is no such file or folder"):
         find_places([tmp_path / "missing"])
+
+
+def test_a_folder_of_photos_alone_is_a_data_set_among_others(run, tmp_path):
+    for name in ("photos", "notes"):
+        folder = run.parent / name
+        folder.mkdir()
+        (folder / "a.png").write_bytes(encoded(picture(8, 8, 1)))
+        (folder / "a.txt").write_text("somebody")
+    (run.parent / "photos" / "edits.jsonl").write_text("")
+    (run.parent / "notes" / "notes.md").write_text("pictures of a page, not of people")
+    shutil.copytree(run.parent / "photos", run.parent / "photos" / "more")
+    places = find_places([run.parent])
+    assert (set(places.runs), set(places.data), places.samples) == ({"mpd"}, {"photos"}, {})
+    shutil.rmtree(run)
+    assert list(find_places([run.parent]).data.values()) == [run.parent]  # as before: photos at any depth are one set
+    info = PngInfo()
+    info.add_text("fairhuman", "{}")
+    picture(8, 8, 1).save(run.parent / "photos" / "more" / "a.png", pnginfo=info)
+    assert set(find_places([run.parent]).samples) == {"photos/more"}
 
 
 def test_links_and_hidden_folders_are_not_followed(run, tmp_path):

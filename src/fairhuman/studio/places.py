@@ -8,13 +8,17 @@ from pathlib import Path
 
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import source_kind
-from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.edits import EDITS
+from fairhuman.data.sources.folder import CAPTION_SUFFIXES, PICTURE_SUFFIXES
 from fairhuman.data.sources.imagefolder import has_metadata
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 
 DEPTH = 4  # folders below a given one that are looked into
 MOST_FOLDERS = 5000  # folders that are looked into
+MOST_FILES = 1000  # files by which a folder is known to hold photos alone
+PHOTOS = "photos"  # a data set that has nothing but pictures
+PHOTO_FILES = PICTURE_SUFFIXES | {*CAPTION_SUFFIXES}
 
 
 @dataclass
@@ -50,20 +54,20 @@ def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
             raise DataError(f"{path}: there is no such file or folder")
         before = len(places.runs) + len(places.data) + len(places.samples)
         if path.is_dir() and form is None:
-            for folder in _below(root):
-                _add(places, place_name(folder, roots), folder)
+            found = {folder: kind for folder in _below(root) if (kind := _kind(folder)) is not None}
+            for folder, kind in found.items():
+                if kind != PHOTOS or set(found.values()) != {PHOTOS}:  # photos alone are one data set, the root
+                    _add(places, place_name(folder, roots), folder, "data" if kind == PHOTOS else kind)
         if len(places.runs) + len(places.data) + len(places.samples) == before:
             source_kind(root, form)  # says what is wrong
             places.data[_free(places.data, printable(root.name))] = root
     return places
 
 
-def _add(places: Places, name: str, folder: Path) -> None:
-    kind = _kind(folder)
-    if kind is not None:
-        found: dict[str, Path] = getattr(places, kind)
-        if folder not in found.values():
-            found[_free(found, name)] = folder
+def _add(places: Places, name: str, folder: Path, kind: str) -> None:
+    found: dict[str, Path] = getattr(places, kind)
+    if folder not in found.values():
+        found[_free(found, name)] = folder
 
 
 def _kind(folder: Path) -> str | None:
@@ -76,6 +80,8 @@ def _kind(folder: Path) -> str | None:
             return "data"
         if _holds_samples(folder):
             return "samples"
+        if _holds_photos(folder):
+            return PHOTOS
     return None
 
 
@@ -88,6 +94,24 @@ def _holds_samples(folder: Path) -> bool:
         return False
     with first.open("rb") as file:
         return b"fairhuman" in file.read(4096)
+
+
+def _holds_photos(folder: Path) -> bool:
+    """Whether the first files of a folder, at any depth, are pictures, their captions and changes, and nothing else."""
+    pictures = looked = 0
+    for inner, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if suffix not in PHOTO_FILES and name != EDITS and not name.startswith("."):
+                return False
+            pictures += suffix in PICTURE_SUFFIXES
+        if _holds_samples(Path(inner)):
+            return False
+        looked += len(files)
+        if looked > MOST_FILES:
+            break
+    return pictures > 0
 
 
 def _below(root: Path) -> Iterator[Path]:
