@@ -75,7 +75,7 @@ class RunView:
             "seconds_a_step": each,
             "images_per_s": statistics.median(rates) if rates else None,
             "peak_memory_mib": memory if isinstance(memory, int | float) else None,
-            "changed": _changed(self.folder),
+            "changed": last_written(self.folder),
             "damaged": series.damaged,
             **{key: _text(recipe.get(key)) for key in ("model", "strategy", "kind", "resolution")},
             "device": _text(summary.get("device")),
@@ -202,7 +202,7 @@ class Runs:
 
 def is_running(folder: Path, each: float | None = None) -> bool:
     """Whether a run goes on, here or on another machine that shares the disk; `each` is the time of a step."""
-    changed = _changed(folder)
+    changed = last_written(folder)
     fresh = changed is not None and time.time() - changed < max(FRESH_SECONDS, FRESH_STEPS * (each or 0.0))
     return is_held(folder / LOCK) or (fresh and other_host(folder) is not None)
 
@@ -223,7 +223,7 @@ def other_host(folder: Path) -> str | None:
     return host if host and host != socket.gethostname() else None
 
 
-def _changed(folder: Path) -> float | None:
+def last_written(folder: Path) -> float | None:
     """When a step was last written, in seconds since 1970."""
     for name in ("metrics.jsonl", "summary.json"):
         try:

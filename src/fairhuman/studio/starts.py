@@ -11,7 +11,7 @@ from typing import Any
 
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.studio.places import place_name
-from fairhuman.studio.runs import is_running
+from fairhuman.studio.runs import is_running, last_written
 from fairhuman.studio.start import check_place, start
 
 LOG_BYTES, MOST = 4096, 300  # of the end of a log that is looked at; characters of a line that is shown
@@ -25,6 +25,10 @@ class Start:
     log: Path
     since: int
     at: float
+
+    def is_starting(self, changed: float | None) -> bool:
+        """Whether the process goes on and has taken no step; the run's last one was written at `changed`."""
+        return self.process.poll() is None and (changed is None or changed < self.at)
 
     def last_line(self) -> str:
         """The last line that isn't empty; empty if there is none yet."""
@@ -52,7 +56,7 @@ class Starts:
         except DataError as error:
             return str(error)
         begun = self._started.get(out.resolve())
-        if is_running(out) or (begun is not None and begun.process.poll() is None):
+        if is_running(out) or (begun is not None and begun.is_starting(last_written(out))):
             return f"out is {out}, into which a run is writing already"
         return None
 
@@ -83,10 +87,9 @@ class Starts:
         begun = self._started.get(folder)
         if begun is None or state in ("running", "stopping"):
             return {}
+        if begun.is_starting(changed):
+            return {"state": "starting", "says": begun.last_line()}
         code = begun.process.poll()
-        if code is None:
-            starting = changed is None or changed < begun.at
-            return {"state": "starting", "says": begun.last_line()} if starting else {}
         return {"says": f"It ended with {code}: {begun.last_line()}"} if code else {}
 
     def unlisted(self, known: Collection[Path]) -> list[dict[str, Any]]:
