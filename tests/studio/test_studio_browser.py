@@ -286,6 +286,11 @@ def test_new_regions_an_eraser_on_nothing_and_a_caption_that_is_being_typed(show
     page.reload()
     ready(page, "a.jpg")
     assert page.input_value("#caption") == "before a reload"
+    page.set_viewport_size({"width": 280, "height": 800})
+    page.locator("#like").scroll_into_view_if_needed()
+    page.locator("#region-ignore").scroll_into_view_if_needed()
+    page.check("#region-ignore")
+    assert page.locator("#canvas").bounding_box()["y"] >= 0  # the picture stays in view
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -70,6 +70,7 @@ class RunView {
   async end() {
     if (!window.confirm(`Stop ${this.name}? It saves a checkpoint after this step; the same command resumes it.`)) return;
     this.stop.disabled = true;
+    tell("");
     try {
       await post("/api/stop", { run: this.name });
       now();
@@ -81,6 +82,7 @@ class RunView {
 
   async goOn() {
     this.resume.disabled = true;
+    tell("");
     try {
       await post("/api/resume", { run: this.name });
       now();
