@@ -25,7 +25,7 @@ from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import STOP, Run, Watcher
+from fairhuman.train.run import STOP, Run, Watcher, set_up
 from fairhuman.train.validation import held_out_losses
 from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
@@ -162,6 +162,19 @@ def test_a_file_in_the_folder_stops_the_run_that_is_there_and_no_later_one(make_
     assert (run.step, run.finished, run.stopped_by) == (1, False, 15)
     assert not (recipe.out / STOP).exists()
     assert train(recipe).finished
+
+
+def test_a_run_that_is_still_being_set_up_can_be_stopped(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(steps=2)
+
+    def set_up_slowly(*given: Any) -> Run:
+        (recipe.out / STOP).touch()
+        return set_up(*given)
+
+    monkeypatch.setattr("fairhuman.train.loop.set_up", set_up_slowly)
+    assert (train(recipe).step, (recipe.out / STOP).exists()) == (1, False)
 
 
 def test_a_finished_run_is_unchanged(make_recipe: MakeRecipe) -> None:

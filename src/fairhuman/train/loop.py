@@ -62,6 +62,8 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
     main = bool(process.is_main_process)
     begun = leaving_nothing(recipe.out, ".lock", "data_report.json") if main else nullcontext()
     with explain_failures(recipe), begun, locked(recipe.out, main):
+        if main:
+            (recipe.out / STOP).unlink(missing_ok=True)  # asked of a process that has ended
         run = set_up(recipe, process, watchers)
         tracker = (
             Tracker(recipe.out, run.step, recipe.track.wandb, recipe.model_dump(mode="json")) if run.main else None
@@ -82,7 +84,6 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
     _tell(run, run.checkpoints.notes + _cut_captions(run))
     if run.main:
-        (recipe.out / STOP).unlink(missing_ok=True)  # asked of a process that has ended
         _write_overlay(run)
         for watcher in run.watchers:
             watcher.on_start(run)
