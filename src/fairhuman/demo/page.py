@@ -11,6 +11,7 @@ from fairhuman.evaluate.page import number_text
 from fairhuman.evaluate.results import EvaluationResults
 from fairhuman.evaluate.run import Evaluation
 from fairhuman.evaluate.verdict import contrast_mark, verdicts
+from fairhuman.models.locations import name_of
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
 from fairhuman.report.colours import colours
@@ -22,6 +23,7 @@ from fairhuman.report.text import estimate_text
 from fairhuman.report.training import SHEET
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_text
+from fairhuman.utils.shipped import SHIPPED
 
 TITLES = {"base": "base", "ls": "LS", "mpd": "MPD"}
 SHOWN = 8  # samples on the page
@@ -55,14 +57,14 @@ def write_demo_report(
         DataError: the runs have no held-out losses, or were evaluated on different samples.
     """
     series = {name: read_series([run]) for name, run in runs.items()}
-    names = list(series["ls"].first)
+    names, model = list(series["ls"].first), settings["model"]
     palette = colours(names)
     changes = {TITLES[method]: {name: change(one, name) for name in names} for method, one in series.items()}
     overlay = open_picture(runs["mpd"], "overlay.png")
     measured = samples.measured
     page = render(
         "demo.html",
-        title="Fair fine-tuning of a small model",
+        title=f"Fair fine-tuning of {'a small model' if model in SHIPPED else name_of(model).title}",
         settings=settings,
         settings_text=settings_text,
         facts=facts,

@@ -453,14 +453,17 @@ def test_a_caption_that_the_build_writes_is_missed_by_nobody(tmp_path):
     assert rows(tmp_path / "out")[0]["caption"]
 
 
-def test_a_caption_counts_no_fewer_people_than_faces(tmp_path):
+@pytest.mark.parametrize(
+    ("second", "counted"), [([20, 2, 30, 12], "two people"), ([6, 3, 14, 11], "a person")], ids=["apart", "found twice"]
+)
+def test_a_caption_counts_no_fewer_people_than_faces(tmp_path, second, counted):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.png").write_bytes(encoded(picture(40, 30, 1)))
-    faces = [[2, 2, 10, 10], [20, 2, 30, 12]]
+    faces = [[2, 2, 10, 10], second]
     row = {"file_name": "a.png", "caption": "", "persons": [[1, 1, 30, 30]], "faces": faces}
     (tmp_path / "photos/metadata.jsonl").write_text(json.dumps(row))
     build(tmp_path / "photos", tmp_path / "out", "caption.kind=template")
-    assert rows(tmp_path / "out")[0]["caption"] == "A picture of two people."
+    assert rows(tmp_path / "out")[0]["caption"] == f"A picture of {counted}."
 
 
 def test_damage_in_a_shard_or_a_table_of_a_build_is_named_with_its_file(photos, tmp_path):

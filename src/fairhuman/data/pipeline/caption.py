@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow
 from PIL import Image
 
@@ -16,8 +17,11 @@ from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
+from fairhuman.detect.overlap import non_maximum_suppression
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
+
+SAME_FACE = 0.25  # intersection over union above which two boxes are one face, found twice
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,12 @@ class CaptionTier:
 
 
 def _people(check: Mapping[str, Any], detect: Mapping[str, Any]) -> int:
-    """How many people a picture shows at least: as many as persons and as many as faces were found.
+    """How many people a picture shows at least: as many as persons and as many as faces apart from each other.
 
     The source's boxes count before the detector's. 0 where persons are unknown.
     """
     persons, faces = (check.get(name) or detect.get(name) for name in ("persons", "faces"))
-    return 0 if persons is None else max(len(persons), len(faces or ()))
+    if persons is None:
+        return 0
+    faces_n4 = np.array([box[:4] for box in faces or ()], dtype=np.float64).reshape(-1, 4)
+    return max(len(persons), len(non_maximum_suppression(faces_n4, np.zeros(len(faces_n4)), SAME_FACE)))
