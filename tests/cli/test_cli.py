@@ -135,9 +135,11 @@ def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path: Path, people: P
     assert (yaml.safe_load(text)["strategy"], empty) == ("nash", "\n\n")
     found = dict(line.split(": ", 1) for line in findings.splitlines())
     assert [name.split() for name in found] == [
-        *(["ok", "model"], ["ok", "data"], ["note", "view"], ["ok", "memory"], ["ok", "disk"], ["note", "hours"])
+        *(["ok", "model"], ["ok", "data"], ["note", "regions"], ["note", "view"]),
+        *(["ok", "memory"], ["ok", "disk"], ["note", "hours"]),
     ]
     assert "8 pictures to train on" in found["ok      data"]
+    assert "to train on" in found["note    regions"]
     assert "not known" in found["note    hours"]
     assert not (tmp_path / "run").exists()
 
