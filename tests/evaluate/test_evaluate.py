@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -21,11 +22,13 @@ from fairhuman.errors import DataError
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.networks.efficientnet import TITLE
 from fairhuman.evaluate.networks.extractor import WeightsError
-from fairhuman.evaluate.people.detections import ImageDetections
+from fairhuman.evaluate.people.detections import ImageDetections, PartDetection
 from fairhuman.evaluate.people.official import OfficialScores
 from fairhuman.evaluate.run import EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings, Group
+from fairhuman.evaluate.verdict import verdicts
 from fairhuman.generate.unread import READ
+from fairhuman.record import Box
 from helpers.official import need_mediapipe
 from helpers.tiny_pictures import noise
 
@@ -92,6 +95,26 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", None)
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
     assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
+
+
+def test_crops_of_faces_have_a_distance_of_their_own_that_no_verdict_rests_on(folders, monkeypatch):
+    face = PartDetection(Box(5, 5, 55, 45), "face", (), 0, (), ())
+    faces = [ImageDetections(faces=(face,)), ImageDetections(faces=(face, replace(face, box=Box(0, 0, 20, 20))))]
+
+    def find(pictures, **_):
+        return [(index, faces[index % 2]) for index in range(len(pictures))]
+
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.detect_each", find)
+    for least, counts in ((32, {"sharp": 6, "blurred": 6}), (16, {"sharp": 9, "blurred": 9})):
+        options = settings("metrics=[efficientnet]", f"crop_min_side={least}")
+        found = evaluate(job(folders, "sharp", "blurred"), options, folders / f"out-{least}").found
+        values = {one.method: one.measured for one in found.results if one.metric.name == f"face {TITLE}"}
+        assert {method: measured.n for method, measured in values.items()} == counts
+        assert values["blurred"].value > values["sharp"].value
+        assert any(f"no hand {TITLE}: a distance needs at least 2 hand crops" in text for text in found.warnings)
+        assert f"face crops of sharp: {counts['sharp']} from 6" in " ".join(found.warnings)
+        (verdict,) = verdicts(found)
+        assert "face" not in verdict.text
 
 
 def test_distances_are_compared_on_the_pictures_that_both_methods_have(folders):

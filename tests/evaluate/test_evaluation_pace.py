@@ -25,7 +25,7 @@ def test_time_between_reports_of_one_kind(monkeypatch):
 
 
 def test_tasks_have_names_for_users_and_those_of_others_their_own():
-    assert task_words("findings-1-mediapipe-0.10.21-x4") == "finding faces and hands (mediapipe)"
+    assert task_words("findings-1-mediapipe-0.10.21-x4") == "finding faces and hands"
     assert task_words("mine") == "mine"
 
 

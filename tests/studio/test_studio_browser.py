@@ -37,7 +37,7 @@ def shown(serving, open_page):
 def test_two_runs_side_by_side_go_on_and_their_previews_follow_one_slider(shown, run):
     shutil.copytree(run, run.parent / "ls")
     page = shown(run.parent, "/run?name=mpd&name=ls", viewport={"width": 1280, "height": 900})
-    page.wait_for_selector(".run:nth-child(2) .preview img")
+    page.wait_for_function("() => document.querySelectorAll('.preview figure:nth-child(2) img').length === 6")
     assert page.locator(".run").count() == 2
     charts = page.locator(".run:first-child .chart figcaption").all_text_contents()
     assert charts[0] == "Training loss"

@@ -12,7 +12,7 @@ PLANNED = 5000  # pictures in the paper's test set
 # What tasks are called in front of users, by how their names begin.
 _WORDS = {
     "check": "reading pictures",
-    "findings": "finding faces and hands (mediapipe)",
+    "findings": "finding faces and hands",
     "official": "finding faces and hands (official confidences)",
     "pose": "finding poses",
     "depth": "estimating depth",

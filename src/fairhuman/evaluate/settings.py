@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fairhuman.config import Settings
 from fairhuman.data.condition.settings import DepthSettings
 from fairhuman.data.sources import SourceSettings
+from fairhuman.evaluate.people.crops import MIN_SIDE
 from fairhuman.models.settings import BaseSettings
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.utils.plugins import METRICS, check_name
@@ -60,6 +61,9 @@ class EvaluateSettings(Settings):
     inception: Weights = Field(default=Weights(), description="weights of FID and KID; a local path, never downloaded")
     depth: DepthSettings | None = Field(default=None, description="estimator for depth_agreement; None: not measured")
     expected: Expected = Expected()
+    crop_min_side: float = Field(
+        default=MIN_SIDE, ge=1, description="longer side in pixels of a face or hand box below which it gives no crop"
+    )
     upscale: int = Field(default=4, ge=1, description="enlargement of pictures of up to 256 px before detection")
     batch_size: int = Field(default=16, ge=1, description="pictures per forward pass")
     workers: int = Field(default=2, ge=1, description="detector processes, and threads that decode pictures")

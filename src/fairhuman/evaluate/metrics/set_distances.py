@@ -1,4 +1,4 @@
-"""Metric groups that compare sets of pictures: FID and KID of whole pictures and of face and hand crops."""
+"""Metric groups that compare sets of whole pictures and of face and hand crops: FID, KID, a distance that ships."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,16 +71,21 @@ def measure_efficientnet(
     tools: EvaluationTools,
     found: EvaluationResults,
 ) -> None:
-    """The Fréchet distance that needs no download; it is never called FID."""
+    """The Fréchet distance of pictures, and of face and hand crops, that needs no download; it is never called FID.
+
+    Crops are no part of the verdict: how well an ImageNet classifier sees defects of faces and hands isn't known.
+    """
     if reference is None:
         found.warnings.append(f"no {TITLE}: it needs a --reference")
         return
-    if _too_few(TITLE, "pictures", methods, reference, found):
-        return
     extractor = EfficientNetLite0(batch_size=tools.settings.batch_size, device=tools.device)
-    metric = Metric(TITLE, "lower", FRECHET, BLIND, judges=WHOLE)
-    sets = _sets(methods, methods, reference, extractor, tools)
-    _measure({metric: measure_frechet}, extractor, sets, against, found)
+
+    def metrics(part: str) -> dict[Metric, Measure]:
+        if part == "":
+            return {Metric(TITLE, "lower", FRECHET, BLIND, judges=WHOLE): measure_frechet}
+        return {Metric(f"{part} {TITLE}", "lower", FRECHET, CROP_BLIND, judges=""): measure_frechet}
+
+    _measure_pictures_and_crops(TITLE, metrics, extractor, methods, reference, against, tools, found)
 
 
 def measure_fid(
@@ -97,17 +102,42 @@ def measure_fid(
     settings = tools.settings
     extractor = Inception(settings.inception.weights, batch_size=settings.batch_size, device=tools.device)
     suffix = "" if extractor.published else " on other weights"
-    if not _too_few("FID and KID", "pictures", methods, reference, found):
-        sets = _sets(methods, methods, reference, extractor, tools)
-        _measure(_metrics("", suffix, BLIND, WHOLE), extractor, sets, against, found)
+
+    def metrics(part: str) -> dict[Metric, Measure]:
+        before, blind, judges = (f"{part} ", CROP_BLIND, f"{part}s") if part else ("", BLIND, WHOLE)
+        return {
+            Metric(f"{before}FID{suffix}", "lower", FRECHET, blind, judges=judges): measure_frechet,
+            Metric(f"{before}KID{suffix}", "lower", KERNEL, blind, judges=judges): measure_kernel,
+        }
+
+    _measure_pictures_and_crops("FID and KID", metrics, extractor, methods, reference, against, tools, found)
+
+
+def _measure_pictures_and_crops(
+    name: str,
+    metrics: Callable[[str], Mapping[Metric, Measure]],
+    extractor: Extractor,
+    methods: Methods,
+    reference: Sequence[EvalImage],
+    against: str | None,
+    tools: EvaluationTools,
+    found: EvaluationResults,
+) -> None:
+    """Distances of whole pictures, `metrics("")`, and of crops of each part, `metrics(part)`."""
+    if _too_few(name, "pictures", methods, reference, found):
+        return
+    _measure(metrics(""), extractor, _sets(methods, methods, reference, extractor, tools), against, found)
     detected = by_method(methods, lambda pictures: detect_parts(pictures, tools))
     expected = detect_parts(reference, tools)
     for part in PARTS:
-        crops = {name: _crops(pictures, detected[name], part, name, found) for name, pictures in methods.items()}
-        true = _crops(reference, expected, part, "reference", found)
-        if not _too_few(f"{part} FID and KID", f"{part} crops", crops, true, found):
+        crops = {
+            method: _crops(pictures, detected[method], part, method, tools, found)
+            for method, pictures in methods.items()
+        }
+        true = _crops(reference, expected, part, "the reference", tools, found)
+        if not _too_few(f"{part} {name}", f"{part} crops", crops, true, found):
             sets = _sets(methods, crops, true, extractor, tools)
-            _measure(_metrics(f"{part} ", suffix, CROP_BLIND, f"{part}s"), extractor, sets, against, found)
+            _measure(metrics(part), extractor, sets, against, found)
 
 
 def _too_few(
@@ -125,23 +155,24 @@ def _too_few(
     return bool(few)
 
 
-def _metrics(region: str, suffix: str, blind: str, judges: str) -> dict[Metric, Measure]:
-    return {
-        Metric(f"{region}FID{suffix}", "lower", FRECHET, blind, judges=judges): measure_frechet,
-        Metric(f"{region}KID{suffix}", "lower", KERNEL, blind, judges=judges): measure_kernel,
-    }
-
-
 def _crops(
-    pictures: Sequence[EvalImage], detected: Sequence[ImageDetections], part: str, name: str, found: EvaluationResults
+    pictures: Sequence[EvalImage],
+    detected: Sequence[ImageDetections],
+    part: str,
+    name: str,
+    tools: EvaluationTools,
+    found: EvaluationResults,
 ) -> list[EvalCrop]:
     """Crops of detected faces or hands; the same detector is used for all sets."""
     boxes = [[one.box for one in getattr(finding, f"{part}s")] for finding in detected]
-    plan = plan_crops(boxes, [(picture.record.width, picture.record.height) for picture in pictures])
-    found.warnings.append(
+    sizes = [(picture.record.width, picture.record.height) for picture in pictures]
+    plan = plan_crops(boxes, sizes, min_side=tools.settings.crop_min_side)
+    said = (
         f"{part} crops of {name}: {len(plan.crops)} from {plan.pictures} pictures; no {part} found in "
-        f"{plan.without_box} pictures, {plan.too_small} boxes too small"
+        f"{plan.without_box} pictures, {plan.too_small} boxes below {tools.settings.crop_min_side:g} px"
     )
+    if said not in found.warnings:  # two groups measure the same crops
+        found.warnings.append(said)
     return [EvalCrop(pictures[place], square) for place, square in plan.crops]
 
 
