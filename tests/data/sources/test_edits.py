@@ -51,13 +51,13 @@ def test_readers_see_changes_and_the_data_set_stays_as_it_is(photos: Path) -> No
         writer.add("0.png", {"caption": "by hand"})
         writer.add("0.png", {"region": "hand", "boxes": [[30, 10, 44, 20]], "mask": png})
         writer.add("1.png", {"region": "face", "boxes": [], "mask": None})
-        writer.add("2.png", {"region": "shoe", "boxes": [[1, 2, 9, 10]], "mask": None})
-    found = records(photos, "face", "hand", "shoe")
+        writer.add("2.png", {"region": "left-shoe", "boxes": [[1, 2, 9, 10]], "mask": None})
+    found = records(photos, "face", "hand", "left-shoe")
     assert found["0.png"].caption == "by hand"
     assert np.array_equal(np.asarray(decode_mask(found["0.png"].masks["hand"])) > 127, mask_hw)
     assert (found["1.png"].boxes["face"], found["1.png"].boxes["hand"]) == ((), None)
-    assert found["2.png"].boxes["shoe"][0].x1 == 9
-    assert "shoe" in open_dataset(photos).regions
+    assert found["2.png"].boxes["left-shoe"][0].x1 == 9
+    assert "left-shoe" in open_dataset(photos).regions
     assert (photos / "metadata.jsonl").read_bytes() == before
     undo_edit(photos, 1)
     assert records(photos)["0.png"].caption == "number 0"

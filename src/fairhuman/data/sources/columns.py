@@ -25,9 +25,9 @@ DEFINED = frozenset(
 
 
 def is_region_name(name: str) -> bool:
-    """Whether a change may be of a region so named: an identifier, no objective and no column of another meaning."""
+    """Whether a change may be of a region so named: letters, digits, `_`, `-`, no objective and no other column."""
     taken = name == GLOBAL or (name in DEFINED and name not in REGION_COLUMNS)
-    return name.isidentifier() and len(name) <= MAX_REGION_NAME and not taken
+    return name.replace("-", "_").isidentifier() and len(name) <= MAX_REGION_NAME and not taken
 
 
 def region_name_problem(name: str, known: Sequence[str]) -> str:

@@ -217,7 +217,7 @@ def _problem(line: Mapping[str, Any], number: int, before: Edits) -> str | None:
 
 def _region_problem(region: Any, boxes: Any, mask: Any) -> str | None:
     if not isinstance(region, str) or not is_region_name(region):
-        return f"region must be a name of letters, digits and _ that nothing else has, found {shorten(region)}"
+        return f"region must be a name of letters, digits, _ and - that nothing else has, found {shorten(region)}"
     if boxes is not None and not (isinstance(boxes, list) and all(map(_is_box, boxes))):
         return f"boxes must be a list of [x0, y0, x1, y1], or null, found {shorten(boxes)}"
     if mask is not None and not (isinstance(mask, str) and _decoded(mask).startswith(PNG)):
