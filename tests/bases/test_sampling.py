@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairhuman.bases.base import evaluating
 from fairhuman.bases.names import BASES
 from fairhuman.generate.settings import SampleSettings
 from helpers.base_cases import HEIGHT, WIDTH, Case
@@ -37,6 +38,26 @@ def test_it_is_the_pipeline_s_own_picture(case: Case) -> None:
     ).images[0]
     ours = picture(case, PROMPTS[0], 0).movedim(0, -1).numpy() / 2 + 0.5
     assert np.allclose(ours, found, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_known_texts_give_the_bits_of_the_pipeline_without_text_encoders(
+    case: Case, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, size = case.base, (HEIGHT, WIDTH)
+    way = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": 2, "output_type": "latent"}
+    with torch.no_grad(), evaluating(base.pipeline):
+        found = base.pipeline(
+            **base.arguments(PROMPTS[0], "", guidance), **way, generator=torch.Generator().manual_seed(0)
+        ).images
+    read, texts = base.read(PROMPTS[0], "", guidance), base.guided_texts(PROMPTS[0], "", guidance)
+    start = torch.zeros(1, base.channels, *case.grid)
+    photo = base.redraw(start, 0.5, PROMPTS[0], torch.Generator().manual_seed(0), 2, guidance)
+    for encoder in base.text_encoders:
+        monkeypatch.setattr(encoder, "forward", None)
+    drawn = base.draw(size, "", torch.Generator().manual_seed(0), 2, guidance, read=read)
+    assert torch.equal(drawn, base.sampled(found, size))
+    assert torch.equal(base.redraw(start, 0.5, "", torch.Generator().manual_seed(0), 2, guidance, texts=texts), photo)
 
 
 def test_guidance_and_steps_are_those_asked_for(case: Case) -> None:

@@ -210,10 +210,10 @@ def check_near(one: Path, other: Path) -> None:
 
 
 def test_cached_texts_are_the_encoded_ones_rounded_to_bfloat16(case: Case, tmp_path: Path) -> None:
-    cache = TextCache(Encodings(tmp_path / "texts-a"), case.base, None)
+    cache = TextCache(Encodings(tmp_path / "texts-a"), case.base, None, torch.device("cpu"))
     first = cache.texts(CAPTIONS)
     cache.kept.flush()
-    again = TextCache(Encodings(tmp_path / "texts-a"), case.base, None)
+    again = TextCache(Encodings(tmp_path / "texts-a"), case.base, None, torch.device("cpu"))
     for fresh, new, read in zip(case.base.texts(CAPTIONS), first, again.texts(CAPTIONS), strict=True):
         assert fresh.keys() == read.keys()
         for name, tensor in fresh.items():

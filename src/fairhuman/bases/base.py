@@ -30,6 +30,7 @@ from fairhuman.errors import ModelError
 from fairhuman.utils.shipped import home
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}  # of a pipeline's components
+READ = {"embeds": "prompt_embeds", "pooled": "pooled_prompt_embeds"}  # what pipelines call the tensors of `encode`
 
 
 class Base(ABC):
@@ -41,6 +42,8 @@ class Base(ABC):
         part, called: the component that is trained, and what messages call it.
         guided: whether guidance is between two predictions; false where the network is told it.
         longest: tokens of a caption that are read, by the last of the tokenizers.
+        encoded: tokens that text encoders get, at most, with a template's and those that are dropped later; None: as
+            many.
         encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
     """
 
@@ -50,6 +53,7 @@ class Base(ABC):
     called: ClassVar[str] = "transformer"
     guided: ClassVar[bool] = True
     longest: ClassVar[int] = 512
+    encoded: ClassVar[int | None] = None
     encoders: ClassVar[Sequence[str]] = ("text_encoder",)
     tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
 
@@ -117,6 +121,11 @@ class Base(ABC):
     def vae(self) -> Any:
         """The VAE."""
         return self.pipeline.vae
+
+    @property
+    def text_encoders(self) -> list[nn.Module]:
+        """The networks that read captions."""
+        return [part for name in self.encoders if (part := getattr(self.pipeline, name)) is not None]
 
     @property
     def factor(self) -> int:
@@ -302,6 +311,14 @@ class Base(ABC):
         """Return the arguments of the pipeline for prompts and guidance; what a base doesn't read is left out."""
         return {"prompt": prompt, "negative_prompt": negative_prompt, "guidance_scale": guidance}
 
+    def read(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return `arguments` with the texts encoded, as the pipeline encodes them: it then needs no text encoder."""
+        given = self.arguments(prompt, negative_prompt, guidance)
+        for name in given.keys() & {"prompt", "negative_prompt"}:
+            kind = name.removesuffix("prompt")
+            given |= {f"{kind}{READ[part]}": tensor[None] for part, tensor in self.encode(given.pop(name)).items()}
+        return given
+
     def scale(self, guidance: float) -> float:
         """Return w of u + w (c - u), for predictions u without and c with the prompt, that `guidance` means."""
         return guidance
@@ -323,6 +340,7 @@ class Base(ABC):
         guidance: float,
         negative_prompt: str = "",
         on_step: Callable[[], object] | None = None,
+        read: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Draw the latents [1, C, h, w] of one picture by the base's own pipeline and scheduler; see `picture`.
 
@@ -334,11 +352,12 @@ class Base(ABC):
             generator: of the noise.
             steps, guidance: as the pipeline means them.
             on_step: called after each step.
+            read: what `read` returns of the texts and the guidance, if it is known.
         """
         self.pipeline.set_progress_bar_config(disable=True)
         with torch.no_grad(), evaluating(self.pipeline), quiet():
             found = self.pipeline(
-                **self.arguments(prompt, negative_prompt, guidance),
+                **(self.read(prompt, negative_prompt, guidance) if read is None else read),
                 height=size[0],
                 width=size[1],
                 num_inference_steps=steps,
@@ -358,27 +377,32 @@ class Base(ABC):
         guidance: float,
         negative_prompt: str = "",
         on_step: Callable[[], object] | None = None,
+        texts: Sequence[Text] | None = None,
     ) -> Tensor:
         """Draw latents [1, C, h, w] from those of another picture, noised to level `strength`; otherwise as `draw`.
 
         Euler's method in ⌊steps · strength⌋ equal steps. Guidance is that between prompt and negative prompt; bases
-        whose network is told the guidance (`guided` is false) go without.
+        whose network is told the guidance (`guided` is false) go without. `texts` are what `guided_texts` returns, if
+        it is known.
         """
         device, noising = start_1chw.device, self.noising()
         noise = torch.randn(start_1chw.shape, generator=generator).to(device)
         levels = torch.linspace(strength, 0.0, max(1, int(steps * strength)) + 1, device=device)
         with torch.no_grad(), evaluating(self.pipeline):
             x = noising.add(start_1chw.float(), noise, levels[:1])
-            scale = self.scale(guidance)
-            with_negative = self.guided and scale > 1.0
-            texts = self.texts([prompt, negative_prompt] if with_negative else [prompt])
+            texts = self.guided_texts(prompt, negative_prompt, guidance) if texts is None else texts
             for level, after in pairwise(levels):
                 found = [self._predicted(x, level[None], [text], None) for text in texts]
-                velocity = torch.lerp(found[1], found[0], scale) if with_negative else found[0]
+                velocity = torch.lerp(found[1], found[0], self.scale(guidance)) if len(found) == 2 else found[0]
                 x = x + (after - level) * velocity
                 if on_step is not None:
                     on_step()
             return x
+
+    def guided_texts(self, prompt: str, negative_prompt: str, guidance: float) -> list[Text]:
+        """Return `encode` of the prompt and, where guidance is between two predictions, of the negative prompt."""
+        with_negative = self.guided and self.scale(guidance) > 1.0
+        return self.texts([prompt, negative_prompt] if with_negative else [prompt])
 
     def picture(self, latents_1chw: Tensor) -> Tensor:
         """Return the picture [3, H, W] of drawn latents, in [-1, 1], float32 on the CPU.

@@ -74,6 +74,11 @@ class Flux2Klein(Base):
         """Return prompt and guidance; the unconditional prediction is that of the empty prompt."""
         return {"prompt": prompt, "guidance_scale": guidance}
 
+    def read(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return the encoded prompt and, with guidance, the encoded empty prompt."""
+        given = super().read(prompt, negative_prompt, guidance)
+        return given if guidance <= 1.0 else {**given, "negative_prompt_embeds": self.encode("")["embeds"][None]}
+
     def sampled(self, found: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002 - they aren't packed
         """Normalise the VAE's latents, which the pipeline returns."""
         return self._normalised(found)

@@ -39,6 +39,14 @@ class Lumina2(Base):
             embeds, mask = self.pipeline._get_gemma_prompt_embeds(text, device, self.longest)
         return {"embeds": embeds[0][mask[0].bool()]}
 
+    def read(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return the texts with padding and masks; a negative prompt goes without the system prompt."""
+        device, parts = self.pipeline.text_encoder.device, ("prompt_embeds", "prompt_attention_mask")
+        with quiet():
+            found = self.pipeline.encode_prompt(prompt, guidance > 1.0, negative_prompt, device=device)
+        names = [f"{kind}{part}" for kind in ("", "negative_") for part in parts]
+        return {**dict(zip(names, found, strict=True)), "guidance_scale": guidance}
+
     def predict(
         self,
         noisy_bchw: Tensor,

@@ -20,6 +20,7 @@ class QwenImage(Base):
     """Qwen2.5-VL's last layer for any number of tokens, with a mask; a mean and deviation of each latent channel."""
 
     kind = QwenImagePipeline
+    encoded = 1024 + 34
     targets: ClassVar = {
         "attention": (*("to_q", "to_k", "to_v", "to_out.0"), *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
     }

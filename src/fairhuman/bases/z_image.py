@@ -39,6 +39,11 @@ class ZImage(Base):
         found = self.pipeline.encode_prompt([caption], device, do_classifier_free_guidance=False)
         return {"embeds": found[0][0]}
 
+    def read(self, prompt: str, negative_prompt: str, guidance: float) -> dict[str, Any]:
+        """Return the encoded texts as lists."""
+        given = super().read(prompt, negative_prompt, guidance)
+        return {name: list(value) if isinstance(value, Tensor) else value for name, value in given.items()}
+
     def scale(self, guidance: float) -> float:
         """Return guidance + 1: the pipeline adds `guidance` times c - u to c."""
         return guidance + 1.0

@@ -168,7 +168,7 @@ def _trainer(run: Run) -> Callable[[], StepFacts]:
 
 def _bare(run: Run) -> Callable[[], StepFacts]:
     batches = iter(build_loader(run.recipe, run.data, 0, 1, 0))
-    with run.caches.awake():
+    with run.caches.encoding():
         parts = [_inputs(run, next(batches).to(run.process.device)) for _ in range(run.recipe.accumulate)]
     precision = run.objectives.precision
 

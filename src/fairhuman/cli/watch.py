@@ -130,9 +130,15 @@ class Previews(Watcher):
         if guidance is None:
             guidance = name.guidance if name.previews is None else name.previews
         chosen = (settings.steps, guidance, settings.strength)
-        alone = run.caches.encoders_asleep
-        self._previews = PreviewSet(rows, *chosen, guides=guides, vae_alone=alone) if rows else None
+        reading = None if run.caches.texts is None else run.caches.encoding
+        previews = PreviewSet(rows, *chosen, guides=guides, reading=reading, room=run.caches.with_room)
+        self._previews = previews if rows else None
         forget_previews(run.recipe.out, run.step if run.step else -1)
+
+    def on_texts_cached(self, run: Run) -> None:
+        """Encode the texts of all previews."""
+        if self._previews is not None:
+            self._previews.read(run.model.pipeline)
 
     def on_preview(self, run: Run) -> None:
         """Draw, unless they are drawn or the run is stopping."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from fairhuman.bases.base import base_of
 from fairhuman.generate.guide import ActiveControl
-from fairhuman.generate.sample import draw, picture_generator, save_png, to_image
+from fairhuman.generate.sample import draw, picture_generator, read_prompts, save_png, to_image
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.utils.files import reading_own, write_json
 from fairhuman.utils.parse import parse_json
@@ -48,7 +49,10 @@ class PreviewSet:
     The second way keeps the composition, so faces and hands stay in place and can be compared between steps: the latent
     is noised to `strength` of the schedule with the row's own noise, and denoised by the model.
 
-    vae_alone: a block in which only the VAE works, so that other networks can leave the device.
+    Args:
+        reading: a block in which the text encoders work. Texts are then read once, and kept in main memory. None: the
+            text encoders are always there, and may change.
+        room: calls what needs the VAE alone, so that other networks can leave the device.
     """
 
     rows: Sequence[PreviewRow]
@@ -57,7 +61,23 @@ class PreviewSet:
     strength: float = 0.55
     batch_size: int = 4
     guides: Sequence[ActiveControl] = ()
-    vae_alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    reading: Callable[[], AbstractContextManager[None]] | None = None
+    room: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
+    # by the first row of a batch, and whether it is of photos
+    _read: dict[tuple[int, bool], list[Any]] = field(default_factory=dict, init=False, repr=False)
+
+    def read(self, pipeline: Any) -> None:
+        """Encode the texts that aren't known yet, so that drawing needs no text encoders."""
+        if self.reading is None:
+            return
+        batches = {numbers[0]: [self.rows[number] for number in numbers] for numbers in self._batches()}
+        ways = [(first, False) for first in batches]
+        ways += [(first, True) for first, rows in batches.items() if rows[0].picture_chw is not None]
+        missing = [way for way in ways if way not in self._read]
+        with self.reading() if missing else nullcontext():
+            for first, photos in missing:
+                captions, settings = [row.caption for row in batches[first]], self._settings(batches[first][0])
+                self._read[first, photos] = send_to_device(read_prompts(pipeline, captions, settings, photos), "cpu")
 
     def render(
         self, pipeline: Any, step: int, folder: Path, on_step: Callable[[int, int], object] = lambda _done, _all: None
@@ -68,6 +88,7 @@ class PreviewSet:
         before and after each denoising step with the number of steps done and their total; an exception of its ends
         the drawing, and the step isn't in the index then.
         """
+        self.read(pipeline)
         entries = self._read_index(folder)
         place = INDEX.parent / f"step-{step:06d}"
         batches, total, done = list(self._batches()), self._denoising_steps(), 0
@@ -128,7 +149,8 @@ class PreviewSet:
             guides=self.guides,
             conditions=conditions,
             on_step=on_step,
-            decoding=self.vae_alone,
+            read=self._known(pipeline, numbers, photos=False),
+            room=self.room,
         )
 
     def _from_photos(self, pipeline: Any, numbers: Sequence[int], on_step: Callable[[], object]) -> Tensor:
@@ -136,8 +158,7 @@ class PreviewSet:
         photos = [row.picture_chw for row in rows if row.picture_chw is not None]
         base = base_of(pipeline)
         pictures_bchw = torch.stack(photos).to(base.device)
-        with self.vae_alone():
-            start_bchw = base.moments(pictures_bchw)[0]
+        start_bchw = self.room(lambda: base.moments(pictures_bchw)[0])
         return draw(
             pipeline,
             [row.caption for row in rows],
@@ -148,8 +169,14 @@ class PreviewSet:
             guides=self.guides,
             conditions=_conditions(rows),
             on_step=on_step,
-            decoding=self.vae_alone,
+            read=self._known(pipeline, numbers, photos=True),
+            room=self.room,
         )
+
+    def _known(self, pipeline: Any, numbers: Sequence[int], photos: bool) -> list[Any] | None:
+        """What is kept of a batch's texts, on the network's device."""
+        found: list[Any] | None = send_to_device(self._read.get((numbers[0], photos)), base_of(pipeline).device)
+        return found
 
     def _read_index(self, folder: Path) -> list[dict[str, Any]]:
         """Write photos and conditions; return the index's rows, including the steps written before a resume."""

@@ -5,7 +5,6 @@ Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling o
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -169,14 +168,15 @@ def draw(
     guides: Sequence[ActiveControl] = (),
     conditions: Mapping[str, Tensor] | None = None,
     on_step: Callable[[], object] | None = None,
-    decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
+    read: Sequence[Any] | None = None,
+    room: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work(),
 ) -> Tensor:
     """Draw one image per prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th with the i-th generator.
 
     If given, `start_latents_bchw` are noised to `strength` (0 to 1) of the schedule and denoised from there; otherwise
     images start from pure noise. `guides` follow `conditions` [B, C, H, W] of the images' size; missing ones are zeros.
-    `on_step` is called after each denoising step; an exception of its ends the drawing. Inside `decoding` only the VAE
-    works.
+    `on_step` is called after each denoising step; an exception of its ends the drawing. `read` is what `read_prompts`
+    returned of the prompts. `room` calls the decoding, which needs the VAE alone.
 
     Raises:
         RecipeError: too many steps for the schedule.
@@ -184,13 +184,15 @@ def draw(
     """
     size, base = picture_size(pipeline, settings), base_of(pipeline)
     settings = settings.of_base(BASES[type(pipeline).__name__])
+    if read is None:
+        read = read_prompts(pipeline, prompts, settings, photos=start_latents_bchw is not None)
     if not isinstance(base, SDXL):
-        latents = _draw_by_base(base, prompts, generators, settings, size, start_latents_bchw, strength, on_step)
-        with decoding():
-            return torch.stack([base.picture(latents_1chw) for latents_1chw in latents])
+        latents = _draw_by_base(base, read, generators, settings, size, start_latents_bchw, strength, on_step)
+        return room(lambda: torch.stack([base.picture(latents_1chw) for latents_1chw in latents]))
     check_steps(pipeline.scheduler.config, settings.steps)
     unet = pipeline.unet
     arguments: dict[str, Any] = {
+        **read[0],
         "num_inference_steps": settings.steps,
         "guidance_scale": settings.scale,
         "generator": list(generators),
@@ -205,8 +207,6 @@ def draw(
         kind = StableDiffusionXLImg2ImgPipeline
         arguments |= {"image": start_latents_bchw.to(unet.dtype), "strength": strength}
     with torch.no_grad(), evaluating(pipeline):
-        with quiet():  # prompts that are cut are told in a line, see `unread`
-            arguments |= prompt_arguments(pipeline, prompts, settings)
         sampler = with_unipc(pipeline, kind)
         all_conditions = {**null_conditions(guides, len(prompts), size), **(conditions or {})}
         with apply_controls(unet, sampler.scheduler, guides, all_conditions):
@@ -216,8 +216,7 @@ def draw(
             f"the U-Net's latents ({unet.dtype})",
             "not caused by the VAE; check the weights of the U-Net, the LoRA and its weight, or sample in bf16 or fp32",
         )
-        with decoding():
-            return decode_latents(pipeline.vae, latents_bchw).cpu()
+        return room(lambda: decode_latents(pipeline.vae, latents_bchw).cpu())
 
 
 def _after_step(
@@ -225,6 +224,19 @@ def _after_step(
 ) -> dict[str, Tensor]:
     on_step()
     return tensors
+
+
+def read_prompts(pipeline: Any, prompts: Sequence[str], settings: SampleSettings, photos: bool = False) -> list[Any]:
+    """Return what the network reads of a batch's prompts, for `draw`; `photos`: with latents to start from.
+
+    The rest of `draw` needs no text encoders.
+    """
+    settings, base = settings.of_base(BASES[type(pipeline).__name__]), base_of(pipeline)
+    with torch.no_grad(), evaluating(pipeline), quiet():  # prompts that are cut are told in a line, see `unread`
+        if isinstance(base, SDXL):
+            return [prompt_arguments(pipeline, prompts, settings)]
+        read = base.guided_texts if photos else base.read
+        return [read(prompt, settings.negative_prompt, settings.scale) for prompt in prompts]
 
 
 def prompt_arguments(pipeline: Any, prompts: Sequence[str], settings: SampleSettings) -> dict[str, Tensor]:
@@ -247,7 +259,7 @@ def scheduler_of(pipeline: Any) -> str:
 
 def _draw_by_base(
     base: Base,
-    prompts: Sequence[str],
+    read: Sequence[Any],
     generators: Sequence[torch.Generator],
     settings: SampleSettings,
     size: tuple[int, int],
@@ -257,15 +269,15 @@ def _draw_by_base(
 ) -> list[Tensor]:
     """Draw latents [1, C, h, w] one by one by the base's own pipeline; as `draw`."""
     found = []
-    for number, (prompt, generator) in enumerate(zip(prompts, generators, strict=True)):
+    for number, (texts, generator) in enumerate(zip(read, generators, strict=True)):
         # each batch counts its steps once, as SDXL's batches do
-        tell = on_step if number == len(prompts) - 1 else None
+        tell = on_step if number == len(read) - 1 else None
         way = settings.steps, settings.scale, settings.negative_prompt, tell
         if start_latents_bchw is None:
-            found.append(base.draw(size, prompt, generator, *way))
+            found.append(base.draw(size, "", generator, *way, read=texts))
         else:
             start_1chw = start_latents_bchw[number : number + 1]
-            found.append(base.redraw(start_1chw, strength, prompt, generator, *way))
+            found.append(base.redraw(start_1chw, strength, "", generator, *way, texts=texts))
     return found
 
 

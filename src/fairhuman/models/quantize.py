@@ -93,8 +93,7 @@ def quantize_(pipeline: Any, kind: str) -> None:
     if kind == "none":
         return
     base = base_of(pipeline)
-    encoders = [getattr(pipeline, name) for name in base.encoders]
-    lists = [part for one in encoders if one is not None for part in one.modules() if isinstance(part, nn.ModuleList)]
+    lists = [part for one in base.text_encoders for part in one.modules() if isinstance(part, nn.ModuleList)]
     for block in (*base.blocks, *lists):
         for name, layer in _linear_layers(block).items():
             block.set_submodule(name, QuantizedLinear(layer, kind))

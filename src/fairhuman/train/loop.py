@@ -147,25 +147,29 @@ def _cut_captions(run: Run) -> list[str]:
 
 
 def cache_texts(run: Run) -> None:
-    """Encode the captions that aren't cached yet; the text encoders then rest during steps.
+    """Encode the captions that aren't cached yet, and what watchers ask for, while the trained network rests.
 
-    They stay on the device if the cache can't hold all texts. A signal ends the encoding between two captions.
+    Then the text encoders rest: unless the cache can't hold all texts. A signal ends the encoding between two captions.
     """
     texts = run.caches.texts
     if texts is None or run.finished:
         return
     everything = captions(run.recipe, run.data)
     new = texts.missing(everything[run.process.process_index :: run.process.num_processes])
-    for done, caption in enumerate(new, start=1):
-        if run.stopped_by is not None or texts.kept.full:
-            break
-        texts.texts([caption])
-        for watcher in run.watchers if run.main else ():
-            watcher.on_texts(run, done, len(new))
+    watchers = run.watchers if run.main else ()
+    with run.caches.encoding() if new else nullcontext():
+        for done, caption in enumerate(new, start=1):
+            if run.stopped_by is not None or texts.kept.full:
+                break
+            texts.texts([caption])
+            for watcher in watchers:
+                watcher.on_texts(run, done, len(new))
+        for watcher in watchers if run.stopped_by is None else ():
+            watcher.on_texts_cached(run)
     texts.kept.flush()
     _agree_on_stop(run)  # and waits for the captions of the other processes
-    if not texts.missing(everything):
-        texts.encoders.rest()
+    if texts.missing(everything):
+        texts.encoders.wake()
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
@@ -283,9 +287,8 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
             with suppress(StoppedError):
                 _validate(run, tracker)
         if preview and run.stopped_by is None:
-            with run.caches.awake():
-                for watcher in run.watchers:
-                    watcher.on_preview(run)
+            for watcher in run.watchers:
+                watcher.on_preview(run)
 
 
 def _validate(run: Run, tracker: Tracker) -> None:

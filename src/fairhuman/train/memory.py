@@ -26,7 +26,7 @@ from fairhuman.record import CONDITIONS
 from fairhuman.train.bases import check_settings
 from fairhuman.train.fairness import batched
 from fairhuman.train.live_bytes import LiveBytes, bytes_of, fake_tensors
-from fairhuman.train.model import make_trainable, prepare
+from fairhuman.train.model import make_trainable, networks_of_step, prepare
 from fairhuman.train.recipe import TrainRecipe
 
 # Bytes of optimizer state per trained parameter.
@@ -41,7 +41,7 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
-# What is computed: "encode", "preview", an exact step (batched, pairwise), or None, an ordinary step.
+# What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise), or None, an ordinary one.
 Way = str | tuple[bool, bool] | None
 # Main memory of the program itself: resident once `fairhuman train` has imported everything (torch 2.14, Linux).
 PROGRAM = int(0.86 * 2**30)
@@ -59,10 +59,12 @@ class Memory:
         step: peak of an ordinary step: activations, gradients and their combinations.
         audit: peak of an amortised mode's exact step; None if there is none.
         update: gradients and temporary tensors of the optimizer.
-        resting: of `frozen`, the text encoders, which are in main memory but for previews if texts are cached; None if
-            they aren't cached.
-        preview: peak of denoising a preview, for which they are on the device; None if there are no previews, or texts
-            aren't cached.
+        resting: of `frozen`, the text encoders, which are on the device only while texts are encoded, before the first
+            step, if texts are cached; None if they aren't cached.
+        aside: of all weights, those of the network, which are in main memory meanwhile, and while previews are decoded
+            if the device has no room for both.
+        texts: peak of activations while encoding a caption.
+        preview, decode: peaks of denoising previews, and of decoding one; None if there are none.
     """
 
     frozen: int
@@ -73,17 +75,23 @@ class Memory:
     audit: int | None
     update: int
     resting: int | None = None
+    aside: int = 0
+    texts: int = 0
     preview: int | None = None
+    decode: int | None = None
 
     @property
     def total(self) -> int:
         """The peak of the whole run on a GPU."""
-        return self._peak(self.resting or 0)
+        weights, resting = self.frozen + self.trained, self.resting or 0
+        steps = weights - resting + max(self._step, self.preview or 0)
+        texts = (weights if self.resting is None else weights - self.aside) + self.texts
+        decoding = weights - resting - self.aside + (self.decode or 0)
+        return self.optimizer + max(steps, texts, decoding)
 
-    def _peak(self, resting: int) -> int:
-        stepping = max(self.encode, self.step, self.audit or 0, self.update) - resting
-        # all weights are on the device while captions are encoded, which takes little more, and for previews
-        return self.frozen + self.trained + self.optimizer + max(self.preview or 0, stepping, 0)
+    @property
+    def _step(self) -> int:
+        return max(self.encode, self.step, self.audit or 0, self.update)
 
     @property
     def needed(self) -> int:
@@ -93,23 +101,25 @@ class Memory:
     @property
     def on_cpu(self) -> int:
         """The main memory that a process without a GPU needs: the peak, and the program itself."""
-        return self._peak(0) + PROGRAM
+        most = max(self._step, self.texts, self.preview or 0, self.decode or 0)
+        return self.frozen + self.trained + self.optimizer + most + PROGRAM
 
 
 class WeightBytes(NamedTuple):
-    """Bytes of frozen weights, of trained ones in float32, of the optimizer's state, of what rests; see `Memory`."""
+    """Bytes of frozen weights, of trained ones in float32, of the optimizer's state, of networks; see `Memory`."""
 
     frozen: int
     trained: int
     optimizer: int
     resting: int | None
+    aside: int
 
 
 def memory_of(recipe: TrainRecipe) -> Memory:
     """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
     All operations of a step, including the K backward passes, run on tensors without memory (`live_bytes`), and the
-    sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data, decoding of previews.
+    sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data.
 
     Raises:
         ModelError: nothing found at the model's location, or no base that can be trained.
@@ -122,7 +132,7 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         # quantised or not, a pass makes the same tensors, but for one whole weight at a time
         recipe = config.build(TrainRecipe, recipe.model_dump(mode="json"), ["base.quantize=none"])
         model = _without_weights(recipe)
-    previews = recipe.cache.text and (recipe.preview.count > 0 or bool(recipe.preview.prompts))
+    previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
     return Memory(
         **weights._asdict(),
@@ -130,7 +140,9 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         step=peaks["step"] + one,
         audit=peaks["audit"] + one if "audit" in peaks else None,
         update=2 * weights.trained,
+        texts=peaks["texts"] + one,
         preview=peaks["preview"] + one if "preview" in peaks else None,
+        decode=peaks.get("decode"),
     )
 
 
@@ -152,16 +164,15 @@ def _without_weights(recipe: TrainRecipe) -> TrainableModel:
 
 
 def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
-    pipeline = model.pipeline
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
+    aside = bytes_of(p for whole in networks_of_step(model) for p in whole.parameters())
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    encoders = [getattr(pipeline, name) for name in base_of(pipeline).encoders]
-    texts = bytes_of(p for part in encoders if part is not None for p in part.parameters())
-    return WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None)
+    texts = bytes_of(p for part in base_of(model.pipeline).text_encoders for p in part.parameters())
+    return WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None, aside)
 
 
 def shape_of(model: str) -> Any:
@@ -190,7 +201,7 @@ def _networks(model: TrainableModel) -> list[nn.Module]:
 
 
 def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], previews: bool) -> dict[str, int]:
-    """Return the peaks of encoding pictures, of each of `steps`, exact (True) or ordinary, and of previews, if any.
+    """Return the peaks of encoding, of each of `steps`, exact (True) or ordinary, and of previews, if any.
 
     They are without the weights, and named as in `Memory`; of two steps the second is the audit. A process computes
     each peak once: many changes of a recipe leave most of its peaks as they are.
@@ -198,12 +209,12 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
     weights = bytes_of(p for whole in _networks(model) for p in whole.parameters())
     whole = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
     vae = recipe.model, recipe.base.vae, recipe.batch_size, recipe.size
-    ways: dict[str, Way] = {"encode": "encode"}
+    ways: dict[str, Way] = {"encode": "encode", "texts": "texts"}
     for name, exact in zip(("step", "audit"), steps, strict=False):
         ways[name] = (batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None
     if previews:
-        ways["preview"] = "preview"
-    keys = {name: (*(vae if way == "encode" else whole), way) for name, way in ways.items()}
+        ways |= {"preview": "preview", "decode": "decode"}
+    keys = {name: (*(vae if way in ("encode", "decode") else whole), way) for name, way in ways.items()}
     if not _PEAKS.keys() >= set(keys.values()):
         with fake_tensors(*_networks(model)):
             pictures = torch.empty(recipe.batch_size, 3, *recipe.size)  # no bucket has a larger area
@@ -214,7 +225,7 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
 
 
 def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way) -> int:
-    """Return the peak of encoding, of a preview, of an exact step, or (None) of an ordinary step."""
+    """Return the peak of one way."""
     base, precision = base_of(model.pipeline), DTYPES[recipe.precision]
     latent_hw = pictures.shape[2] // base.factor, pictures.shape[3] // base.factor
     if way == "preview":  # guidance takes two predictions; SDXL draws four pictures at once
@@ -222,9 +233,14 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
     masks_kbhw = torch.empty(len(recipe.objective_names), len(pictures), *latent_hw)
     known = [p for whole in _networks(model) for p in whole.parameters()]
     live = LiveBytes(known)
-    with live, torch.set_grad_enabled(way not in ("encode", "preview")):
-        if way == "encode":
-            base.vae.encode(pictures if base.vae.config.get("z_dim") is None else pictures[:, :, None])
+    with live, torch.set_grad_enabled(not isinstance(way, str)):
+        if way in ("encode", "decode"):
+            latents_1chw = torch.empty(1, base.channels, *latent_hw)
+            work, given = (base.vae.encode, pictures) if way == "encode" else (base.vae.decode, latents_1chw)
+            work(given if base.vae.config.get("z_dim") is None else given[:, :, None])
+            return live.peak
+        if way == "texts":
+            _read(base, precision)
             return live.peak
         noisy = torch.empty(len(pictures), base.channels, *latent_hw)
         with torch.autocast("cpu", precision, enabled=precision is not None):
@@ -235,6 +251,15 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
         losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]
         _backward(recipe, losses, [p for p in known if p.requires_grad], exact=way is not None)
     return live.peak
+
+
+def _read(base: Base, precision: torch.dtype | None) -> None:
+    """Encode the longest caption, by one text encoder after the other."""
+    for encoder in base.text_encoders:
+        most = base.encoded or base.longest
+        tokens = min(most, getattr(encoder.config, "max_position_embeddings", most))
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            encoder(torch.zeros(1, tokens, dtype=torch.int64), output_hidden_states=True)
 
 
 def _batch(recipe: TrainRecipe, base: Base, pictures: Tensor) -> Batch:

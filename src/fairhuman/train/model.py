@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
 
 from fairhuman.bases.base import base_of, networks
 from fairhuman.bases.sdxl import SDXL
@@ -22,7 +23,7 @@ from fairhuman.train.recipe import TrainRecipe
 
 
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
-    """Load the pipeline and make it trainable, on `device`."""
+    """Load the pipeline and make it trainable, on `device`; what the recipe caches the results of is in main memory."""
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     whole = recipe.base.model_copy(update={"quantize": "none"})
@@ -38,8 +39,10 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
             )
         base.check_largest(size, "resolution" if size == recipe.size else "view.bucket_aspect")
     control = prepare(recipe, pipeline)
+    cached = [*(base.text_encoders if recipe.cache.text else ()), *([base.vae] if recipe.cache.latents else ())]
     for part in networks(pipeline):
-        part.to(device)
+        if all(part is not other for other in cached):
+            part.to(device)
     if recipe.precision == "bf16" and device.type == "cpu" and isinstance(base, SDXL):
         # Fused attention is about 25 % slower on a CPU, forward and backward.
         pipeline.unet.set_attn_processor(AttnProcessor())
@@ -67,6 +70,11 @@ def make_trainable(recipe: TrainRecipe, pipeline: Any, control: Control | None) 
     if recipe.kind == "mole":
         return MoleModel(pipeline, recipe.mole, recipe.seed, recipe.gradient_checkpointing)
     return LoraModel(pipeline, recipe.lora, recipe.seed, recipe.gradient_checkpointing, recipe.size)
+
+
+def networks_of_step(model: TrainableModel) -> list[nn.Module]:
+    """Return the network of a model's base, and its control's."""
+    return [base_of(model.pipeline).network, *([model.control.network] if isinstance(model, ControlModel) else [])]
 
 
 def build_control(recipe: TrainRecipe, settings: ControlSettings, pipeline: Any) -> Control:

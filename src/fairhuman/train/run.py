@@ -25,7 +25,7 @@ from fairhuman.train.checkpoint import Checkpoints
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
-from fairhuman.train.model import build_model
+from fairhuman.train.model import build_model, networks_of_step
 from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule, trained_parameter_count
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, note_start
@@ -47,6 +47,9 @@ class Watcher:
 
     def on_texts(self, run: "Run", done: int, total: int) -> None:
         """Of `total` captions that this process caches before the first step, `done` are."""
+
+    def on_texts_cached(self, run: "Run") -> None:
+        """All captions are cached, and the text encoders about to leave a GPU: the time to encode other texts."""
 
     def on_step(self, run: "Run", metrics: Metrics) -> None:
         """A step was taken."""
@@ -137,7 +140,8 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     model = build_model(recipe, process.device)
     in_parts = recipe.processes.sharding == "fsdp" and process.num_processes > 1
     sharded = sharding.shard(model, process.device) if in_parts else []
-    caches = Caches(recipe, data, model.pipeline)
+    # shards can't be moved
+    caches = Caches(recipe, data, model.pipeline, process.device, [] if sharded else networks_of_step(model))
     scaler = torch.amp.GradScaler(process.device.type) if recipe.precision == "fp16" else None
     optimizer = build_optimizer(recipe, model, strategy)
     decay = recipe.ema.decay

@@ -100,7 +100,7 @@ def test_a_cached_run_in_worker_processes_decodes_no_picture_that_is_known(make_
     recipe = make_recipe(view=CENTER, cache=BOTH, steps=12, source={"workers": 2})
     filled(recipe)
     data = load_data(recipe, LoadReport())
-    data = Caches(recipe, data, load_pipeline("small")).data
+    data = Caches(recipe, data, load_pipeline("small"), torch.device("cpu")).data
     batches = list(build_loader(recipe, data, 0, 1, 0))
     assert len(batches) == 12
     assert all(len(batch.pictures_bchw) == 0 and batch.pictures_bchw.shape[1:] == (3, 32, 32) for batch in batches)
@@ -273,7 +273,7 @@ def test_fingerprints_distinguish_weights_settings_and_precision() -> None:
 def test_embeddings_are_those_of_the_encoders_rounded(tmp_path: Path) -> None:
     pipeline = load_pipeline("small")
     captions = ["a person", "", "a person", "two people waving"]
-    cache = TextCache(Encodings(tmp_path), base_of(pipeline), None)
+    cache = TextCache(Encodings(tmp_path), base_of(pipeline), None, torch.device("cpu"))
     with torch.no_grad():
         exact = encode_prompts(pipeline, captions)
     for _ in range(2):

@@ -31,7 +31,7 @@ def test_a_view_is_encoded_once_and_its_flip_separately(make_recipe: MakeRecipe,
     encoded: list[int] = []
     encode = vae.encode
     vae.encode = lambda pictures: (encoded.append(len(pictures)), encode(pictures))[1]
-    cache = LatentCache(kept, base_of(pipeline))
+    cache = LatentCache(kept, base_of(pipeline), torch.device("cpu"))
     batches: list[Batch] = []
     for first in range(0, 4 * len(data.train), 3):
         batches.append(collate([data.train[position] for position in range(first, first + 3)]))
@@ -56,10 +56,10 @@ def test_cached_latents_do_not_depend_on_the_batch(make_recipe: MakeRecipe, tmp_
         replace(data.train[i], picture_chw=2 * torch.rand(3, 32, 32, generator=chance) - 1, view=View(str(i), ""))
         for i in range(12)
     ]
-    filled = LatentCache(Encodings(tmp_path / "filled"), base)
+    filled = LatentCache(Encodings(tmp_path / "filled"), base, torch.device("cpu"))
     for pair in zip(noise[::2], noise[1::2], strict=True):
         filled.moments(collate(pair[:1]))
-        empty = LatentCache(Encodings(tmp_path / "empty"), base)
+        empty = LatentCache(Encodings(tmp_path / "empty"), base, torch.device("cpu"))
         ours, theirs = (cache.moments(collate(pair)) for cache in (filled, empty))
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])

@@ -8,10 +8,15 @@ import torch
 from torch import nn
 
 from fairhuman.cli.watch import Previews
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.encodings import Encodings
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.train.cache.plan import Caches
 from fairhuman.train.cache.resting import Resting
+from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 
@@ -50,29 +55,41 @@ def test_networks_move_when_they_have_to() -> None:
 
 
 class Looks(Watcher):
-    """Notes which networks rest at each event."""
+    """Notes which networks rest at each event: the network, the text encoders, the VAE."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, bool, bool]] = []
+        self.seen: list[tuple[str, bool, bool, bool]] = []
         self.texts: list[tuple[int, int]] = []
 
-    def _look(self, event: str, run: Run) -> None:
-        assert run.caches.texts is not None
-        assert run.caches.latents is not None
-        self.seen.append((event, run.caches.texts.encoders.resting, run.caches.latents.vae.resting))
+    def look(self, event: str, run: Run) -> None:
+        caches = run.caches
+        assert caches.texts is not None
+        assert caches.latents is not None
+        self.seen.append((event, caches.trained.resting, caches.texts.encoders.resting, caches.latents.vae.resting))
+
+    def on_start(self, run: Run) -> None:
+        parts = run.model.pipeline
+        for name, network in {"reads": parts.text_encoder, "predicts": parts.unet}.items():
+            network.register_forward_pre_hook(lambda *_, name=name: self.look(name, run))
+        decode = parts.vae.decode
+        parts.vae.decode = lambda *given: (self.look("decodes", run), decode(*given))[1]
 
     def on_texts(self, run: Run, done: int, total: int) -> None:
-        self._look("texts", run)
+        self.look("texts", run)
         self.texts.append((done, total))
 
+    def on_texts_cached(self, run: Run) -> None:
+        self.look("cached", run)
+
     def on_step(self, run: Run, metrics: Any) -> None:
-        self._look("step", run)
+        self.look("step", run)
 
-    def on_preview(self, run: Run) -> None:
-        self._look("preview", run)
+    def of(self, *events: str) -> list[tuple[str, bool, bool, bool]]:
+        """What was seen at some of the events."""
+        return [one for one in self.seen if one[0] in events]
 
 
-def test_in_a_run_they_are_on_the_device_for_what_is_not_cached_and_for_previews(make_recipe: MakeRecipe) -> None:
+def test_text_encoders_and_the_network_are_never_on_the_device_together(make_recipe: MakeRecipe) -> None:
     values: dict[str, Any] = {"view": {"crop": "center", "flip_probability": 0.0, "caption_dropout": 0.2}, "steps": 7}
     preview = {"count": 1, "steps": 2}
     looks = Looks()
@@ -80,16 +97,48 @@ def test_in_a_run_they_are_on_the_device_for_what_is_not_cached_and_for_previews
     train(recipe, [looks, Previews()])
     captions = len(looks.texts)
     assert looks.texts == [(done, captions) for done in range(1, captions + 1)]
-    steps = [(event, *rest) for event, *rest in looks.seen if event == "step"]
+    # the preview's caption and empty prompt, for a picture from the caption alone and one from the photo
+    assert looks.of("reads") == [("reads", True, False, True)] * (captions + 4)
+    assert looks.of("texts", "cached") == [("texts", True, False, True)] * captions + [("cached", True, False, True)]
     # 12 pictures at 2 a step: all views are known after 6 steps
-    assert steps == [("step", True, False)] * 6 + [("step", True, True)]
-    others = [one for one in looks.seen if one[0] != "step"]
-    assert others == [("texts", False, False)] * captions + [("preview", False, False)] * 2
+    assert looks.of("step") == [("step", False, True, False)] * 6 + [("step", False, True, True)]
+    assert {one[1:3] for one in looks.of("predicts")} == {(False, True)}
+    assert looks.of("decodes") == [("decodes", False, True, False)] * 4
     again = Looks()
     values["steps"] = 1
     train(make_recipe("again", cache={**BOTH, "folder": str(recipe.cache.folder)}, **values), [again])
-    assert again.texts == []
-    assert again.seen == [("step", True, True)]
+    assert again.texts == again.of("reads") == []
+    assert again.of("step", "cached") == [("cached", False, True, True), ("step", False, True, True)]
+
+
+def test_what_is_cached_is_not_on_the_device_at_first(make_recipe: MakeRecipe) -> None:
+    """A device without memory stands for a GPU."""
+    for texts, latents in ((False, False), (False, True), (True, False)):
+        recipe = make_recipe(cache={"text": texts, "latents": latents}, view={"crop": "center"})
+        parts = build_model(recipe, torch.device("meta")).pipeline
+        places = [next(part.parameters()).device.type for part in (parts.unet, parts.text_encoder_2, parts.vae)]
+        assert places == ["meta", "cpu" if texts else "meta", "cpu" if latents else "meta"]
+
+
+def test_the_network_rests_where_decoding_needs_its_memory(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(cache=BOTH, view={"crop": "center"})
+    network, device = Moved(), torch.device("xpu:1")
+    caches = Caches(recipe, load_data(recipe, LoadReport()), load_pipeline("small"), torch.device("cpu"), [network])
+    caches.trained.device = device
+    seen: list[tuple[bool, bool]] = []
+
+    def decode(fits: bool) -> torch.Tensor:
+        assert caches.latents is not None
+        seen.append((caches.trained.resting, caches.latents.vae.resting))
+        if not fits and not caches.trained.resting:
+            raise torch.OutOfMemoryError
+        return torch.ones(1)
+
+    assert caches.with_room(lambda: decode(fits=True)) == 1
+    assert network.places == []
+    assert caches.with_room(lambda: decode(fits=False)) == 1
+    assert network.places == ["cpu", "xpu:1"]
+    assert seen == [(False, False), (False, False), (True, False)]
 
 
 def test_text_encoders_stay_if_the_cache_can_not_hold_all(
@@ -98,7 +147,7 @@ def test_text_encoders_stay_if_the_cache_can_not_hold_all(
     monkeypatch.setattr(Encodings, "add", lambda *_: None)
     looks = Looks()
     train(make_recipe(cache=BOTH, steps=1, view={"crop": "center"}), [looks])
-    assert looks.seen[-1] == ("step", False, False)
+    assert looks.of("step") == [("step", False, False, False)]
 
 
 def test_a_gpu_needs_no_memory_for_text_encoders_during_steps(make_recipe: MakeRecipe) -> None:

@@ -1,6 +1,7 @@
 """Fill the caches before a run, for `fairhuman data cache RECIPE`."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,8 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
     data = load_data(recipe, report)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    caches = Caches(recipe, data, build_model(recipe, device).pipeline)
+    # the network, which isn't needed, stays in main memory
+    caches = Caches(recipe, data, build_model(recipe, torch.device("cpu")).pipeline, device)
     for text in caches.opening_messages() + caches.new_messages():
         say(text)
     room = caches.budget.room
@@ -145,10 +147,11 @@ def _fill_texts(caches: Caches, progress: Progress) -> int:
     if caches.texts is None:
         return 0
     found = captions(caches.recipe, caches.data)
-    for done, caption in enumerate(found, start=1):
-        caches.texts.texts([caption])
-        _check(caches.texts.kept)
-        progress("texts", done, len(found))
+    with caches.encoding() if caches.texts.missing(found) else nullcontext():
+        for done, caption in enumerate(found, start=1):
+            caches.texts.texts([caption])
+            _check(caches.texts.kept)
+            progress("texts", done, len(found))
     return len({digest(caption) for caption in found})
 
 

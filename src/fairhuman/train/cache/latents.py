@@ -16,14 +16,19 @@ class LatentCache:
     rounded like later ones, and each picture is encoded alone, as its last bits depend on the rest of a batch. So
     results don't depend on the cache's contents.
 
+    Args:
+        kept: the tensors on disk.
+        base: of the pipeline, whose VAE is in main memory.
+        device: where the VAE works.
+
     Attributes:
-        vae: the VAE, which rests after a batch whose views were all cached, until one isn't.
+        vae: the VAE, which rests until a view isn't cached, and again after a batch whose views all were.
     """
 
-    def __init__(self, kept: Encodings, base: Base) -> None:
+    def __init__(self, kept: Encodings, base: Base, device: torch.device) -> None:
         self.kept = kept
         self._base = base
-        self.vae = Resting([base.vae], base.device)
+        self.vae = Resting([base.vae], device, resting=True)
         self._encoded = False
 
     def moments(self, batch: Batch) -> tuple[Tensor, Tensor]:

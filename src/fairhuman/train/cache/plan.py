@@ -1,17 +1,21 @@
 """The caches of a run: location, size when complete, messages."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from fairhuman.bases.base import base_of
 from fairhuman.data.samples.encodings import RESERVE, Encodings, count_other_networks
 from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.registry import DTYPES
 from fairhuman.train.cache.latents import LatentCache
+from fairhuman.train.cache.resting import Resting
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.data import RunData
 from fairhuman.train.recipe import TrainRecipe
@@ -75,15 +79,25 @@ def captions(recipe: TrainRecipe, data: RunData) -> list[str]:
 
 
 class Caches:
-    """The caches that a recipe enables.
+    """The caches that a recipe enables, and which networks are on the device when.
+
+    Args:
+        recipe, data: the run's.
+        pipeline: the model's; networks whose results are cached are in main memory.
+        device: where networks work.
+        trained: networks on the device that a step needs, and that can leave it.
 
     Attributes:
         latents, texts: None where disabled.
         data: the run's data, which skips decoding of pictures whose latents are cached.
+        trained: rests while text encoders work.
     """
 
-    def __init__(self, recipe: TrainRecipe, data: RunData, pipeline: Any) -> None:
+    def __init__(
+        self, recipe: TrainRecipe, data: RunData, pipeline: Any, device: torch.device, trained: Sequence[nn.Module] = ()
+    ) -> None:
         self.recipe = recipe
+        self.trained = Resting(trained, device)
         base = base_of(pipeline)
         self.budget = budget(recipe, data)
         self.latents: LatentCache | None = None
@@ -91,12 +105,12 @@ class Caches:
         self.data = data
         if recipe.cache.latents:
             kept = Encodings(self.budget.folder / f"latents-{vae_fingerprint(pipeline)}")
-            self.latents = LatentCache(kept, base)
+            self.latents = LatentCache(kept, base, device)
             self.data = data.reading(kept)
         if recipe.cache.text:
             precision = DTYPES[recipe.precision]
             kept = Encodings(self.budget.folder / f"texts-{text_fingerprint(pipeline, precision)}")
-            self.texts = TextCache(kept, base, precision)
+            self.texts = TextCache(kept, base, precision, device)
 
     @property
     def kept(self) -> dict[str, Encodings]:
@@ -137,18 +151,26 @@ class Caches:
         return max(0, plan.texts - texts) * plan.text_bytes + max(0, plan.views - views) * plan.view_bytes
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
-        """Have the networks whose results are cached on the device inside the block."""
+    def encoding(self) -> Iterator[None]:
+        """Have the text encoders on the device inside the block, and what else can be in main memory there."""
         with ExitStack() as stack:
             if self.texts is not None:
+                stack.enter_context(self.trained.asleep())
+                if self.latents is not None:
+                    stack.enter_context(self.latents.vae.asleep())
                 stack.enter_context(self.texts.encoders.awake())
-            if self.latents is not None:
-                stack.enter_context(self.latents.vae.awake())
             yield
 
-    def encoders_asleep(self) -> AbstractContextManager[None]:
-        """Have text encoders whose results are cached in main memory inside the block, in which only the VAE works."""
-        return nullcontext() if self.texts is None else self.texts.encoders.asleep()
+    def with_room(self, work: Callable[[], Tensor]) -> Tensor:
+        """Return the result of `work`, which needs the VAE alone.
+
+        If the device has too little memory, the trained network rests meanwhile.
+        """
+        with nullcontext() if self.latents is None else self.latents.vae.awake():
+            with suppress(torch.OutOfMemoryError):
+                return work()
+            with self.trained.asleep():
+                return work()
 
     def new_messages(self) -> list[str]:
         """Return the messages since the last call."""

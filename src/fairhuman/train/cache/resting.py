@@ -13,25 +13,26 @@ class Resting:
     Moving changes no bit, and results are always computed on the device. On a CPU nothing moves.
 
     Attributes:
+        device: where they work.
         resting: whether the networks rest.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], device: torch.device) -> None:
-        self._networks, self._device = networks, device
-        self.resting = False
+    def __init__(self, networks: Sequence[nn.Module], device: torch.device, resting: bool = False) -> None:
+        self._networks, self.device = networks, device
+        self.resting = resting
 
     def rest(self) -> None:
         """Move the networks to main memory."""
         if not self.resting:
             self._move(torch.device("cpu"))
-            if self._device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # whole blocks, which a step can divide as it needs
             self.resting = True
 
     def wake(self) -> None:
         """Move the networks to the device."""
         if self.resting:
-            self._move(self._device)
+            self._move(self.device)
             self.resting = False
 
     @contextmanager

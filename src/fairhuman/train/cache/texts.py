@@ -19,15 +19,20 @@ class TextCache:
     For SDXL this takes 318 KB per caption. As with latents, the first use is rounded like later ones, and each caption
     is encoded alone. The text encoders must be frozen; `precision` is the run's autocast dtype.
 
+    Args:
+        kept: the tensors on disk.
+        base: of the pipeline, whose text encoders are in main memory.
+        precision: the type of autocast.
+        device: where text encoders work.
+
     Attributes:
-        encoders: the text encoders, which rest once `missing` is empty for all captions of a run.
+        encoders: the text encoders, which rest but for what isn't cached and previews.
     """
 
-    def __init__(self, kept: Encodings, base: Base, precision: torch.dtype | None) -> None:
+    def __init__(self, kept: Encodings, base: Base, precision: torch.dtype | None, device: torch.device) -> None:
         self.kept = kept
         self._base, self._precision = base, precision
-        parts = [getattr(base.pipeline, name) for name in base.encoders]
-        self.encoders = Resting([part for part in parts if part is not None], base.device)
+        self.encoders = Resting(base.text_encoders, device, resting=True)
 
     def missing(self, captions: Sequence[str]) -> list[str]:
         """Return the captions whose texts aren't cached."""
@@ -45,8 +50,8 @@ class TextCache:
         key = digest(caption)
         packed = self.kept.get(key)
         if packed is None:
-            device, enabled = self._base.device, self._precision is not None
-            with self.encoders.awake(), torch.no_grad(), torch.autocast(device.type, self._precision, enabled=enabled):
+            kind, enabled = self.encoders.device.type, self._precision is not None
+            with self.encoders.awake(), torch.no_grad(), torch.autocast(kind, self._precision, enabled=enabled):
                 text = self._base.encode(caption)
             packed = self._base.packed(text)
             for name, tensor in self._base.unpacked(packed).items():
