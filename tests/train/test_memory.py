@@ -51,6 +51,18 @@ def test_bytes_are_live_until_unreferenced() -> None:
     assert live.live == 0
 
 
+def test_a_view_that_its_schema_hides_has_no_memory_of_its_own() -> None:
+    with fake_tensors(), LiveBytes() as live:
+        for _ in range(2):  # not even when the operation is known
+            whole = torch.empty(4, 6)
+            part = torch.ops.aten._unsafe_view(whole, [24])
+            assert live.live == 96
+            del whole
+            assert live.live == 96
+            del part
+    assert live.live == 0
+
+
 def test_fake_tensors_have_shapes_and_dtypes() -> None:
     with torch.device("meta"):
         layer = torch.nn.Linear(10**6, 10**6, dtype=torch.bfloat16)

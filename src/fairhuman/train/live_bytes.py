@@ -119,13 +119,18 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _map(Tensor, outside, func(*args, **kwargs))
     key = (func, _key((*args, *kwargs.items())))
     if key not in _KNOWN:
-        _KNOWN[key] = _map(Tensor, _layout, func(*args, **kwargs))
+        out, given = func(*args, **kwargs), {_storage(fake)._cdata for fake in fakes.values()}
+        shared: list[bool] = []
+        _map(Tensor, lambda tensor: shared.append(tensor.untyped_storage()._cdata in given), out)
+        if any(shared):  # a view, though its schema doesn't say so: `_unsafe_view`
+            return _map(Tensor, outside, out)
+        _KNOWN[key] = _map(Tensor, _layout, out)
     return _map(_Layout, _fake, _KNOWN[key])
 
 
 @cache
 def _creates(func: Any) -> bool:
-    """Whether what an operation returns shares no memory with its arguments, and these aren't changed."""
+    """Whether by its schema an operation changes no argument, and what it returns shares no memory with any."""
     return not any(part.alias_info for part in (*func._schema.arguments, *func._schema.returns))
 
 
