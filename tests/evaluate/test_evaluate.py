@@ -117,6 +117,30 @@ def test_crops_of_faces_have_a_distance_of_their_own_that_no_verdict_rests_on(fo
         assert "face" not in verdict.text
 
 
+def test_crops_are_compared_on_pictures_in_which_both_methods_have_one(folders, monkeypatch):
+    """Fewer crops are farther from the reference, for that alone."""
+    face = PartDetection(Box(5, 5, 55, 45), "face", (), 0, (), ())
+
+    def find(pictures, **_):
+        missed = (6, 7, 8) if len(pictures) == 12 else ()  # of both methods; the first three blurred ones
+        return [(index, ImageDetections(faces=() if index in missed else (face,))) for index in range(len(pictures))]
+
+    def crops(out, *, cut):
+        if cut:
+            for name in ("sharp", "blurred"):
+                for number in range(3):
+                    (folders / name / f"{number}.png").unlink()
+        found = evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / out).found
+        (contrast,) = (one for one in found.contrasts if one.metric.name == f"face {TITLE}")
+        counts = [one.measured.n for one in found.results if one.metric == contrast.metric]
+        return counts, contrast.difference.measured.value
+
+    monkeypatch.setattr("fairhuman.evaluate.metrics.confidences.detect_each", find)
+    counts, difference = crops("out", cut=False)
+    assert counts == [6, 3]
+    assert crops("half", cut=True) == ([3, 3], pytest.approx(difference))
+
+
 def test_distances_are_compared_on_the_pictures_that_both_methods_have(folders):
     """Half of the pictures are farther from the reference than all of them, for that alone."""
     (folders / "half").mkdir()

@@ -202,18 +202,22 @@ class _Sets:
         return measure(features_nd, self.true_md, groups, [one.group for one in self.reference])
 
     def shared_rows(self, method: str, against: str) -> tuple[list[int], list[int]]:
-        """Rows of two methods' items that are of pictures which both methods have."""
-        own, other = shared_indices(self.pictures[method], self.pictures[against])
-        return self._rows(method, own), self._rows(against, other)
+        """Rows of two methods' items that are of pictures which both methods have, with an item in each."""
+        own, other = self._rows_by_picture(method), self._rows_by_picture(against)
+        pairs = zip(*shared_indices(self.pictures[method], self.pictures[against]), strict=True)
+        both = [(own[place], other[twin]) for place, twin in pairs if place in own and twin in other]
+        return sorted(row for rows, _ in both for row in rows), sorted(row for _, rows in both for row in rows)
 
-    def _rows(self, method: str, places: Sequence[int]) -> list[int]:
-        """Rows of a method's items that are of the pictures at `places`."""
-        names = {self.pictures[method][place].name for place in places}
-        items = enumerate(self.items[method])
-        return [row for row, one in items if (one.picture if isinstance(one, EvalCrop) else one).name in names]
+    def _rows_by_picture(self, method: str) -> dict[int, list[int]]:
+        """Rows of a method's items by the place of their picture."""
+        places = {picture.name: place for place, picture in enumerate(self.pictures[method])}
+        rows: dict[int, list[int]] = {}
+        for row, one in enumerate(self.items[method]):
+            rows.setdefault(places[(one.picture if isinstance(one, EvalCrop) else one).name], []).append(row)
+        return rows
 
     def differences(self, measure: Measure, distances: Mapping[str, Distance], against: str) -> dict[str, Difference]:
-        """Difference of each method's distance to that of `against`, measured on the pictures that both have.
+        """Difference of each method's distance to that of `against`, on the shared rows.
 
         Distances of sets of different sizes don't compare. A method is left out if both share fewer than two items.
         """
