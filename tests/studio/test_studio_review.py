@@ -61,9 +61,12 @@ def test_a_review_is_begun_gone_on_with_and_applied_in_the_studio(opened, tmp_pa
     assert '<span class="soft">begun</span>' in again.get("").text
     progress = again.client.get(f"{inside}/progress").text
     assert ("2 of 4" in progress, "No decision is applied yet." in progress) == (True, True)
+    left_out = "Undecided: 2; left out until they are decided and the review is applied again."
+    assert (left_out in progress, "keep 1 of the 4 pictures" in progress) == (True, True)
     assert "2 of 4 pictures are done" in again.client.get(root).text
     applied = again.client.post(f"{inside}/apply", headers={"origin": HERE})
     assert "All decisions are applied" in applied.text
+    assert left_out in applied.text
     assert captions(folder) == {"0.png": "another prompt"}
 
 

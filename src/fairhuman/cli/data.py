@@ -278,22 +278,28 @@ def show(
 
 @data_app.command()
 def edits(
-    path: DataSet, undo: Annotated[int | None, Option(min=1, help="Take back the change of this number.")] = None
+    path: DataSet,
+    undo: Annotated[
+        int | None, Option(min=1, help="Take back the change of this number, or give up this line if it is damaged.")
+    ] = None,
 ) -> None:
     """List the changes that people made to a data set by hand in the studio, or take one back.
 
     Example: fairhuman data edits photos --undo 12
     """
     check_existing(path)
-    from fairhuman.data.sources.edits import edits_file, read_edits, undo_edit
+    from fairhuman.data.sources.edits import edits_file, read_edits
+    from fairhuman.data.sources.undo import undo_edit
 
     display = ConsoleDisplay()
     if undo is not None:
-        display.say(f"taken back: {undo_edit(path, undo)}")
+        display.say(undo_edit(path, undo))
         return
     found = read_edits(path)
+    without = found.without_effect()
     for line in found.lines:
-        display.say(f"{line.n}  {line.values.get('at', '')}  {line.key}  {line.text()}")
+        reason = f"  ({without[line.n]})" if line.n in without else ""
+        display.say(f"{line.n}  {line.values.get('at', '')}  {line.key}  {line.text()}{reason}")
     keys = [key for key in sorted(found.changed_keys()) if found.standing(key)]
     display.say(f"{edits_file(path)}: {plural(len(found.lines), 'change')}, of {plural(len(keys), 'picture')}")
 

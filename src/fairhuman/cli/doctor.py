@@ -6,7 +6,6 @@ import platform
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from fairhuman import __version__
 from fairhuman.cli.extras import COMMANDS, EXTRAS
 from fairhuman.cli.packages import ExtraState, clashes, extra_states, imports
-from fairhuman.utils.files import cache_folder
+from fairhuman.utils.files import cache_folder, unwritable
 from fairhuman.utils.plugins import DETECTORS, METRICS, SOURCES, STRATEGIES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "safari")
@@ -192,18 +191,6 @@ def _size(folder: Path) -> str:
             except OSError:  # gone in the meantime
                 continue
     return f"{total / MIB:.0f} MiB"
-
-
-def unwritable(folder: Path) -> str | None:
-    """Why a folder, or the one that it would be created in, isn't writable; None if it is."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,18 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
 
 
+def unwritable(folder: Path) -> str | None:
+    """Why a folder, or the one that it would be created in, isn't writable; None if it is."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 @contextmanager
 def reading_own(path: Path, advice: str) -> Iterator[None]:
     """Turn any error about the content of a file that this program wrote into one line with what to do.
@@ -130,11 +143,14 @@ def touch(path: Path) -> None:
 
 
 @contextmanager
-def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Iterator[None]:
+def alone(
+    file: Path, busy: str, error: type[FairHumanError] = DataError, advice: str = "wait for it or give another folder"
+) -> Iterator[None]:
     """Hold an exclusive lock on `file`; the system releases it if the process dies.
 
     Raises:
-        error: another process holds the lock; the message starts with `busy`.
+        error: another process holds the lock; the message is `busy`, which process it is if the system tells, and
+            `advice`.
         OSError: the file cannot be created.
     """
     import filelock  # here: `fairhuman doctor` asks this module for the cache's folder, and has no more than torch
@@ -145,7 +161,8 @@ def alone(file: Path, busy: str, error: type[FairHumanError] = DataError) -> Ite
     try:
         lock.acquire(timeout=0.1, poll_interval=0.02)  # `is_held` holds it for a moment
     except filelock.Timeout as held:
-        raise error(f"{busy}; wait for it or give another folder") from held
+        process = holder(file)
+        raise error(f"{busy}{f' (process {process})' if process else ''}; {advice}") from held
     try:
         yield
     finally:
@@ -169,6 +186,18 @@ def is_held(file: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def holder(file: Path) -> int | None:
+    """Number of the process of this machine that holds the lock on `file`, where Linux tells; else None."""
+    try:
+        status = file.stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    held = [words[4] for words in map(str.split, locks) if words[1] == "FLOCK" and words[5] == place]
+    return int(held[0]) if held and held[0].isdecimal() and held[0] != "0" else None
 
 
 @contextmanager

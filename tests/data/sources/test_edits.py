@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, edits, read_source
-from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits, undo_edit
+from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits
+from fairhuman.data.sources.undo import undo_edit
 from fairhuman.errors import DataError
 from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
 from helpers.tiny_pictures import encoded, picture
@@ -90,14 +93,86 @@ def test_undo_and_redo_go_back_and_forth_until_something_new_is_changed(photos: 
 def test_half_a_line_of_a_killed_process_is_dropped_and_one_process_writes_at_a_time(photos: Path) -> None:
     with EditsWriter(photos) as writer:
         writer.add("0.png", {"caption": "kept"})
-        with pytest.raises(DataError, match="another studio or command is changing"), EditsWriter(photos):
+        with pytest.raises(DataError, match="another studio or command is changing") as busy, EditsWriter(photos):
             pass
+        where = f" (process {os.getpid()})" if Path("/proc/locks").exists() else ""
+        assert str(busy.value).endswith(
+            f"changing this data set{where}; a studio holds it from its first change until it ends: make the change "
+            "there, or end it with Ctrl-C"
+        )
     with (photos / EDITS).open("ab") as file:
         file.write(b'{"n": 2, "key": "1.png", "capt')
     assert records(photos)["0.png"].caption == "kept"
     with EditsWriter(photos) as writer:
         assert writer.add("1.png", {"caption": "next"}).n == 2
     assert [line.n for line in read_edits(photos).lines] == [1, 2]
+
+
+def test_the_list_says_which_changes_count(photos: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
+    with EditsWriter(photos) as writer:
+        for values in ({"caption": "a"}, {"caption": "b"}, {"undo": 2}, {"undo": 3}, {"undo": 4}):
+            writer.add("0.png", values)
+        writer.add("1.png", {"region": "face", "boxes": [], "mask": None})
+        writer.add("1.png", {"region": "face", "boxes": None, "mask": None})
+    assert read_edits(photos).without_effect() == {2: "undone by 3", 4: "undone by 5", 6: "replaced by 7"}
+    lines = typed("data", "edits", photos)[1].splitlines()
+    ends = [line.split("0.png  ")[-1].split("1.png  ")[-1] for line in lines[:-1]]
+    assert ends == [
+        "caption: a",
+        "caption: b  (undone by 3)",
+        "undoes 2",
+        "undoes 3  (undone by 5)",
+        "undoes 4",
+        "face: none there  (replaced by 7)",
+        "face: not annotated",
+    ]
+    with pytest.raises(DataError, match="change 4 doesn't count: undone by 5"):
+        undo_edit(photos, 4)
+
+
+def lines_of(photos: Path) -> list[bytes]:
+    """Six changes: a caption, an undo of it, and a caption for each of four pictures."""
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"caption": "first"})
+        writer.add("0.png", {"undo": 1})
+        for number in range(4):
+            writer.add(f"{number % 3}.png", {"caption": f"caption {number}"})
+    return (photos / EDITS).read_bytes().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("damage", "number", "left", "said"),
+    [
+        (lambda it: [it[0], b"\xff\0", *it[2:]], 2, [1, 3, 4, 5, 6], "change 2, found \\xff"),
+        (lambda it: [it[0], it[1] + it[2], *it[3:]], 2, [1, 4, 5, 6], "changes 2 to 3, found {"),
+        (lambda it: [it[0], it[1][:20], it[1][20:], *it[2:]], 2, [1, 3, 4, 5, 6], "change 2, found {"),
+        (lambda it: [it[0], *it[4:]], 2, [1, 5, 6], "changes 2 to 4, found {"),
+        (lambda it: [b"", *it[1:]], 1, [2, 3, 4, 5, 6], "change 1, found "),
+        (lambda it: [*it[:4], b"{}", b"{}"], 5, [1, 2, 3, 4], "changes 5 to 6, found {}"),
+        (lambda it: [*it[:5], b'{"n": 3}'], 6, [1, 2, 3, 4, 5], "change 6, found {"),
+    ],
+)
+def test_a_damaged_line_can_be_given_up_without_the_others(photos: Path, damage, number, left, said) -> None:
+    whole = lines_of(photos)
+    damaged = b"\n".join(damage(whole)) + b"\n"
+    (photos / EDITS).write_bytes(damaged)
+    with pytest.raises(
+        DataError, match=rf"{EDITS}:{number}: .*, or give up this line .* edits .*photos --undo {number}"
+    ):
+        records(photos)
+    with pytest.raises(DataError, match=rf"{EDITS}:{number}: "):
+        undo_edit(photos, number + 1)
+    assert (photos / EDITS).read_bytes() == damaged
+    assert f"given up: {said}" in undo_edit(photos, number)
+    assert (photos / f".{EDITS}.before-{number}").read_bytes() == damaged
+    found = read_edits(photos)
+    assert [line.n for line in found.lines if not line.lost] == left
+    assert [line.n for line in found.lines] == list(range(1, max(6, *left) + 1))
+    assert records(photos)["0.png"].caption == "caption 3" if 6 in left else "caption 0"
+    with pytest.raises(DataError, match=f"change {number} doesn't count: given up"):
+        undo_edit(photos, number)
+    with EditsWriter(photos) as writer:
+        assert writer.add("1.png", {"caption": "goes on"}).n == 7
 
 
 REGION = {"n": 1, "key": "0.png", "region": "face"}

@@ -124,7 +124,7 @@ def open_image(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> Image.
     except Exception as error:  # a parser may raise anything on a file of another kind
         if _is_system_error(error):
             raise unreadable(source, error) from error
-        raise PictureError("not a picture", f"{name} begins with {_start(source)!r}") from error
+        raise PictureError("not a picture", f"{name} begins with {repr(_start(source))[1:]}") from error
     try:
         _check_limits(image, name, limits)
     except PictureError:

@@ -1,6 +1,7 @@
 """The pictures to review, with their prompts, boxes and metadata rows."""
 
 import io
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,8 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
     kind = source_kind(folder, settings.format)
     if kind not in KINDS:
         raise DataError(
-            f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}"
+            f"{folder}: a review needs a folder of pictures, with or without metadata.jsonl; this is {kind}: make one "
+            f"of some of its pictures with `fairhuman data validation {shlex.quote(str(folder))} val`"
         )
     source = SOURCES[kind] if kind == "folder" else replace(SOURCES["imagefolder"], rows=unreviewed_rows)
     rows = {row.location: row.values for row in source.rows(folder, LoadReport())}

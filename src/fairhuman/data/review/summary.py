@@ -70,16 +70,22 @@ class ReviewSummary:
         ]
         if self.several:
             found.append(f"several reviewers: {plural(self.several, 'picture')}, the same decision on {self.agreed:,}")
+        found += self.left_out()
+        if short := self.left - self.undecided:
+            found.append(f"fewer decisions than wanted: {short:,}; the existing decisions count")
+        if self.unknown:
+            found.append(f"decisions on pictures that are no longer in the set: {self.unknown:,}; ignored")
+        return found
+
+    def left_out(self) -> list[str]:
+        """The pictures that are left out although they weren't dropped, a fact a line."""
+        found = []
         if self.disputed:
             found.append(f"disputed: {self.disputed:,}, kept as often as dropped; left out")
         if self.undecided:
             found.append(
                 f"undecided: {self.undecided:,}; left out until they are decided and the review is applied again"
             )
-        if short := self.left - self.undecided:
-            found.append(f"fewer decisions than wanted: {short:,}; the existing decisions count")
-        if self.unknown:
-            found.append(f"decisions on pictures that are no longer in the set: {self.unknown:,}; ignored")
         return found
 
 

@@ -7,7 +7,8 @@ can be listed and undone. A line has `n` (its number from 1), `at` (UTC), the `k
 - `caption`: the text;
 - `region` with `boxes` (a list of [x0, y0, x1, y1] in pixels of the upright picture; [] for none there; null for not
   annotated) and `mask` (a PNG of the picture's size in base64, white = region; null for none);
-- `undo`: the number of a line that no longer counts. An undo can itself be undone.
+- `undo`: the number of a line that no longer counts. An undo can itself be undone;
+- `lost`: what was wrong with a damaged line that somebody gave up; its `key` is empty, and it changes nothing.
 """
 
 import base64
@@ -16,7 +17,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,11 @@ class Edit:
         return undone
 
     @property
+    def lost(self) -> bool:
+        """Whether it stands for a damaged line that was given up."""
+        return "lost" in self.values
+
+    @property
     def field(self) -> Field:
         """What it changes."""
         return ("caption", "") if "caption" in self.values else ("region", self.values["region"])
@@ -80,6 +86,8 @@ class Edit:
         """The change in words."""
         if self.undoes is not None:
             return f"undoes {self.undoes}"
+        if self.lost:
+            return f"damaged: {self.values['lost']}"
         if "caption" in self.values:
             return f"caption: {self.values['caption']}"
         boxes, mask = self.values.get("boxes"), self.values.get("mask")
@@ -103,7 +111,8 @@ class Edits:
     def take(self, line: Edit) -> None:
         """Append a line that is on disk."""
         self.lines.append(line)
-        self._of.setdefault(line.key, []).append(line)
+        if not line.lost:
+            self._of.setdefault(line.key, []).append(line)
 
     def changed_keys(self) -> set[str]:
         """Keys of all pictures with a change, also one that was undone."""
@@ -117,6 +126,18 @@ class Edits:
     def standing(self, key: str) -> dict[Field, Edit]:
         """The changes of a picture that count, by what they change."""
         return {line.field: line for line in self._alive(key) if line.undoes is None}
+
+    def without_effect(self) -> dict[int, str]:
+        """The lines that don't count, by number, each with the reason."""
+        found = {line.n: "given up" for line in self.lines if line.lost}
+        for key, lines in self._of.items():
+            undone, standing = self._undone(key), self.standing(key)
+            for line in lines:
+                if line.n in undone:
+                    found[line.n] = f"undone by {undone[line.n]}"
+                elif line.undoes is None and standing[line.field] is not line:
+                    found[line.n] = f"replaced by {standing[line.field].n}"
+        return found
 
     def next_undo(self, key: str) -> Edit | None:
         """The last change that counts; None: there is none."""
@@ -134,15 +155,24 @@ class Edits:
         return tuple(sorted({name for key in self._of for kind, name in self.standing(key) if kind == "region"}))
 
     def _alive(self, key: str) -> list[Edit]:
-        undone: set[int] = set()
-        alive = []
+        undone = self._undone(key)
+        return [line for line in self._of.get(key, ()) if line.n not in undone]
+
+    def _undone(self, key: str) -> dict[int, int]:
+        """The lines of a picture that were taken back, by number, each with the undo that holds."""
+        undone: dict[int, int] = {}
         for line in reversed(self._of.get(key, ())):
-            if line.n in undone:
-                continue
-            alive.append(line)
-            if line.undoes is not None:
-                undone.add(line.undoes)
-        return alive[::-1]
+            if line.n not in undone and line.undoes is not None:
+                undone.setdefault(line.undoes, line.n)
+        return undone
+
+
+class DamagedLineError(DataError):
+    """Line `number` of a file of changes can't be read, as `problem` says; `before` has the changes before it."""
+
+    def __init__(self, file: Path, number: int, problem: str, before: Edits) -> None:
+        super().__init__(f"{file}:{number}: {problem}")
+        self.number, self.problem, self.before = number, problem, before
 
 
 def edits_file(path: Path) -> Path:
@@ -154,14 +184,15 @@ def read_edits(path: Path) -> Edits:
     """The changes beside the data set at `path`; empty if there are none.
 
     Raises:
-        DataError: the file is damaged, or isn't what this module describes.
+        DamagedLineError: a line is damaged; `undo.undo_edit` with its number gives it up.
+        DataError: the file isn't what this module describes.
     """
     file = edits_file(path)
     if not os.path.lexists(file):
         return Edits()
     if file.is_symlink():
         raise DataError(f"{file}: must be a file, but is a link; delete it")
-    edits = Edits()
+    edits, advice = Edits(), "restore the file from a backup, or delete it and its changes"
     try:
         with reading_table(file), file.open("rb") as opened:
             _check_size(file, opened.seek(0, os.SEEK_END), 0)
@@ -170,9 +201,17 @@ def read_edits(path: Path) -> Edits:
                 edit = _edit(file, number, line, edits)
                 if edit is not None:
                     edits.take(edit)
+    except DamagedLineError as error:
+        error.args = (f"{error}; {advice}, or give up this line alone: {edits_command(path)} --undo {error.number}",)
+        raise
     except DataError as error:
-        raise DataError(f"{error}; restore the file from a backup, or delete it and its changes") from error
+        raise DataError(f"{error}; {advice}") from error
     return edits
+
+
+def edits_command(path: Path) -> str:
+    """The command that lists the changes of a data set."""
+    return f"fairhuman data edits {shlex.quote(str(path))}"
 
 
 def _check_size(file: Path, size: int, lines: int) -> None:
@@ -189,14 +228,15 @@ def _edit(file: Path, number: int, line: bytes, before: Edits) -> Edit | None:
     except ValueError as error:
         if not line.endswith(b"\n"):
             return None
-        raise DataError(f"{file}:{number}: is not JSON: {error}") from error
-    problem = _problem(values, number, before) if isinstance(values, dict) else "must be a JSON object"
+        raise DamagedLineError(file, number, f"is not JSON: {error}", before) from error
+    problem = line_problem(values, number, before) if isinstance(values, dict) else "must be a JSON object"
     if problem:
-        raise DataError(f"{file}:{number}: {problem}")
+        raise DamagedLineError(file, number, problem, before)
     return Edit(number, values["key"], values)
 
 
-def _problem(line: Mapping[str, Any], number: int, before: Edits) -> str | None:
+def line_problem(line: Mapping[str, Any], number: int, before: Edits) -> str | None:
+    """What is wrong with line `number` after those `before` it; None: nothing."""
     if type(line.get("n")) is not int or line["n"] != number:
         return f"n must be {number}, found {shorten(line.get('n'))}"
     if not isinstance(line.get("key"), str) or not isinstance(line.get("at", ""), str):
@@ -204,10 +244,12 @@ def _problem(line: Mapping[str, Any], number: int, before: Edits) -> str | None:
     fields = line.keys() - {"n", "at", "key"}
     if fields == {"undo"}:
         undone = line["undo"]
-        earlier = type(undone) is int and 0 < undone < number and before.lines[undone - 1].key == line["key"]
-        return None if earlier else f"undo must be an earlier change of the same picture, found {shorten(undone)}"
-    if fields == {"caption"}:
-        return None if isinstance(line["caption"], str) else "caption must be a text"
+        earlier = before.lines[undone - 1] if type(undone) is int and 0 < undone < number else None
+        fits = earlier is not None and (earlier.lost or earlier.key == line["key"])
+        return None if fits else f"undo must be an earlier change of the same picture, found {shorten(undone)}"
+    for name in ("caption", "lost"):
+        if fields == {name}:
+            return None if isinstance(line[name], str) else f"{name} must be a text"
     if "region" not in fields or fields - {"region", "boxes", "mask"}:
         return (
             f"must have a caption, a region with boxes and mask, or an undo, found {shorten(', '.join(sorted(fields)))}"
@@ -298,6 +340,26 @@ def _decoded(mask: str) -> bytes:
         return b""
 
 
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Hold the changes of a data set for writing.
+
+    Raises:
+        DataError: another process holds them.
+        FairHumanError: the folder can't be written.
+    """
+    file = edits_file(path)
+    busy = f"{path}: another studio or command is changing this data set"
+    advice = "a studio holds it from its first change until it ends: make the change there, or end it with Ctrl-C"
+    with writing(file):
+        lock = alone(file.with_name(f".{file.name}.lock"), busy, advice=advice)
+        lock.__enter__()
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
 class EditsWriter:
     """Appends changes; each is on disk when `add` returns. One process at a time holds it; use as a context manager.
 
@@ -309,31 +371,22 @@ class EditsWriter:
     def __init__(self, path: Path) -> None:
         self.file = edits_file(path)
         self._path = path
-        self._lock: AbstractContextManager[None] | None = None
+        self._held = ExitStack()
         self._journal: Journal | None = None
         self.edits = Edits()
 
     def __enter__(self) -> "EditsWriter":
-        with writing(self.file):
-            lock = alone(
-                self.file.with_name(f".{self.file.name}.lock"),
-                f"{self._path}: another studio or command is changing this data set",
-            )
-            lock.__enter__()
-            try:
-                self.edits = read_edits(self._path)
+        with ExitStack() as held:
+            held.enter_context(holding(self._path))
+            self.edits = read_edits(self._path)
+            with writing(self.file):
                 if os.path.lexists(self.file):
                     self._journal = Journal(self.file)  # drops half a line of a process that was killed
-            except BaseException:
-                lock.__exit__(None, None, None)
-                raise
-            self._lock = lock
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.__exit__(None, None, None)
+        self._held.close()
 
     def add(self, key: str, values: Mapping[str, Any]) -> Edit:
         """Append a change of a picture: `caption`, or `region` with `boxes` and `mask`, or `undo`.
@@ -362,19 +415,3 @@ class EditsWriter:
         except DataError as error:
             folder = shlex.quote(str(self._path))
             raise DataError(f"{error}; go on in a copy with all changes: fairhuman data export {folder} NEW") from error
-
-
-def undo_edit(path: Path, number: int) -> str:
-    """Take back line `number` of the changes beside a data set; say what it was.
-
-    Raises:
-        DataError: there is no such line, or it is undone already; or as `EditsWriter`.
-    """
-    with EditsWriter(path) as writer:
-        line = next((line for line in writer.edits.lines if line.n == number), None)
-        if line is None:
-            raise DataError(f"{writer.file}: has no change {number}; `fairhuman data edits {shlex.quote(str(path))}`")
-        if line not in (*writer.edits.standing(line.key).values(),) and line.undoes is None:
-            raise DataError(f"{writer.file}: change {number} doesn't count: it was undone, or replaced by a later one")
-        writer.add(line.key, {"undo": number})
-        return f"{line.key}: {line.text()}"
