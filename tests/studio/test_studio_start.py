@@ -1,7 +1,9 @@
 """Starting a run from the studio: what may be set, what a dry run says, where it may write."""
 
+import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from fairhuman.config import overridden
 from fairhuman.studio import start as module
 from fairhuman.studio.start import command, form, recipe_values, recipes
 from fairhuman.utils.files import alone
+from helpers.tiny_pictures import encoded, picture
 
 
 def test_the_form_has_every_setting_and_recipes_of_runs_alone():
@@ -18,7 +21,15 @@ def test_the_form_has_every_setting_and_recipes_of_runs_alone():
     assert {"fairness.mode", "view.crop", "optimizer.name"} <= names
     assert all(setting["description"] for setting in found["settings"])
     assert "recipes/lora-small.yaml" in recipes()
-    assert "recipes/compare-small.yaml" not in recipes()
+    assert not {f"recipes/{name}.yaml" for name in ("compare-small", "paper-small", "refine")} & set(recipes())
+
+
+def test_a_recipe_with_a_mistake_is_listed_and_one_of_a_build_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for name, text in (("mistake", "data: a\nstepps: 3"), ("build", "min_side: 64\nseed: 1"), ("cut", "a: [")):
+        (tmp_path / f"recipes/{name}.yaml").write_text(text)
+    assert [name for name in recipes() if Path(name).is_file()] == ["recipes/mistake.yaml"]
 
 
 def test_the_form_shows_the_values_of_the_chosen_recipe(opened, run):
@@ -117,6 +128,35 @@ def test_a_dry_run_says_where_a_run_may_write(opened, run, processes, tmp_path, 
         False,
         [f"missing out: out is {run}, into which a run is writing already", "ok      data: 12 pictures"],
     )
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_in_the_folder_of_a_run_a_new_one_is_offered_another_name(opened, run, processes, monkeypatch, ready):
+    monkeypatch.setattr(
+        "fairhuman.studio.start_pages.dry_run", lambda _: {"ready": ready, "findings": ["To go on to step 60 ..."]}
+    )
+    (run.parent / "mpd-2").mkdir()
+    body = {"recipe": "recipes/lora-small.yaml", "settings": [f"out={run}"]}
+    found = opened(run.parent).post("/api/plan", body).json()
+    goes_on = f"note out: {run} holds a run, which goes on"
+    another = f"missing out: {run} holds a run, so choose another out for a new one, such as {run.parent / 'mpd-3'}"
+    assert (found["ready"], found["findings"][0]) == (ready, goes_on if ready else another)
+    assert found["findings"][1:] == ["To go on to step 60 ..."]
+
+
+def test_strategies_and_the_regions_of_a_data_set_can_be_chosen(opened, run):
+    photos = run.parent / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(encoded(picture(8, 8, 1)))
+    row = {"file_name": "a.png", "logos": [[1, 1, 4, 4]]}
+    (photos / "metadata.jsonl").write_text(json.dumps(row))
+    studio = opened(run.parent)
+    assert {"mpd", "ls", "torchjd:UPGrad"} <= set(studio.get("/api/form").json()["choices"]["strategy"])
+    assert {"face", "hand", "logo"} <= set(studio.get("/api/regions", data=str(photos)).json()["regions"])
+    for elsewhere in ("", "nowhere", "/", str(run)):
+        assert studio.get("/api/regions", data=elsewhere).json() == {"regions": []}
+    (photos / "metadata.jsonl").write_text("[")
+    assert studio.get("/api/regions", data=str(photos)).status_code == 422
 
 
 def test_a_run_is_starting_until_its_folder_says_more(opened, run, processes, monkeypatch):

@@ -112,6 +112,12 @@ def test_a_folder_of_pictures_is_no_place_for_a_run(make_recipe: MakeRecipe) -> 
     assert check_at_once(recipe) == 0
 
 
+def test_a_folder_that_can_not_be_written_is_no_place_for_a_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    recipe = make_recipe().model_copy(update={"out": tmp_path / "file" / "run"})
+    assert next(findings(recipe)).line() == f"missing out: '{recipe.out}': can't be written: Not a directory"
+
+
 @pytest.mark.parametrize("kind", ["a build", "metadata", "the data itself"])
 def test_a_data_set_is_no_place_for_a_run(make_recipe: MakeRecipe, people: Path, kind: str) -> None:
     recipe = make_recipe()

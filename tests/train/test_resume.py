@@ -42,6 +42,19 @@ def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeReci
     assert str(early.value) == str(told.value)
 
 
+def test_a_folder_that_is_named_in_another_way_does_not_differ(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_recipe(steps=2, schedule={"name": "cosine"})
+    config.save(first, first.out / "recipe.yaml")
+    monkeypatch.chdir(first.out.parent)
+    longer = make_recipe(steps=3, schedule={"name": "cosine"}).model_copy(update={"out": Path(first.out.name)})
+    with pytest.raises(RecipeError) as told:
+        check_resumable(longer, 2, None, 1)
+    assert str(told.value).startswith(f"{first.out.name} holds a run of 2 steps")
+    assert "differ too" not in str(told.value)
+
+
 def test_a_run_that_measures_at_its_end_has_other_steps(make_recipe: MakeRecipe) -> None:
     """As a comparison has it: nobody gave `validation.every`."""
     first = make_recipe(steps=2, validation={"every": 2})

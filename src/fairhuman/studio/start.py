@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman import config
+from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.refine.settings import RefineSettings
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
+from fairhuman.utils.plugins import STRATEGIES, plugin_names
 from fairhuman.utils.settings_reference import flow_yaml, settings_of
 
 DRY_SECONDS = 300
@@ -30,6 +34,7 @@ FIRST = (
     "lora.rank",
     "regions.names",
 )
+OTHERS = (RefineSettings, BuildRecipe)  # whose recipes may stand beside those of training runs
 _SETTING = re.compile(r"[a-z_]+(\.[A-Za-z_0-9]+)*=.*", re.DOTALL)
 _TEXTS, _NUMBERS, _NOT_NAMED = {"text", "path"}, {"number", "whole number", "true or false"}, object()
 _FINDING = re.compile(r"(ok|note|missing) ")  # how a dry run's lines after the settings begin
@@ -37,11 +42,15 @@ _FINDING = re.compile(r"(ok|note|missing) ")  # how a dry run's lines after the 
 
 @cache
 def form() -> dict[str, Any]:
-    """Every setting of a training run with type, default, range and meaning; `first` are those that most runs set."""
+    """Every setting of a training run with type, default, range and meaning.
+
+    `first` are those that most runs set; `choices` are all values of a setting whose type doesn't list them.
+    """
     every = settings_of(TrainRecipe)
     entries = [asdict(entry) for entry in every if not entry.section or entry.name in FIRST]
     return {
         "first": list(FIRST),
+        "choices": {"strategy": [*LOSS_WEIGHTING, *GRADIENT_BALANCING, *plugin_names(STRATEGIES)]},
         "settings": [entry for entry in entries if not re.search(r"\[\]|NAME", entry["name"])],
     }
 
@@ -73,10 +82,13 @@ def _read(recipe: str) -> dict[str, Any]:
 
 
 def _trains(path: Path) -> bool:
+    """Whether a recipe is one of a training run; one with a mistake is."""
     try:
-        return "cells" not in _read(str(path))
+        names = set(_read(str(path)))
     except RecipeError:
         return False
+    others = (set(one.model_fields) for one in OTHERS)
+    return "cells" not in names and (names <= set(TrainRecipe.model_fields) or not any(map(names.issubset, others)))
 
 
 def command(recipe: str, overrides: Sequence[str]) -> list[str]:
@@ -177,6 +189,15 @@ def check_place(out: Path, folders: Sequence[Path]) -> None:
             f"out is {out}, which must be at or below a folder that the studio was given, such as {folders[0]}, so "
             "that the run appears here"
         )
+
+
+def free_place(out: Path) -> Path:
+    """The folder itself, or beside it the first of NAME-2, NAME-3, ... that isn't there."""
+    number, place = 1, out
+    while place.exists():
+        number += 1
+        place = out.with_name(f"{out.name}-{number}")
+    return place
 
 
 def out_of(words: Sequence[str]) -> Path:

@@ -8,10 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fairhuman.data.look.reading import open_dataset
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.studio.api import RecipeBody, RunBody
-from fairhuman.studio.base import Studio
-from fairhuman.studio.start import as_text, command, dry_run, form, out_of, recipe_values, recipes
+from fairhuman.studio.base import Studio, text_of
+from fairhuman.studio.places import is_run
+from fairhuman.studio.start import as_text, command, dry_run, form, free_place, out_of, recipe_values, recipes
 from fairhuman.studio.starts import Starts
 from fairhuman.web.app import RefusedError
 
@@ -28,6 +30,7 @@ class StartPages:
         return [
             Route("/s/{token}/start", get(self._page)),
             Route("/s/{token}/api/form", get(self._form)),
+            Route("/s/{token}/api/regions", get(self._regions)),
             Route("/s/{token}/api/plan", post(RecipeBody, self._plan), methods=["POST"]),
             Route("/s/{token}/api/start", post(RecipeBody, self._start), methods=["POST"]),
             Route("/s/{token}/api/resume", post(RunBody, self._resume), methods=["POST"]),
@@ -43,17 +46,34 @@ class StartPages:
         folder = next((path for path in self._studio.paths if path.is_dir()), self._studio.paths[0].parent)
         data = [_typed(path) for path in places.data.values()]
         known = {name: recipe_values(name) for name in recipes()}
-        return {**form(), "recipes": known, "data": data, "out": _typed(folder / "new-run")}
+        return {**form(), "recipes": known, "data": data, "out": _typed(free_place(folder / "new-run"))}
+
+    def _regions(self, request: Request) -> dict[str, Any]:
+        """Regions of a data set of this studio, which is named by its path as one types it; none of another."""
+        path = Path(text_of(request, "data")).absolute()
+        if path.resolve() not in self._studio.places().data.values():
+            return {"regions": []}
+        try:
+            return {"regions": list(open_dataset(path, self._studio.settings.source).regions)}
+        except FairHumanError as error:
+            raise RefusedError(422, f"{error}.") from error
 
     def _plan(self, body: RecipeBody) -> dict[str, Any]:
         try:
             words = command(body.recipe, body.settings)
-            problem = self._starts.problem(out_of(words))
+            out = out_of(words)
+            problem = self._starts.problem(out)
         except FairHumanError as error:
             raise RefusedError(422, f"{error}.") from error
         found = dry_run(words)
         if problem is not None:
-            found |= {"ready": False, "findings": [f"missing out: {problem}", *found["findings"]]}
+            found["ready"] = False
+        elif is_run(out):
+            problem = f"{out} holds a run, " + (
+                "which goes on" if found["ready"] else f"so choose another out for a new one, such as {free_place(out)}"
+            )
+        if problem is not None:
+            found["findings"].insert(0, f"{'note' if found['ready'] else 'missing'} out: {problem}")
         return found
 
     def _start(self, body: RecipeBody) -> dict[str, Any]:

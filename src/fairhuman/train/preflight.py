@@ -29,6 +29,7 @@ from fairhuman.train.built import bare_message, bare_sources, built_folder, buil
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
+from fairhuman.utils.files import unwritable
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 from fairhuman.utils.shipped import SHIPPED
 
@@ -135,9 +136,11 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     build_strategy(recipe, torch.device("cpu"))
     check_settings(recipe)
     step = check_resumable_early(built_recipe(recipe))
-    foreign = _foreign_folder(recipe)
-    if foreign is not None:
-        yield StartFinding("out", "missing", foreign)
+    problem = _foreign_folder(recipe)
+    if problem is None and (reason := unwritable(recipe.out)):
+        problem = f"{str(recipe.out)!r}: can't be written: {reason}"
+    if problem is not None:
+        yield StartFinding("out", "missing", problem)
     model = model_finding(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)

@@ -74,7 +74,9 @@ class TrainRecipe(Settings):
         default="people", description="person: one person is learned, so pictures aren't mirrored unless set"
     )
     strategy: str = Field(
-        default="mpd", description="a name in fairhuman.fairness.STRATEGIES, torchjd:NAME, or of a plug-in"
+        default="mpd",
+        description="what makes one direction of the objectives' losses: ls, dwa, uw, rlw, si, nash, mpd, alpha, "
+        "torchjd:NAME, or a plug-in's name",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1, description="number of newest checkpoints kept")

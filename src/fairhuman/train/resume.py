@@ -173,6 +173,8 @@ def _mismatch(
 ) -> list[str]:
     """Return the lines of the error: what can't change, what may, and what to type."""
     changed = changes(earlier, recipe)
+    if earlier.out.resolve() == recipe.out.resolve():
+        changed.pop("out", None)  # the same folder, named in another way
     ends = "steps" in changed and all(one.validation.every == one.steps for one in (earlier, recipe))
     if ends and "validation.every" in fixed:  # a comparison measures at the end, so that it follows from the steps
         del changed["validation.every"]

@@ -2,24 +2,24 @@
 
 import { address, el, find, get, post, tell } from "./studio.js";
 
+const [DATA, REGIONS] = ["data", "regions.names"];
 const AGAIN_MS = 1200; // pause in typing after which the dry run is tried again
 const chosen = new Map();
 let asked = 0;
 let pause = 0;
 let recipes = {}; // what each names, by setting
+let choices = {}; // all values of some settings
 
 function field(setting, from) {
   const { name, type, range, description, effect } = setting;
   const id = `set-${name}`;
   const words = type.split(" or ").map((one) => one.trim());
-  const fixed = type === "true or false" ? ["true", "false"] : words.length > 1 && words.every((one) => /^'?[a-z0-9_-]+'?$/.test(one) && !["null", "number", "text", "path", "list"].includes(one)) ? words.map((one) => one.replaceAll("'", "")) : null;
+  const fixed = choices[name] ? choices[name] : type === "true or false" ? ["true", "false"] : words.length > 1 && words.every((one) => /^'?[a-z0-9_-]+'?$/.test(one) && !["null", "number", "text", "path", "list"].includes(one)) ? words.map((one) => one.replaceAll("'", "")) : null;
   const input = fixed
     ? el("select", { id }, el("option", { value: "" }), fixed.map((one) => el("option", {}, one)))
-    : el("input", { id, list: name === "data" ? "data-sets" : undefined, spellcheck: "false" });
+    : el("input", { id, list: name === DATA ? "data-sets" : undefined, spellcheck: "false" });
   input.addEventListener("input", () => {
-    if (input.value.trim()) chosen.set(name, input.value.trim());
-    else chosen.delete(name);
-    for (const other of document.querySelectorAll(`[data-setting="${CSS.escape(name)}"]`)) if (other !== input) other.value = input.value;
+    set(name, input.value, input);
     soon();
   });
   input.dataset.setting = name;
@@ -28,7 +28,45 @@ function field(setting, from) {
   const hint = el("small", { class: "soft", id: `${id}-hint-${from}` }, more);
   input.setAttribute("aria-describedby", hint.id);
   if (from === "all") input.id = `${id}-all`;
-  return el("div", { class: "setting" }, el("label", { for: input.id }, name), input, hint);
+  return el("div", { class: "setting" }, el("label", { for: input.id }, name), input, name === REGIONS && el("div", { class: "ticks", role: "group", "aria-label": "Regions of the data set" }), hint);
+}
+
+function set(name, value, from = null) {
+  if (value.trim()) chosen.set(name, value.trim());
+  else chosen.delete(name);
+  for (const input of inputs(name)) if (input !== from) input.value = value;
+  if (name === REGIONS) tick();
+}
+
+const inputs = (name) => document.querySelectorAll(`[data-setting="${CSS.escape(name)}"]`);
+const current = (name) => chosen.get(name) ?? recipes[find("recipe").value]?.[name] ?? inputs(name)[0].dataset.usual;
+const regions = () => current(REGIONS).replace(/[[\]'"]/g, "").split(",").map((one) => one.trim()).filter(Boolean);
+
+let regionsOf = null; // the data set whose regions can be ticked
+
+// The data set's regions, to be ticked: without them the names would have to be known.
+async function showRegions() {
+  const data = current(DATA);
+  if (data === regionsOf) return;
+  regionsOf = data;
+  const found = await get("/api/regions", { data }).catch(() => ({ regions: [] }));
+  if (data !== regionsOf) return;
+  for (const ticks of document.querySelectorAll(".ticks")) {
+    ticks.replaceChildren(...found.regions.map((name) => el("label", { class: "check" }, el("input", { type: "checkbox", value: name, onchange: pickRegion }), ` ${name}`)));
+  }
+  tick();
+}
+
+function pickRegion(event) {
+  const { value, checked } = event.target;
+  const names = regions().filter((name) => name !== value);
+  set(REGIONS, [...names, ...(checked ? [value] : [])].join(", ") || "[]");
+  soon();
+}
+
+function tick() {
+  const names = regions();
+  for (const box of document.querySelectorAll(".ticks input")) box.checked = names.includes(box.value);
 }
 
 // What an empty field stands for: the value of the chosen recipe, or the setting's own default.
@@ -39,6 +77,7 @@ function showRecipe() {
     if (input.options) input.options[0].textContent = `as in the recipe (${value})`;
     else input.placeholder = value;
   }
+  tick();
 }
 
 const settings = () => [...chosen].map(([name, value]) => `${name}=${value}`);
@@ -59,6 +98,7 @@ async function attempt() {
   busy = true;
   find("start").disabled = true;
   find("state").textContent = "Trying…";
+  showRegions();
   try {
     const { ready, findings, command } = await post("/api/plan", body());
     if (mine !== asked) return;
@@ -90,7 +130,7 @@ async function start() {
 
 async function build() {
   const found = await get("/api/form");
-  ({ recipes } = found);
+  ({ recipes, choices } = found);
   const names = Object.keys(recipes);
   find("recipe").append(...names.map((name) => el("option", {}, name)));
   const usual = names.find((name) => name.endsWith("lora-small.yaml"));
@@ -105,13 +145,8 @@ async function build() {
     sections.get(section).push(field(setting, "all"));
   }
   find("others").append(...[...sections].map(([name, fields]) => el("fieldset", { class: "settings" }, el("legend", {}, name), fields)));
+  for (const [name, value] of Object.entries({ data: found.data[0] ?? "", out: found.out })) set(name, value);
   showRecipe();
-  const values = { data: found.data[0], out: found.out };
-  for (const [name, value] of Object.entries(values)) {
-    if (!value) continue;
-    chosen.set(name, value);
-    for (const input of document.querySelectorAll(`[data-setting="${name}"]`)) input.value = value;
-  }
   attempt();
 }
 
