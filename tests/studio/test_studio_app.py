@@ -30,6 +30,16 @@ def test_runs_are_found_below_the_given_folders_also_those_that_begin_later(open
     assert opened(run.parent).root == studio.root  # pages that are open go on
 
 
+def test_speed_and_time_left_are_of_the_same_last_steps(opened, run):
+    """The first steps measure more, and take longer than those to come."""
+    rows = [{"step": n, "images": 4 * n, "images_per_s": 1.0 if n <= 16 else 4.0} for n in range(1, 25)]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (run / "recipe.yaml").write_text("steps: 30\n")
+    with alone(run / ".lock", "held"):
+        [state] = opened(run.parent).get("/api/runs").json()["runs"]
+    assert (state["left"], state["seconds_a_step"], state["images_per_s"]) == (6.0, 1.0, 4.0)
+
+
 def test_curves_are_sent_again_only_where_they_changed(opened, run):
     studio = opened(run)
     first = studio.get("/api/metrics", run="mpd", points=50).json()
@@ -160,8 +170,12 @@ def test_other_hosts_foreign_pages_and_wrong_secrets_get_nothing(opened, run):
     assert studio.get("/run", name="<b>").status_code == 404
 
 
-def test_a_folder_with_nothing_to_show_is_refused(tmp_path):
-    with pytest.raises(DataError, match="which is empty"):
+def test_a_folder_with_nothing_to_show_is_refused_unless_it_waits_for_a_run(opened, tmp_path):
+    places = find_places([tmp_path])
+    assert (places.runs, places.data, places.samples) == ({}, {}, {})
+    assert "No run yet" in opened(tmp_path).get("").text
+    (tmp_path / "notes.md").write_text("of something else")
+    with pytest.raises(DataError, match="no picture in"):
         find_places([tmp_path])
     with pytest.raises(DataError, match="there is no such file or folder"):
         find_places([tmp_path / "missing"])
@@ -184,6 +198,18 @@ def test_a_folder_of_photos_alone_is_a_data_set_among_others(run, tmp_path):
     info.add_text("fairhuman", "{}")
     picture(8, 8, 1).save(run.parent / "photos" / "more" / "a.png", pnginfo=info)
     assert set(find_places([run.parent]).samples) == {"photos/more"}
+
+
+def test_the_pictures_of_a_study_are_no_data_set(run):
+    study = run.parent / "study"
+    (study / "pictures").mkdir(parents=True)
+    (study / "pictures" / "a.png").write_bytes(encoded(picture(8, 8, 1)))
+    assert set(find_places([run.parent]).data) == {"study"}
+    for name in ("study.yaml", "design.json"):
+        (study / name).write_text("{}")
+    assert find_places([run.parent]).data == {}
+    with pytest.raises(DataError, match=rf"{study}: is a study; run `fairhuman study serve {study}`"):
+        find_places([study])
 
 
 def test_links_and_hidden_folders_are_not_followed(run, tmp_path):

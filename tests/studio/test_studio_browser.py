@@ -62,6 +62,31 @@ def test_two_runs_side_by_side_go_on_and_their_previews_follow_one_slider(shown,
 
 
 @pytest.mark.slow
+def test_of_many_objectives_the_cosines_of_one_are_shown_with_its_partners_colours(shown, run):
+    names = ["global", "face", "hand", "feet", "my-logo", "eyes"]
+    row = {f"cos/{a}-{b}": 0.1 for i, a in enumerate(names) for b in names[i + 1 :]} | {"peak_memory_mib": 1175.0}
+    rows = [{"step": n, **row, **{f"loss/{name}": n / 9 for name in names}} for n in range(1, 9)]
+    rows[0]["peak_memory_mib"] = 1182.0
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    text = (run / "validation.jsonl").read_text()
+    (run / "validation.jsonl").write_text(text.partition("\n")[0] + "\n")
+    page = shown(run.parent, "/run?name=mpd", viewport={"width": 1280, "height": 900})
+    chart = ".chart:has(select)"
+    page.wait_for_selector(f"{chart} li")
+    labels = f"{chart} li"
+    assert [one.split()[0] for one in page.locator(labels).all_text_contents()] == names[1:]
+    page.select_option(f"{chart} select", "my-logo")
+    assert {one.split()[0] for one in page.locator(labels).all_text_contents()} == set(names) - {"my-logo"}
+    colours = page.eval_on_selector_all(f"{chart} .line", "all => all.map(one => one.getAttribute('stroke'))")
+    assert len(set(colours)) == 5
+    texts = page.locator(".chart:has-text('Peak memory') .tick").all_text_contents()
+    assert len(texts) == len(set(texts)) > 4
+    assert page.locator(".held-out th[scope=col]").all_text_contents() == ["Objective", "Step 0"]
+    assert page.locator(".of-region").first.text_content() == "face"
+    audit(page)
+
+
+@pytest.mark.slow
 def test_the_overview_opens_runs_on_a_dark_phone(shown, run):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
     page = shown(run.parent, **phone)

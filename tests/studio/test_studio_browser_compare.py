@@ -6,6 +6,7 @@ from fairhuman.studio.app import create_studio_app
 from fairhuman.studio.settings import StudioSettings
 from helpers.run_folder import make_run
 from helpers.study_tab import audit
+from helpers.tiny_pictures import encoded, picture
 
 TRANSFORMS = "[...document.querySelectorAll('.compared img')].map(image => image.style.transform)"
 
@@ -36,10 +37,21 @@ def test_runs_are_compared_with_one_zoom_stars_stay_and_modes_change(serving, op
         page.locator(".compared").last.locator(".window").evaluate("one => one.style.clipPath")
         == "inset(0px 0px 0px 30%)"
     )
+    edges = "one => [one.getBoundingClientRect().x, one.getBoundingClientRect().width]"
+    (x, width), (left, _) = (page.locator(one).last.evaluate(edges) for one in (".window", ".split"))
+    assert left + 1.5 == pytest.approx(x + 0.3 * width, abs=1)
+    page.mouse.move(left + 1, page.locator(".split").bounding_box()["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(x + 0.6 * width, 300)
+    page.mouse.up()
+    assert page.input_value("#share") == "60"
+    assert page.evaluate(TRANSFORMS) == transforms, "the pictures stay where they are"
     page.keyboard.press("2")
     page.wait_for_function("() => document.querySelectorAll('.compared.away').length === 1")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('#row').value === '2'")
+    page.keyboard.press("<")
+    page.wait_for_function("() => document.querySelector('#row').value === '1'")
     page.reload()
     page.wait_for_selector(".compared img")
     page.check("#stars")
@@ -57,6 +69,9 @@ class Ended:
 @pytest.mark.slow
 def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp_path, monkeypatch):
     make_run(tmp_path / "ls")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(encoded(picture(8, 8, 1)))
+    (tmp_path / "photos" / "metadata.jsonl").write_text('{"file_name": "a.png", "logos": [[1, 1, 4, 4]]}')
     asked = []
 
     def dry_run(words):
@@ -76,6 +91,11 @@ def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp
     page.wait_for_function("() => !document.querySelector('#start').disabled")
     assert "steps=7" in asked[-1]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.check("#set-regions\\.names ~ .ticks input[value=logo]")
+    assert page.input_value("#set-regions\\.names") == "face, hand, logo"
+    page.fill("#set-regions\\.names", "[logo]")
+    assert page.locator(".ticks input:checked").first.get_attribute("value") == "logo"
+    page.select_option("#set-strategy", "nash")
     page.click("summary")
     page.fill("#search", "lora.rank")
     audit(page)

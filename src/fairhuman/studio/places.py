@@ -1,6 +1,7 @@
 """What the studio shows: training runs, data sets and folders of samples, at and below the given folders."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from fairhuman.data.sources.folder import CAPTION_SUFFIXES, PICTURE_SUFFIXES
 from fairhuman.data.sources.imagefolder import has_metadata
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
+from fairhuman.study.study import DESIGN, SETTINGS
 
 DEPTH = 4  # folders below a given one that are looked into
 MOST_FOLDERS = 5000  # folders that are looked into
 MOST_FILES = 1000  # files by which a folder is known to hold photos alone
 PHOTOS = "photos"  # a data set that has nothing but pictures
+STUDY = "study"  # a user study, whose pictures are no data set
 PHOTO_FILES = PICTURE_SUFFIXES | {*CAPTION_SUFFIXES}
 
 
@@ -54,7 +57,11 @@ def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
             raise DataError(f"{path}: there is no such file or folder")
         before = len(places.runs) + len(places.data) + len(places.samples)
         if path.is_dir() and form is None:
-            found = {folder: kind for folder in _below(root) if (kind := _kind(folder)) is not None}
+            if _kind(root) == STUDY:
+                raise DataError(f"{path}: is a study; run `fairhuman study serve {shlex.quote(str(path))}`")
+            if not any(root.iterdir()):  # what comes appears by itself
+                continue
+            found = {folder: kind for folder in _below(root) if (kind := _kind(folder)) not in (None, STUDY)}
             for folder, kind in found.items():
                 if kind != PHOTOS or set(found.values()) != {PHOTOS}:  # photos alone are one data set, the root
                     _add(places, place_name(folder, roots), folder, "data" if kind == PHOTOS else kind)
@@ -73,6 +80,8 @@ def _add(places: Places, name: str, folder: Path, kind: str) -> None:
 def _kind(folder: Path) -> str | None:
     if is_run(folder):
         return "runs"
+    if (folder / SETTINGS).is_file() and (folder / DESIGN).is_file():
+        return STUDY
     if (folder / REPORT).is_file() and (folder / "manifest").is_dir():
         return "data"
     with suppress(OSError):
@@ -115,7 +124,7 @@ def _holds_photos(folder: Path) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """The folder and those below it, in order; nothing below a run, a data set or samples, and no hidden folders."""
+    """The folder and those below it, in order; nothing below a run, a data set, samples or a study; none hidden."""
     waiting, looked = [(root, 0)], 0
     while waiting and looked < MOST_FOLDERS:
         folder, depth = waiting.pop(0)

@@ -60,12 +60,11 @@ class RunView:
         summary = read_json(self.folder / "summary.json")
         wanted = recipe.get("steps")
         done = series.last_step or 0
-        seconds = [seconds for row in series.recent if (seconds := _seconds(row)) is not None]
-        each = statistics.median(seconds) if seconds else None
+        each = _seconds_a_step(list(series.recent), done)
         name = self._state_name(done, wanted, each)
         left = each * (wanted - done) if each is not None and isinstance(wanted, int) and wanted >= done else None
         memory = series.latest.get("peak_memory_mib", summary.get("peak_memory_mib"))
-        rates = [row["images_per_s"] for row in series.recent if math.isfinite(row.get("images_per_s", math.nan))]
+        rates = [row["images"] / row["step"] for row in series.recent if _seconds(row) is not None]
         return {
             "state": name,
             "host": other_host(self.folder),
@@ -73,7 +72,7 @@ class RunView:
             "steps": wanted if isinstance(wanted, int) else None,
             "left": left if name in ("running", "stopping") else None,
             "seconds_a_step": each,
-            "images_per_s": statistics.median(rates) if rates else None,
+            "images_per_s": rates[-1] / each if rates and each else series.latest.get("images_per_s"),
             "peak_memory_mib": memory if isinstance(memory, int | float) else None,
             "changed": last_written(self.folder),
             "damaged": series.damaged,
@@ -265,6 +264,15 @@ def _change(evaluations: Sequence[HeldOutEvaluation], one: HeldOutEvaluation, na
         return None
     change = paired_change(first, one, name)
     return None if change is None else change.plain() | {"verdict": verdict(change)[1]}
+
+
+def _seconds_a_step(rows: Sequence[Mapping[str, float]], done: int) -> float | None:
+    """Median time of a step over the last third of the `done` steps, as far as `rows` has them.
+
+    The first steps are slower where the Gram matrix is measured in each of them, and say nothing of those to come.
+    """
+    last = [seconds for row in rows[-max(4, done // 3) :] if (seconds := _seconds(row)) is not None]
+    return statistics.median(last) if last else None
 
 
 def _seconds(row: Mapping[str, float]) -> float | None:

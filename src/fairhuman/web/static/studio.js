@@ -96,12 +96,21 @@ export function duration(seconds) {
   return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.round(minutes / 1440)} days`;
 }
 
-export function short(value) {
+export function short(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  if (size >= 1e5) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 2 });
-  if (size !== 0 && size < 1e-3) return value.toExponential(1);
-  return Number(value.toPrecision(3)).toString();
+  if (size >= 1e5) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: digits - 1 });
+  if (size !== 0 && size < 1e-3) return value.toExponential(digits - 2);
+  return Number(value.toPrecision(digits)).toString();
+}
+
+// Each value in the fewest digits, from three on, in which all of them differ.
+export function told(values) {
+  for (let digits = 3; digits < 9; digits++) {
+    const texts = values.map((value) => short(value, digits));
+    if (new Set(texts).size === values.length) return texts;
+  }
+  return values.map(String);
 }
 
 export function remember(name, value) {

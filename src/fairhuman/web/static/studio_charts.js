@@ -1,6 +1,6 @@
 // Line charts: lines of one scale, drawn as SVG, with the values under the pointer in their legend.
 
-import { el, short, svg } from "./studio.js";
+import { el, short, svg, told } from "./studio.js";
 
 const HEIGHT = 190;
 const LEFT = 46;
@@ -55,14 +55,16 @@ export class Chart {
     this.plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.plot.setAttribute("aria-label", this.described());
     const parts = [];
-    for (const value of ticks(y0, y1, this.log)) {
-      parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: py(value), y2: py(value) }));
-      parts.push(svg("text", { class: "tick", x: LEFT - 5, y: py(value) + 4, "text-anchor": "end" }, short(value)));
+    const levels = ticks(y0, y1, this.log);
+    for (const [i, text] of told(levels).entries()) {
+      const y = py(levels[i]);
+      parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }));
+      parts.push(svg("text", { class: "tick", x: LEFT - 5, y: y + 4, "text-anchor": "end" }, text));
     }
-    for (const value of ticks(...this.x, false, Math.max(2, Math.floor(width / 110)))) {
-      if (!Number.isInteger(value)) continue;
-      const end = px(value) > width - 30;
-      parts.push(svg("text", { class: "tick", x: end ? width - 1 : px(value), y: HEIGHT - 4, "text-anchor": end ? "end" : "middle" }, short(value)));
+    const marks = ticks(...this.x, false, Math.max(2, Math.floor(width / 110))).filter(Number.isInteger);
+    for (const [i, text] of told(marks).entries()) {
+      const end = px(marks[i]) > width - 30;
+      parts.push(svg("text", { class: "tick", x: end ? width - 1 : px(marks[i]), y: HEIGHT - 4, "text-anchor": end ? "end" : "middle" }, text));
     }
     for (const line of this.lines) {
       if (line.low) parts.push(svg("path", { class: "band", fill: line.colour, d: band(this.steps, line, px, py, this.log) }));

@@ -38,15 +38,36 @@ function show() {
       return el("figure", { class: "compared" }, el("div", { class: "window" }, image), el("figcaption", {}, name));
     }),
   );
+  if (mode === "slider" && names.length > 1) frames.lastElementChild.append(line());
   const ahead = listed()[place + 1];
   if (ahead) for (const name of names) new Image().src = address("/compare/picture", { name: names, row: rows.indexOf(ahead), of: name });
   apply();
+}
+
+// What parts the two pictures under the slider; dragged, it moves the slider.
+function line() {
+  const split = el("div", { class: "split" });
+  const move = (event) => {
+    event.stopPropagation();
+    if (!split.hasPointerCapture(event.pointerId)) return;
+    const { left, width } = split.parentElement.getBoundingClientRect();
+    find("share").value = (100 * (event.clientX - left)) / width;
+    apply();
+  };
+  split.addEventListener("pointerdown", (event) => {
+    split.setPointerCapture(event.pointerId);
+    move(event);
+  });
+  split.addEventListener("pointermove", move);
+  return split;
 }
 
 function apply() {
   const figures = [...frames.querySelectorAll(".compared")];
   const share = Number(find("share").value);
   find("of-share").hidden = mode !== "slider";
+  const split = frames.querySelector(".split");
+  if (split) split.style.marginLeft = `calc(${share}% - 1.5px)`;
   figures.forEach((figure, i) => {
     const image = figure.querySelector("img");
     const { scale, x, y } = zoom;
@@ -174,7 +195,9 @@ if (names.length) {
     if (event.target.type === "range" && event.key.startsWith("Arrow")) return;
     const step = 0.08 / zoom.scale;
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
-    const acts = { ArrowLeft: () => go(place - 1), ArrowRight: () => go(place + 1), 1: () => choose("beside"), 2: () => choose("blink"), 3: () => choose("slider"), 0: () => setZoom(1, 0.5, 0.5), "+": () => setZoom(zoom.scale * 1.4), "=": () => setZoom(zoom.scale * 1.4), "-": () => setZoom(zoom.scale / 1.4), s: star, b: () => ((shown += 1), apply()) };
+    const back = () => go(place - 1);
+    const on = () => go(place + 1);
+    const acts = { ArrowLeft: back, "<": back, ",": back, ArrowRight: on, ">": on, ".": on, 1: () => choose("beside"), 2: () => choose("blink"), 3: () => choose("slider"), 0: () => setZoom(1, 0.5, 0.5), "+": () => setZoom(zoom.scale * 1.4), "=": () => setZoom(zoom.scale * 1.4), "-": () => setZoom(zoom.scale / 1.4), s: star, b: () => ((shown += 1), apply()) };
     if (event.shiftKey && moves[event.key]) setZoom(zoom.scale, zoom.x + moves[event.key][0], zoom.y + moves[event.key][1]);
     else if (acts[event.key.toLowerCase()] ?? acts[event.key]) (acts[event.key] ?? acts[event.key.toLowerCase()])();
     else return;

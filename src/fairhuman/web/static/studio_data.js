@@ -206,7 +206,8 @@ if (name) {
   window.addEventListener("hashchange", route);
   let first = true;
   look = repeat(async () => {
-    const facts = await get("/api/data", { name });
+    let facts = await get("/api/data", { name });
+    if (facts.changed && find("editor").hidden) facts = await post("/api/reload", { name }); // before pictures are asked for that are gone
     editor.facts(facts);
     options(find("region"), [["", "any"], ...facts.regions.map((one) => [one, one])]);
     const { sources } = facts;
@@ -226,7 +227,6 @@ if (name) {
       if (first && total) await route();
       first = first && !total;
     }
-    if (facts.changed && find("editor").hidden) await post("/api/reload", { name });
     if (facts.problem) throw new Error(facts.problem);
     return facts.done ? 8 : 0.7;
   });

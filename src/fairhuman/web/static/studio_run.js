@@ -10,12 +10,13 @@ const DETAIL_SECONDS = 10;
 const QUIET_SECONDS = 10;
 const AROUND = 1.7; // side of a close-up as a multiple of the box's longer side
 const LEAST = 16; // pixels
+const FEW = 3; // objectives whose pairs go into one chart
 const CHARTS = [
   { title: "Training loss", prefix: "loss/", loss: true },
   { title: "Who decides the direction (share)", prefix: "share/", fixed: [0, 1] },
   { title: "Weights", prefix: "weight/" },
   { title: "Cosine of gradient and direction", prefix: "rate/" },
-  { title: "Cosines between gradients", prefix: "cos/" },
+  { title: "Cosines between gradients", prefix: "cos/", pairs: true },
   { title: "Samples with the region in view", prefix: "coverage/", fixed: [0, 1] },
   { title: "Regions that are whole in view", prefix: "whole/", fixed: [0, 1] },
   { title: "Pictures a second", names: ["images_per_s"] },
@@ -27,6 +28,10 @@ const CHARTS = [
 const views = new Map();
 let picked = null; // [first, last] steps of a drag
 let previewStep = Infinity;
+let paired = "global"; // the objective whose pairs are shown, where there are more than a few
+
+const ORDER = ["global", "face", "hand"];
+const place = (name) => (ORDER.indexOf(name.split("/")[1]) + ORDER.length + 1) % (ORDER.length + 1);
 
 class RunView {
   constructor(name) {
@@ -142,14 +147,36 @@ class RunView {
     if (!this.curves) return [];
     const columns = this.curves.columns;
     const found = kind.names ? kind.names.filter((name) => name in columns) : Object.keys(columns).filter((name) => name.startsWith(kind.prefix));
-    const order = ["global", "face", "hand"];
-    const place = (name) => (order.indexOf(name.split("/")[1]) + order.length + 1) % (order.length + 1);
-    return found.sort((a, b) => place(a) - place(b)).map((name) => {
-      const label = kind.prefix ? name.slice(kind.prefix.length) : name;
+    const other = kind.pairs ? this.partners() : null;
+    const shown = other ? found.filter((name) => other.has(name)) : found;
+    return shown.sort((a, b) => place(a) - place(b)).map((name) => {
+      const label = other?.get(name) ?? (kind.prefix ? name.slice(kind.prefix.length) : name);
       const { mean, low, high } = columns[name];
       const smooth = smoothed(mean, Math.round((Number(find("smoothing").value) / 400) * mean.length));
       return { name, label: kind.prefix ? label : "", colour: this.colours[label] ?? "#167AFA", values: mean, low, high, smooth };
     });
+  }
+
+  objectives() {
+    return Object.keys(this.curves?.columns ?? {}).filter((name) => name.startsWith("loss/")).sort((a, b) => place(a) - place(b)).map((name) => name.slice(5));
+  }
+
+  // With more than a few objectives, the pairs are those of the chosen one: columns and the other objective of each.
+  partners() {
+    const all = this.objectives();
+    if (all.length <= FEW) return null;
+    const one = all.includes(paired) ? paired : all[0];
+    return new Map(all.flatMap((name) => [[`cos/${one}-${name}`, name], [`cos/${name}-${one}`, name]]));
+  }
+
+  offerPairs(chart) {
+    const all = this.objectives();
+    this.pair ??= el("select", { "aria-label": `Cosines of ${this.name}`, onchange: (event) => ((paired = event.target.value), drawCharts()) });
+    if (!this.pair.isConnected) chart.element.querySelector("figcaption").append(this.pair);
+    this.pair.hidden = all.length <= FEW;
+    if (this.pair.dataset.all !== all.join()) this.pair.replaceChildren(...all.map((name) => el("option", { value: name }, `of ${name} with`)));
+    this.pair.dataset.all = all.join();
+    this.pair.value = all.includes(paired) ? paired : all[0];
   }
 
   async detail() {
@@ -180,13 +207,15 @@ class RunView {
       this.heldOut.append(el("p", { class: "soft" }, "Not measured yet."));
       return;
     }
+    const several = steps.length > 1; // before that there is nothing to compare
     const rows = Object.entries(objectives).map(([name, found]) => {
       const last = found[found.length - 1];
       const percent = (value) => `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)} %`;
       const change = last.change?.value === null || !last.change ? "–" : `${percent(last.change.value)} (${percent(last.change.low)} to ${percent(last.change.high)})`;
-      return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, short(found[0].value)), el("td", { class: "number" }, short(last.value)), el("td", { class: "number" }, change), el("td", {}, last.change?.verdict ?? ""));
+      const later = several ? [el("td", { class: "number" }, short(last.value)), el("td", { class: "number" }, change), el("td", { class: "verdict" }, last.change?.verdict ?? "")] : [];
+      return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, short(found[0].value)), later);
     });
-    const head = ["Objective", `Step ${steps[0]}`, `Step ${steps[steps.length - 1]}`, "Paired change, 95 %", ""];
+    const head = ["Objective", `Step ${steps[0]}`, ...(several ? [`Step ${steps[steps.length - 1]}`, "Paired change, 95 %", ""] : [])];
     const table = el("table", {}, el("thead", {}, el("tr", {}, head.map((name) => (name ? el("th", { scope: "col" }, name) : el("td", {}))))), el("tbody", {}, rows));
     const chart = new Chart("Held-out loss with 95 % intervals", () => {}, () => {});
     this.heldOut.append(el("div", { class: "held-out" }, chart.element, el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Held-out losses of ${this.name}` }, table)));
@@ -245,7 +274,7 @@ class RunView {
         view.append(svg("image", { href: image.src, width: image.naturalWidth, height: image.naturalHeight }));
       };
       image.src = this.picture(file);
-      return view;
+      return el("span", { class: "of-region" }, view, region);
     });
     return el("div", { class: "close-ups" }, parts);
   }
@@ -270,6 +299,7 @@ function drawCharts() {
         view.charts.append(chart.element);
       }
       chart?.set(view.curves.steps, found, x, y, logarithmic);
+      if (chart && kind.pairs) view.offerPairs(chart);
     }
   }
 }
