@@ -328,7 +328,7 @@ def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
     section, last = path[:-1], _ELSEWHERE.get(path[-1], path[-1])
     known = {".".join([*section, name]): name for name in _fields(kind, section)}
     exact = [name for name in setting_names(kind) if name.rpartition(".")[2] == last][:3]
-    near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.6)]
+    near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.65)]
     typo = bool(difflib.get_close_matches(last, known.values(), 1, 0.9))
     near = (near or exact) if section or typo else (exact or near)
     near = near or difflib.get_close_matches(".".join(path), setting_names(kind), 1, 0.75)

@@ -9,9 +9,11 @@ import time
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
-from fairhuman.errors import DataError
+from fairhuman import config
+from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.colours import colours
 from fairhuman.studio.places import find_places
+from fairhuman.studio.settings import StudioSettings
 from fairhuman.train.run import STOP
 from fairhuman.utils.files import alone
 from helpers.places import ROOT
@@ -210,6 +212,11 @@ def test_the_pictures_of_a_study_are_no_data_set(run):
     assert find_places([run.parent]).data == {}
     with pytest.raises(DataError, match=rf"{study}: is a study; run `fairhuman study serve {study}`"):
         find_places([study])
+
+
+def test_a_setting_of_something_else_is_not_taken_for_one_of_the_studio():
+    with pytest.raises(RecipeError, match="unknown setting 'steps'; known are read_only"):
+        config.build(StudioSettings, {"steps": 3}, origin="studio")
 
 
 def test_links_and_hidden_folders_are_not_followed(run, tmp_path):

@@ -71,7 +71,7 @@ def test_the_form_of_a_new_run_shows_what_a_dry_run_says(serving, open_page, tmp
     make_run(tmp_path / "ls")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(encoded(picture(8, 8, 1)))
-    (tmp_path / "photos" / "metadata.jsonl").write_text('{"file_name": "a.png", "logos": [[1, 1, 4, 4]]}')
+    (tmp_path / "photos" / "metadata.jsonl").write_text('{"file_name": "a.png", "logo": [[1, 1, 4, 4]]}')
     asked = []
 
     def dry_run(words):

@@ -136,6 +136,8 @@ def test_from_a_data_set_to_its_review_and_back_in_a_browser(serving, open_page,
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         audit(page)
 
+    cards = "number => document.querySelectorAll('.card img').length === number"
+    page.wait_for_function(cards, arg=4)
     page.click("text=Review")
     page.wait_for_selector("#name")
     check()
@@ -150,6 +152,8 @@ def test_from_a_data_set_to_its_review_and_back_in_a_browser(serving, open_page,
     page.click("text=Apply")
     page.wait_for_selector("text=All decisions are applied")
     assert captions(folder) == {"0.png": "person 0"}
+    page.click("text=Data")
+    page.wait_for_function(cards, arg=1)  # no picture that is gone is asked for: the console would say so
     page.click("text=Overview")
     page.wait_for_selector("#of-reviews")
     check()

@@ -27,7 +27,11 @@ def test_the_form_has_every_setting_and_recipes_of_runs_alone():
 def test_a_recipe_with_a_mistake_is_listed_and_one_of_a_build_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").mkdir()
-    for name, text in (("mistake", "data: a\nstepps: 3"), ("build", "min_side: 64\nseed: 1"), ("cut", "a: [")):
+    for name, text in (
+        ("mistake", "data: a\nstepps: 3"),
+        ("build", "min_side: 64\ncaption: {kind: text}\nseed: 1"),
+        ("cut", "a: ["),
+    ):
         (tmp_path / f"recipes/{name}.yaml").write_text(text)
     assert [name for name in recipes() if Path(name).is_file()] == ["recipes/mistake.yaml"]
 
@@ -148,14 +152,14 @@ def test_strategies_and_the_regions_of_a_data_set_can_be_chosen(opened, run):
     photos = run.parent / "photos"
     photos.mkdir()
     (photos / "a.png").write_bytes(encoded(picture(8, 8, 1)))
-    row = {"file_name": "a.png", "logos": [[1, 1, 4, 4]]}
+    row = {"file_name": "a.png", "logo": [[1, 1, 4, 4]]}
     (photos / "metadata.jsonl").write_text(json.dumps(row))
     studio = opened(run.parent)
     assert {"mpd", "ls", "torchjd:UPGrad"} <= set(studio.get("/api/form").json()["choices"]["strategy"])
     assert {"face", "hand", "logo"} <= set(studio.get("/api/regions", data=str(photos)).json()["regions"])
     for elsewhere in ("", "nowhere", "/", str(run)):
         assert studio.get("/api/regions", data=elsewhere).json() == {"regions": []}
-    (photos / "metadata.jsonl").write_text("[")
+    (photos / "edits.jsonl").write_text("{}\n")
     assert studio.get("/api/regions", data=str(photos)).status_code == 422
 
 

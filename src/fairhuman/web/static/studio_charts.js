@@ -90,12 +90,13 @@ export class Chart {
       kept.add(line.name);
       let item = this.items.get(line.name);
       if (!item) {
-        item = { swatch: svg("svg", { viewBox: "0 0 1 1", "aria-hidden": "true" }, svg("rect", { width: 1, height: 1 })), value: el("b", {}) };
-        item.element = el("li", {}, item.swatch, `${line.label ?? line.name} `, item.value);
+        item = { swatch: svg("svg", { viewBox: "0 0 1 1", "aria-hidden": "true" }, svg("rect", { width: 1, height: 1 })), label: el("span", {}), value: el("b", {}) };
+        item.element = el("li", {}, item.swatch, item.label, " ", item.value);
         this.items.set(line.name, item);
         this.legend.append(item.element);
       }
       item.swatch.firstChild.setAttribute("fill", line.colour);
+      item.label.textContent = line.label ?? line.name;
       const values = line.smooth ?? line.values;
       item.value.textContent = short(index === null ? latest(values) : values[index]);
     }
