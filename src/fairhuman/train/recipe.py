@@ -75,8 +75,8 @@ class TrainRecipe(Settings):
     )
     strategy: str = Field(
         default="mpd",
-        description="what makes one direction of the objectives' losses: ls, dwa, uw, rlw, si, nash, mpd, alpha, "
-        "torchjd:NAME, or a plug-in's name",
+        description="what makes one direction of the objectives' losses: "
+        f"{', '.join((*LOSS_WEIGHTING, *GRADIENT_BALANCING))}, torchjd:NAME, or a plug-in's name",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="steps")
     keep_checkpoints: int = Field(default=2, ge=1, description="number of newest checkpoints kept")
