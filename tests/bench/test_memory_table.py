@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairhuman import config
+from fairhuman.bases.published import PUBLISHED
 from fairhuman.bench.memory_table import memory_table, row_count
 from fairhuman.bench.settings import MemoryTableSettings
 from fairhuman.train.memory import Memory, memory_of
@@ -41,6 +42,25 @@ def test_the_settings_that_fit_cards(
     assert "3GB: base.quantize=int8 (2.6 GiB)" in said, errors
     assert "add --memory" in typed("bench", "--fit", "8GB")[2]
     assert "--fit: expected a size such as 12GB, found 'small'" in typed("bench", "--memory", "--fit", "small")[2]
+
+
+def test_the_settings_that_fit_cards_on_all_bases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    def simple(recipe: TrainRecipe) -> Memory:
+        return Memory(frozen=2**30, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
+
+    monkeypatch.setattr("fairhuman.train.memory.memory_of", simple)
+    out = tmp_path / "fits.json"
+    code, said, errors = typed("bench", "--memory", "--fit", "8GB", "--out", out, "model=all", "batch_sizes=[1]")
+    assert code == 0, errors
+    rows = parse_json(out.read_text())["rows"]
+    assert {row["model"] for row in rows} == {"sdxl", *PUBLISHED}
+    kinds = ["LoRA 64", "LoRA 128", "LoRA 256", "ControlNet", "T2I-adapter"]
+    assert [row["kind"] for row in rows] == [*kinds, *["LoRA 16"] * len(PUBLISHED)]
+    assert "Tongyi-MAI/Z-Image, LoRA 16, MPD, batch 1, bf16; recipes/lora-zimage.yaml" in " ".join(said.split())
+    for name in {row["recipe"] for row in rows if row["recipe"]}:
+        assert (RECIPES / name).is_file()
 
 
 @pytest.mark.slow

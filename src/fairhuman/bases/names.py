@@ -24,12 +24,14 @@ class BaseName:
         guidance: of sampling, where none is given: the default of its pipeline's `__call__` in diffusers; of SDXL, that
             of the paper's code.
         previews: of previews; None: `guidance`.
+        recipe: for a LoRA on it that ships; None: none does.
     """
 
     title: str
     place: str
     guidance: float
     previews: float | None = None
+    recipe: str | None = None
 
     @property
     def flow(self) -> bool:
@@ -39,13 +41,13 @@ class BaseName:
 
 # By `_class_name` of model_index.json.
 BASES: Mapping[str, BaseName] = {
-    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL", 7.5, previews=5.0),
-    "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3", 7.0),
-    "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage", 5.0),
+    "StableDiffusionXLPipeline": BaseName(SDXL, "sdxl:SDXL", 7.5, previews=5.0, recipe="lora-sdxl.yaml"),
+    "StableDiffusion3Pipeline": BaseName("Stable Diffusion 3.5", "sd3:SD3", 7.0, recipe="lora-sd35.yaml"),
+    "ZImagePipeline": BaseName("Z-Image", "z_image:ZImage", 5.0, recipe="lora-zimage.yaml"),
     "FluxPipeline": BaseName("FLUX.1", "flux:Flux", 3.5),
-    "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein", 4.0),
+    "Flux2KleinPipeline": BaseName("FLUX.2 klein", "flux2:Flux2Klein", 4.0, recipe="lora-flux2-klein.yaml"),
     "Lumina2Pipeline": BaseName("Lumina Image 2", "lumina2:Lumina2", 4.0),
-    "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage", 4.0),
+    "QwenImagePipeline": BaseName("Qwen-Image", "qwen_image:QwenImage", 4.0, recipe="lora-qwen-image.yaml"),
 }
 # What model_index.json says of pipelines on the hub, for those that aren't on this machine.
 ON_THE_HUB: Mapping[str, Mapping[str, Any]] = {

@@ -1,4 +1,4 @@
-"""A table of the memory needs of training runs, for SDXL or any pipeline of its architecture."""
+"""Tables of the memory needs of training runs, and of the settings by which they fit cards, for any base."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from fairhuman import config
+from fairhuman.bases.published import PUBLISHED
 from fairhuman.bench.settings import MemoryTableSettings
-from fairhuman.models.locations import name_of
+from fairhuman.models.locations import SDXL, name_of
 from fairhuman.train.memory import Memory, MemoryChange, combined_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
@@ -22,6 +23,8 @@ AMORTISED = {
 }  # by the exact steps of their audits
 
 OF_SDXL = ("lora", "controlnet", "t2i_adapter")
+RANKS = {False: (64, 128, 256), True: (16,)}  # of LoRA; by whether it is another base than SDXL
+RECIPES = {"controlnet": "controlnet-sdxl.yaml", "t2i_adapter": "t2i-adapter-sdxl.yaml"}  # of kinds other than LoRA
 NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full fine-tuning"}
 
 
@@ -29,6 +32,7 @@ NAMES = {"controlnet": "ControlNet", "t2i_adapter": "T2I-adapter", "full": "full
 class MemoryRow:
     """One run and its memory, and that with cached texts."""
 
+    model: str
     kind: str
     way: str
     batch_size: int
@@ -40,8 +44,13 @@ class MemoryRow:
 
 @dataclass(frozen=True, slots=True)
 class FitRow:
-    """A run, the bytes of a card, and the changes by which the run fits it at the least cost in time; None: none do."""
+    """A run, the bytes of a card, and the changes by which the run fits it at the least cost in time; None: none do.
 
+    recipe: one that ships for runs of this kind; None: there is none.
+    """
+
+    model: str
+    recipe: str | None
     kind: str
     batch_size: int
     precision: str
@@ -53,7 +62,8 @@ class FitRow:
 def memory_table(settings: MemoryTableSettings) -> Iterator[MemoryRow]:
     """Compute the rows one by one; each takes seconds to a minute.
 
-    Rows of amortised modes are combined from others: an ordinary step is that of LS, an audit an exact step.
+    Rows of amortised modes are combined from others: an ordinary step is that of LS, an audit an exact step. Of `all`
+    models, kinds that are SDXL's alone have no rows on other bases.
     """
     for run in _runs(settings):
         found: dict[str, Memory] = {}
@@ -74,13 +84,14 @@ def fits(settings: MemoryTableSettings, cards: Sequence[int]) -> Iterator[FitRow
         recipe = _recipe(settings, run, {"strategy": "mpd", "cache": {"text": False}})
         for card in cards:
             change = combined_changes(recipe, card)
-            yield FitRow(run.kind, run.batch_size, run.precision, run.quantize, card, change)
+            shared = run.kind, run.batch_size, run.precision, run.quantize
+            yield FitRow(run.model, run.recipe, *shared, card, change)
 
 
 def _row(run: "_Run", way: str, cached: Memory) -> MemoryRow:
     """Return a row from the memory with cached texts."""
-    bare = replace(cached, resting=None, preview=None)
-    return MemoryRow(run.kind, way, run.batch_size, run.precision, bare, cached, run.quantize)
+    bare = replace(cached, resting=None)
+    return MemoryRow(run.model, run.kind, way, run.batch_size, run.precision, bare, cached, run.quantize)
 
 
 def row_count(settings: MemoryTableSettings) -> int:
@@ -91,6 +102,8 @@ def row_count(settings: MemoryTableSettings) -> int:
 class _Run(NamedTuple):
     """A combination of settings; `values` are those of its kind."""
 
+    model: str
+    recipe: str | None
     kind: str
     values: dict[str, Any]
     batch_size: int
@@ -99,18 +112,22 @@ class _Run(NamedTuple):
 
 
 def _runs(settings: MemoryTableSettings) -> Iterator[_Run]:
-    kinds: dict[str, dict[str, Any]] = {}
-    ranks = {f"LoRA {rank}": {"lora": {"rank": rank}} for rank in settings.ranks}
-    for chosen in settings.kinds or (("lora",) if name_of(settings.model).flow else OF_SDXL):
-        kinds |= ranks if chosen == "lora" else {NAMES[chosen]: {"kind": chosen}}
-    choices = product(settings.precisions, settings.batch_sizes, settings.quantize, kinds.items())
-    for precision, batch_size, quantize, (kind, values) in choices:
-        yield _Run(kind, values, batch_size, precision, quantize)
+    for model in (SDXL, *PUBLISHED) if settings.model == "all" else (settings.model,):
+        base, kinds = name_of(model), list[tuple[str, str | None, dict[str, Any]]]()
+        for chosen in settings.kinds or (("lora",) if base.flow else OF_SDXL):
+            if chosen == "lora":
+                ranks = settings.ranks or RANKS[base.flow]
+                kinds += [(f"LoRA {rank}", base.recipe, {"lora": {"rank": rank}}) for rank in ranks]
+            elif settings.model != "all" or not base.flow or chosen == "full":
+                kinds.append((NAMES[chosen], RECIPES.get(chosen), {"kind": chosen}))
+        choices = product(settings.precisions, settings.batch_sizes, settings.quantize, kinds)
+        for precision, batch_size, quantize, (kind, recipe, values) in choices:
+            yield _Run(model, recipe, kind, values, batch_size, precision, quantize)
 
 
 def _recipe(settings: MemoryTableSettings, run: _Run, more: dict[str, Any]) -> TrainRecipe:
     values: dict[str, Any] = {
-        "model": settings.model,
+        "model": run.model,
         "data": "none",
         "out": "none",
         "steps": 1,

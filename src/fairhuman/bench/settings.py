@@ -12,10 +12,16 @@ class MemoryTableSettings(Settings):
     """The runs of the table: all combinations of these settings."""
 
     model: str = Field(
-        default=SDXL, description="'sdxl' (base 1.0, without weights), 'small', a folder, or a hub id of any base"
+        default=SDXL,
+        description="'sdxl' (base 1.0, without weights), 'small', a folder, or a hub id of any base; 'all': SDXL and "
+        "each published base whose shape is known",
     )
     resolution: int = Field(default=1024, ge=16, description="width and height of training pictures in pixels")
-    ranks: tuple[int, ...] = Field(default=(64, 128, 256), min_length=1, description="ranks of LoRA on attention")
+    ranks: tuple[int, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="ranks of LoRA on attention; None: 64, 128 and 256 on SDXL, 16 on other bases",
+    )
     kinds: tuple[Literal["lora", "controlnet", "t2i_adapter", "full"], ...] | None = Field(
         default=None,
         min_length=1,

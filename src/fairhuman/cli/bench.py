@@ -1,7 +1,7 @@
 """`fairhuman bench`: speed and memory of this machine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from fairhuman.errors import RecipeError
 from fairhuman.report.text import percent
 
 if TYPE_CHECKING:
+    from fairhuman.bench.memory_table import FitRow, MemoryRow
     from fairhuman.bench.settings import MemoryTableSettings
     from fairhuman.train.memory import Memory, MemoryChange
     from fairhuman.train.recipe import TrainRecipe
@@ -151,8 +152,8 @@ def _fits(settings: "MemoryTableSettings", cards: Mapping[str, int], display: Co
         for row in fits(settings, list(cards.values())):
             rows.append(row)
             display.status(f"{len(rows)} rows computed")
-    for (kind, *same), group in groupby(rows, key=lambda row: (row.kind, row.batch_size, row.precision, row.quantize)):
-        title = f"{kind}, MPD, batch {same[0]}, {same[1]}{'' if same[2] == 'none' else f', {same[2]}'}"
+    for run, group in groupby(rows, key=lambda row: replace(row, card=0, change=None)):
+        title = f"{run.model}, {run.kind}, MPD, {_setting(run)}" + (f"; recipes/{run.recipe}" if run.recipe else "")
         table = Table("card", "cheapest settings that fit", title=title, title_justify="left")
         for row in group:
             table.add_row(names[row.card], _advice(row.change))
@@ -164,6 +165,10 @@ def _fits(settings: "MemoryTableSettings", cards: Mapping[str, int], display: Co
     ]
 
 
+def _setting(row: "FitRow | MemoryRow") -> str:
+    return f"batch {row.batch_size}, {row.precision}" + ("" if row.quantize == "none" else f", {row.quantize}")
+
+
 def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> list[dict[str, Any]]:
     """Print what runs need, a table for each batch size and precision."""
     from fairhuman.bench.memory_table import memory_table, row_count
@@ -173,10 +178,7 @@ def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> l
         for row in memory_table(settings):
             rows.append(row)
             display.status(f"{len(rows)} of {count} runs computed")
-    for (precision, batch_size, quantize), group in groupby(
-        rows, key=lambda row: (row.precision, row.batch_size, row.quantize)
-    ):
-        title = f"batch {batch_size}, {precision}{'' if quantize == 'none' else f', {quantize}'}"
+    for title, group in groupby(rows, key=lambda row: f"{row.model}, {_setting(row)}"):
         columns = ("run", "weights", "Adam", "step", "audit", "device", "texts cached")
         table = Table(*columns, title=title, title_justify="left")
         for row in group:

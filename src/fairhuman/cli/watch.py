@@ -87,6 +87,10 @@ class ProgressBar(Watcher):
         """Show how many captions are encoded."""
         self._display.progress("captions", done, total)
 
+    def on_latents(self, run: Run, done: int, total: int) -> None:  # noqa: ARG002 - a watcher's methods get the run
+        """Show how many pictures are encoded."""
+        self._display.progress("latents", done, total)
+
     def on_step(self, run: Run, metrics: Metrics) -> None:
         """Show the newest numbers."""
         recipe, rate = run.recipe, float(metrics["images_per_s"] or 0.0)

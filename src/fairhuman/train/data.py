@@ -343,7 +343,7 @@ def build_loader(recipe: TrainRecipe, data: RunData, start_step: int, processes:
         batch_sampler=batches,
         num_workers=loading_workers(recipe, data)[0],
         collate_fn=collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         pin_memory=torch.cuda.is_available(),
     )
     return loader
@@ -367,6 +367,6 @@ def loading_workers(recipe: TrainRecipe, data: RunData) -> tuple[int, str | None
     )
 
 
-def _ignore_interrupts(_worker: int) -> None:
+def ignore_interrupts(_worker: int) -> None:
     """Ignore Ctrl-C, which reaches all processes of a terminal: the training process stops the workers after saving."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

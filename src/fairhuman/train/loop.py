@@ -6,7 +6,7 @@ ends with the same bits as an uninterrupted one.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import timedelta
 
 import torch
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
+from torch.utils.data import DataLoader, Subset
 
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.sampler import BucketOrder, Order
@@ -24,9 +25,10 @@ from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.report.text import percent
 from fairhuman.train import sharding
+from fairhuman.train.cache.fill import views_to_come
 from fairhuman.train.cache.plan import captions
 from fairhuman.train.captions import cut_captions
-from fairhuman.train.data import build_loader
+from fairhuman.train.data import build_loader, ignore_interrupts, loading_workers
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
 from fairhuman.train.optimizer import advance
@@ -90,6 +92,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     ending = "Ending after this step" if run.main else ""
     with signals(lambda: run.stopped_by is not None, lambda number: setattr(run, "stopped_by", number), ending):
         cache_texts(run)
+        if run.process.device.type != "cpu":  # there the steps of the first epoch do it, as nothing has to make room
+            cache_latents(run)
         while True:
             _steer_if_due(run)
             _evaluate_if_due(run, tracker)
@@ -170,6 +174,36 @@ def cache_texts(run: Run) -> None:
     _agree_on_stop(run)  # and waits for the captions of the other processes
     if texts.missing(everything):
         texts.encoders.wake()
+
+
+def cache_latents(run: Run) -> None:
+    """Encode the views of all steps to come that aren't cached yet, while the trained network rests; then the VAE does.
+
+    What the cache can't hold is encoded in steps. A signal ends the encoding between two pictures.
+    """
+    latents, trained, recipe = run.caches.latents, run.caches.trained, run.recipe
+    if latents is None or run.finished:
+        return
+    processes, rank = run.process.num_processes, run.process.process_index
+    samples = recipe.samples(processes)
+    items = views_to_come(run.data, range(run.step * samples, recipe.steps * samples))
+    mine = Subset(items, range(rank, len(items), processes))
+    workers = loading_workers(recipe, run.data)[0]
+    loader = DataLoader(mine, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts)
+    with ExitStack() as stack:
+        for done, (views, _) in enumerate(loader, start=1):
+            if run.stopped_by is not None or latents.kept.full:
+                break
+            for view, picture_chw in views:
+                if picture_chw is not None:
+                    if not trained.resting:
+                        stack.enter_context(trained.asleep())
+                    latents.moments_of(view.key, view.origin, picture_chw.to(run.process.device))
+            for watcher in run.watchers if run.main else ():
+                watcher.on_latents(run, done, len(mine))
+        latents.vae.rest()
+    latents.kept.flush()
+    _agree_on_stop(run)
 
 
 def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:

@@ -61,8 +61,10 @@ class Memory:
         update: gradients and temporary tensors of the optimizer.
         resting: of `frozen`, the text encoders, which are on the device only while texts are encoded, before the first
             step, if texts are cached; None if they aren't cached.
-        aside: of all weights, those of the network, which are in main memory meanwhile, and while previews are decoded
-            if the device has no room for both.
+        vae: of `frozen`, the VAE, which is on the device only before the first step and while previews are decoded, if
+            latents are cached; None if they aren't cached.
+        aside: of all weights, those of the network, which are in main memory meanwhile; for previews, if the device has
+            no room for both.
         texts: peak of activations while encoding a caption.
         preview, decode: peaks of denoising previews, and of decoding one; None if there are none.
     """
@@ -75,6 +77,7 @@ class Memory:
     audit: int | None
     update: int
     resting: int | None = None
+    vae: int | None = None
     aside: int = 0
     texts: int = 0
     preview: int | None = None
@@ -83,15 +86,16 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak of the whole run on a GPU."""
-        weights, resting = self.frozen + self.trained, self.resting or 0
-        steps = weights - resting + max(self._step, self.preview or 0)
-        texts = (weights if self.resting is None else weights - self.aside) + self.texts
-        decoding = weights - resting - self.aside + (self.decode or 0)
-        return self.optimizer + max(steps, texts, decoding)
+        weights, resting, vae = self.frozen + self.trained, self.resting or 0, self.vae or 0
+        beside, apart = (self.encode, 0) if self.vae is None else (0, self.encode)
+        steps = weights - resting - vae + max(beside, self._step)
+        texts = (weights if self.resting is None else weights - self.aside - vae) + self.texts
+        pictures = weights - resting - self.aside + max(apart, self.decode or 0)
+        return self.optimizer + max(steps, texts, pictures)
 
     @property
     def _step(self) -> int:
-        return max(self.encode, self.step, self.audit or 0, self.update)
+        return max(self.step, self.audit or 0, self.update, self.preview or 0)
 
     @property
     def needed(self) -> int:
@@ -101,7 +105,7 @@ class Memory:
     @property
     def on_cpu(self) -> int:
         """The main memory that a process without a GPU needs: the peak, and the program itself."""
-        most = max(self._step, self.texts, self.preview or 0, self.decode or 0)
+        most = max(self._step, self.encode, self.texts, self.decode or 0)
         return self.frozen + self.trained + self.optimizer + most + PROGRAM
 
 
@@ -112,6 +116,7 @@ class WeightBytes(NamedTuple):
     trained: int
     optimizer: int
     resting: int | None
+    vae: int | None
     aside: int
 
 
@@ -171,8 +176,10 @@ def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
-    texts = bytes_of(p for part in base_of(model.pipeline).text_encoders for p in part.parameters())
-    return WeightBytes(frozen, trained, optimizer, texts if recipe.cache.text else None, aside)
+    base, cache = base_of(model.pipeline), recipe.cache
+    texts = bytes_of(p for part in base.text_encoders for p in part.parameters()) if cache.text else None
+    vae = bytes_of(base.vae.parameters()) if cache.latents else None
+    return WeightBytes(frozen, trained, optimizer, texts, vae, aside)
 
 
 def shape_of(model: str) -> Any:
@@ -362,6 +369,9 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     """Yield changes that save memory, from the cheapest in time to the most expensive."""
     if not cpu and not recipe.cache.text and not (recipe.kind == "full" and recipe.full.text_encoders):
         yield ("cache.text=true",)  # the text encoders rest in main memory
+    view, latents = recipe.view, not cpu and not recipe.cache.latents and not recipe.view.close_up
+    if latents and view.same_crop:
+        yield ("cache.latents=true",)  # the VAE rests, and encodes pictures before the first step
     if recipe.balances and recipe.accumulate == 1 and not recipe.fairness.pairwise:
         mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
         yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
@@ -375,6 +385,8 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
         now = QUANTIZE.index(recipe.base.quantize) if recipe.base.quantize in QUANTIZE else 1
         for kind in QUANTIZE[now + 1 :]:
             yield (f"base.quantize={kind}",)
+    if latents and not view.same_crop and view.model_copy(update={"crop": "center"}).same_crop:
+        yield "cache.latents=true", "view.crop=center"
     if recipe.kind == "lora" and recipe.lora.rank > 1:
         yield (f"lora.rank={recipe.lora.rank // 2}",)
     if recipe.batch_size > 1:

@@ -250,8 +250,7 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _views_come_again(self) -> "TrainRecipe":
         view, cache = self.view, self.cache
-        still = view.crop == "center" and view.zoom == (1.0, 1.0) and view.keep_region in (0.0, 1.0)
-        if cache.latents and not still and cache.variants == 1:
+        if cache.latents and not view.same_crop and cache.variants == 1:
             raise ValueError(
                 "cache.latents needs repeating views: view.crop=center, view.zoom=[1,1] and view.keep_region=0 or 1, "
                 f"found {view.crop}, {list(view.zoom)} and {view.keep_region}; or set cache.variants to at least 2, "
@@ -259,7 +258,7 @@ class TrainRecipe(Settings):
             )
         if cache.latents and view.close_up:
             raise ValueError(f"cache.latents needs repeating views, found view.close_up={dict(view.close_up)}")
-        if cache.variants > 1 and (still or not cache.latents):
+        if cache.variants > 1 and (view.same_crop or not cache.latents):
             why = "all crops of a picture are the same here" if cache.latents else "cache.latents is false"
             raise ValueError(f"cache.variants must be 1, as {why}; found {cache.variants}")
         return self

@@ -48,6 +48,9 @@ class Watcher:
     def on_texts(self, run: "Run", done: int, total: int) -> None:
         """Of `total` captions that this process caches before the first step, `done` are."""
 
+    def on_latents(self, run: "Run", done: int, total: int) -> None:
+        """Of `total` pictures whose latents this process caches before the first step, on a GPU, `done` are."""
+
     def on_texts_cached(self, run: "Run") -> None:
         """All captions are cached, and the text encoders about to leave a GPU: the time to encode other texts."""
 

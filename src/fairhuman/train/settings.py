@@ -291,6 +291,11 @@ class ViewSettings(Settings):
             raise ValueError(f"close_up_size must be [low, high] with 0 < low <= high <= 1, found {[low, high]}")
         return self
 
+    @property
+    def same_crop(self) -> bool:
+        """Whether all crops of a picture are the same."""
+        return self.crop == "center" and self.zoom == (1.0, 1.0) and self.keep_region in (0.0, 1.0)
+
 
 class SourceOptions(SourceSettings):
     """How the data set is read."""
@@ -307,7 +312,10 @@ class SourceOptions(SourceSettings):
 class CacheSettings(Settings):
     """On-disk caches of the frozen networks' outputs, in float16."""
 
-    latents: bool = Field(default=False, description="cache the VAE's latents; needs repeating views, see variants")
+    latents: bool = Field(
+        default=False,
+        description="cache the VAE's latents, on a GPU before the first step; needs repeating views, see variants",
+    )
     text: bool = Field(
         default=False,
         description="cache text embeddings, before the first step; needs frozen text encoders, which then leave a GPU",

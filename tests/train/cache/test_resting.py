@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from fairhuman.cli.watch import Previews
@@ -13,12 +14,12 @@ from fairhuman.data.samples.encodings import Encodings
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.cache.plan import Caches
 from fairhuman.train.cache.resting import Resting
-from fairhuman.train.data import load_data
-from fairhuman.train.loop import train
+from fairhuman.train.data import build_loader, load_data
+from fairhuman.train.loop import cache_latents, take_step, train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
+from fairhuman.train.run import Run, Watcher, set_up
 
 MakeRecipe = Callable[..., TrainRecipe]
 BOTH = {"latents": True, "text": True}
@@ -111,6 +112,26 @@ def test_text_encoders_and_the_network_are_never_on_the_device_together(make_rec
     assert again.of("step", "cached") == [("cached", False, True, True), ("step", False, True, True)]
 
 
+@pytest.mark.parametrize(("steps", "views"), [(3, 6), (40, 24)])
+def test_pictures_are_encoded_while_the_network_rests(make_recipe: MakeRecipe, steps: int, views: int) -> None:
+    """Those of a short run alone; of a long one, both flips of all pictures. Its steps then need no VAE."""
+    recipe = make_recipe(cache={"latents": True}, steps=steps, view={"crop": "center"})
+    run = set_up(recipe, PartialState())
+    latents, seen = run.caches.latents, []
+    assert latents is not None
+    encode = latents.moments_of
+    latents.moments_of = lambda *given: (seen.append(run.caches.trained.resting), encode(*given))[1]  # type: ignore[method-assign]
+    cache_latents(run)
+    assert seen == [True] * views
+    assert (run.caches.trained.resting, latents.vae.resting) == (False, True)
+    cache_latents(run)
+    batches = iter(build_loader(recipe, run.data, 0, 1, 0))
+    for _ in range(3):
+        take_step(run, batches)
+    assert len(seen) == views
+    assert latents.vae.resting
+
+
 def test_what_is_cached_is_not_on_the_device_at_first(make_recipe: MakeRecipe) -> None:
     """A device without memory stands for a GPU."""
     for texts, latents in ((False, False), (False, True), (True, False)):
@@ -148,6 +169,17 @@ def test_text_encoders_stay_if_the_cache_can_not_hold_all(
     looks = Looks()
     train(make_recipe(cache=BOTH, steps=1, view={"crop": "center"}), [looks])
     assert looks.of("step") == [("step", False, False, False)]
+
+
+def test_a_gpu_needs_no_memory_for_the_vae_during_steps(make_recipe: MakeRecipe) -> None:
+    """But for encoding apart from the network, where that takes more."""
+    values: dict[str, Any] = {"strategy": "ls", "view": {"crop": "center"}}
+    without, cached = (memory_of(make_recipe(cache={"latents": latents}, **values)) for latents in (False, True))
+    weights = cached.frozen + cached.trained + cached.optimizer
+    assert cached.vae is not None
+    assert without.total == weights + max(without.step, without.encode)
+    assert cached.total == weights + max(cached.step - cached.vae, cached.encode - cached.aside)
+    assert cached.on_cpu == without.on_cpu
 
 
 def test_a_gpu_needs_no_memory_for_text_encoders_during_steps(make_recipe: MakeRecipe) -> None:

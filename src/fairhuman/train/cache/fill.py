@@ -1,11 +1,11 @@
-"""Fill the caches before a run, for `fairhuman data cache RECIPE`."""
+"""Fill the caches: before a run, for `fairhuman data cache RECIPE`, or before its first step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from fairhuman.data.pictures.notes import LoadReport, Note, note
 from fairhuman.data.pictures.stored import PictureError
@@ -14,7 +14,7 @@ from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.views import View
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train.cache.plan import Caches, captions
-from fairhuman.train.data import load_data, loading_workers
+from fairhuman.train.data import RunData, load_data, loading_workers
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import digest
@@ -70,6 +70,38 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
         except PictureError as error:
             record = self._people.records[index]
             return [], note(record.location or record.key, "cache", error.finding)
+
+
+class _ShownViews(Dataset[tuple[Views, Note | None]]):
+    """One item per position: the view of its sample."""
+
+    def __init__(self, people: PeopleDataset, positions: range) -> None:
+        self._people, self._positions = people, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, number: int) -> tuple[Views, Note | None]:
+        sample = self._people[self._positions[number]]
+        assert sample.view is not None, "the data set reads from a cache"
+        return [(sample.view, sample.picture_chw)], None
+
+
+def views_to_come(data: RunData, positions: range) -> ConcatDataset[tuple[Views, Note | None]]:
+    """Return the views of a run's samples and of its held-out pictures, with pictures where latents aren't cached.
+
+    Of the samples these are the views of `positions`, or, if there are fewer, all views of their records.
+    """
+    train, *others = data.datasets
+    records: set[int] = set()
+    for position in positions:
+        records.add(train.order.index(position))
+        if len(records) == len(train):
+            break
+    flips = 1 if train.transform.flip_probability in (0.0, 1.0) else 2
+    few = len(positions) <= len(records) * flips * max(1, train.variants)
+    shown = _ShownViews(train, positions) if few else Subset(_EveryView(train), sorted(records))
+    return ConcatDataset([shown, *map(_EveryView, others)])
 
 
 def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> CacheFill:
