@@ -354,7 +354,7 @@ def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(show
     other = page.context.new_page()
     other.goto(page.url)
     ready(other, "a.jpg")
-    other.check("#region-face")
+    other.check("#region-hand")
     other.keyboard.press("n")
     saved(other)
     page.keyboard.press("u")
@@ -362,6 +362,288 @@ def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(show
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page asks for news
     page.wait_for_timeout(1000)
     assert "another window" in page.text_content("#problem")
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A folder with three photos, a, b and c, each with a face and a caption."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = []
+    for i, name in enumerate("abc"):
+        (folder / f"{name}.png").write_bytes(encoded(picture(64, 48, i)))
+        rows.append({"file_name": f"{name}.png", "caption": f"photo {name}", "faces": [[4, 5, 20, 25]]})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def hold(page, number):
+    """The answer to a request for a picture waits until the function that is returned is called."""
+    held = []
+    page.route(f"**/api/picture?*number={number}&*", lambda route: held.append(route))
+
+    def release():
+        while not held:
+            page.wait_for_timeout(10)
+        with page.expect_response(f"**/api/picture?*number={number}&*"):
+            held.pop().continue_()
+
+    return release
+
+
+def changes(folder):
+    return [(line.key, line.text()) for line in read_edits(folder).lines]
+
+
+def test_a_text_typed_while_a_picture_is_on_its_way_changes_no_picture(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.png")
+    release = hold(page, 1)
+    page.fill("#caption", "of a")
+    page.click("#next")
+    page.clock.install()
+    page.clock.pause_at(2**31)  # the pause that ends a text comes with run_for
+    page.click("#caption")
+    page.keyboard.type("no, none under")  # keys of "none there", "previous", "not annotated", and the tool
+    assert page.input_value("#caption") == "of a"
+    release()
+    ready(page, "b.png")
+    page.keyboard.press("Backspace")
+    page.keyboard.type("n, u")
+    assert page.input_value("#caption") == "photo b"
+    page.clock.run_for(1300)
+    page.keyboard.press("End")
+    page.keyboard.type(", later")
+    page.keyboard.press("Escape")
+    saved(page, "caption")
+    page.keyboard.press("<")
+    ready(page, "a.png")
+    page.keyboard.press(">")  # without the caption's field, the text would be keys
+    page.keyboard.type("no, none under")
+    release()
+    ready(page, "b.png")
+    page.keyboard.type("b n, u")
+    page.clock.run_for(1300)
+    assert page.get_attribute("[data-tool=pan]", "aria-pressed") == "true"
+    assert page.text_content("#title") == "b.png"
+    assert changes(three) == [("a.png", "caption: of a"), ("b.png", "caption: photo b, later")]
+    page.keyboard.press("n")
+    saved(page, "face: none there")
+
+
+@pytest.mark.slow
+def test_of_two_quick_nexts_the_later_one_is_shown_and_back_leaves_both(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.png")
+    release = hold(page, 1)
+    page.click("#next")
+    page.click("#next")
+    ready(page, "c.png")
+    release()
+    page.wait_for_timeout(500)
+    assert (page.url.rpartition("#")[2], page.text_content("#title")) == ("2", "c.png")
+    assert page.input_value("#caption") == "photo c"
+    page.keyboard.press("n")
+    saved(page)
+    page.click("#previous")
+    page.click("#back")
+    page.wait_for_selector("#list:not([hidden])")
+    release()
+    page.keyboard.press("n")
+    page.wait_for_timeout(500)
+    assert page.is_visible("#list")
+    assert changes(three) == [("c.png", "face: none there")]
+
+
+@pytest.mark.slow
+def test_a_stroke_is_saved_to_the_picture_it_was_begun_on(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.png")
+    view = View(page, 64, 48)
+    page.check("#region-hand")
+    page.keyboard.press("b")
+    page.mouse.move(*view.place((30, 10)))
+    page.mouse.down()
+    page.mouse.move(*view.place((40, 20)))
+    page.keyboard.press(">")
+    ready(page, "b.png")
+    page.mouse.move(*view.place((50, 30)))
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    assert [key for key, _ in changes(three)] == ["a.png"]
+
+
+@pytest.mark.slow
+def test_with_the_server_killed_between_a_text_stays_with_its_picture(open_page, three):
+    words = [sys.executable, "-m", "fairhuman", "studio", str(three), "--port"]
+
+    def start(port):
+        process = subprocess.Popen([*words, port], stdout=subprocess.PIPE, text=True)
+        return process, next(line for line in process.stdout if line.startswith("http")).split()[0]
+
+    process, address = start("0")
+    try:
+        page = open_page(
+            f"{address}/data#0", expected="Failed to load resource", viewport={"width": 1280, "height": 800}
+        )
+        ready(page, "a.png")
+        process.kill()
+        process.communicate()
+        page.fill("#caption", "of a")
+        page.click("#next")
+        saved(page, "Not saved yet: 1 change waits")
+        page.click("#caption")
+        page.keyboard.type("no, none under")
+        page.click("#next")
+        page.click("#previous")
+        process, again = start(address.rpartition(":")[2].partition("/")[0])
+        assert again == address
+        ready(page, "b.png")
+        page.wait_for_timeout(1500)
+        assert page.input_value("#caption") == "photo b"
+        assert page.text_content("#problem") == ""
+        assert changes(three) == [("a.png", "caption: of a")]
+        process.kill()
+        process.communicate()
+        page.click("#next")  # nothing waits to be saved: the picture itself can't be read
+        page.wait_for_function("() => document.querySelector('#problem').textContent.includes('be reached')")
+        process, _ = start(address.rpartition(":")[2].partition("/")[0])
+        ready(page, "c.png")
+        assert page.text_content("#problem") == ""
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_undo_names_what_it_takes_back_and_stops_at_what_the_page_has_done(shown, three):
+    with EditsWriter(three) as earlier:
+        earlier.add("a.png", {"caption": "of last week"})
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.png")
+    view = View(page, 64, 48)
+    assert page.is_disabled("#undo")
+    page.keyboard.press("z")
+    saved(page, "Nothing that this page has changed is left to undo here")
+    page.check("#region-face")
+    page.keyboard.press("e")
+    view.drag((6, 8), (9, 12))
+    saved(page, "Saved: face: erased.")
+    page.keyboard.press("n")
+    page.keyboard.press("n")
+    saved(page, "face: none there already.")
+    page.keyboard.press("z")
+    saved(page, "Saved: undone (face: none there).")
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    saved(page, "Nothing that this page has changed is left to undo here")
+    page.keyboard.press("y")
+    saved(page, "Saved: redone (face: erased).")
+    assert page.input_value("#caption") == "of last week"
+    assert [text for _, text in changes(three)] == [
+        "caption: of last week",
+        "face: painted, 1 box",
+        "face: none there",
+        "undoes 3",
+        "undoes 2",
+        "undoes 5",
+    ]
+
+
+@pytest.mark.slow
+def test_a_caption_that_another_window_has_changed_is_told_and_the_own_text_stays(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800}, expected="409 (Conflict)")
+    ready(page, "a.png")
+    other = page.context.new_page()
+    other.goto(page.url)
+    ready(other, "a.png")
+    other.fill("#caption", "theirs")
+    saved(other, "caption")
+    page.fill("#caption", "mine")
+    told = "() => document.querySelector('#problem').textContent.includes('“theirs”')"
+    page.wait_for_function(told)
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+    assert [text for _, text in changes(three)] == ["caption: theirs"]
+    assert page.input_value("#caption") == "mine"
+    page.fill("#caption", "mine, after theirs")
+    saved(page, "Saved: caption.")
+    assert page.text_content("#problem") == ""
+    other.fill("#caption", "theirs again")
+    other.keyboard.press("Escape")  # the field is left before the answer
+    other.wait_for_function("() => document.querySelector('#problem').textContent.includes('“theirs again”')")
+    assert other.input_value("#caption") == "mine, after theirs"
+
+
+@pytest.mark.slow
+def test_a_tool_s_key_leaves_the_list_of_regions_and_a_new_region_has_its_colour_at_once(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800})
+    ready(page, "a.png")
+    page.focus("#region-face")
+    page.keyboard.press("ArrowDown")
+    chosen = page.eval_on_selector("#regions input:checked", "one => one.value")
+    page.keyboard.press("b")
+    assert page.evaluate("document.activeElement.id") == "canvas"
+    page.keyboard.press("ArrowDown")
+    assert page.eval_on_selector("#regions input:checked", "one => one.value") == chosen != "face"
+    page.fill("#name", "a" + "b" * 59)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#region-a{'b' * 59}:checked")
+    drawn = page.get_attribute(f".region:has(#region-a{'b' * 59}) rect", "fill")
+    view = View(page, 64, 48)
+    view.drag((40, 10), (50, 20))
+    saved(page)
+    page.reload()
+    ready(page, "a.png")
+    page.wait_for_selector(f"#region-a{'b' * 59}")
+    page.wait_for_function(
+        f"() => document.querySelector('.region:has(#region-a{'b' * 59}) rect').getAttribute('fill') === '{drawn}'"
+    )
+    inside = "() => document.querySelector('#panel').scrollWidth <= document.querySelector('#panel').clientWidth"
+    assert page.evaluate(inside)
+    audit(page)
+
+
+@pytest.mark.slow
+def test_the_address_keeps_the_filters_and_back_goes_to_the_list(shown, three):
+    with (three / "metadata.jsonl").open("a") as file:
+        (three / "d.png").write_bytes(encoded(picture(64, 48, 7)))
+        file.write("\n" + json.dumps({"file_name": "d.png", "caption": "photo d", "faces": []}))
+    page = shown(three, "/data", viewport={"width": 1280, "height": 800})
+    counted = "text => document.querySelector('#count').textContent === text"
+    page.wait_for_function(counted, arg="4 pictures")
+    page.select_option("#region", "face")
+    page.select_option("#state", "has")
+    page.wait_for_function(counted, arg="3 pictures")
+    page.fill("#text", "photo")
+    page.wait_for_function("() => location.search.includes('text=photo')")
+    page.wait_for_function(counted, arg="3 pictures")
+    page.check("#outlines")
+    page.wait_for_function("() => document.querySelector('.card img')?.src.includes('regions=1')")
+    page.focus("#grid")
+    page.keyboard.press("Enter")
+    ready(page, "a.png")
+    page.click("#next")
+    ready(page, "b.png")
+    page.click("#next")
+    ready(page, "c.png")
+    page.reload()
+    ready(page, "c.png")
+    page.go_back()
+    page.wait_for_selector("#list:not([hidden])")
+    page.wait_for_function(counted, arg="3 pictures")
+    values = [page.input_value(f"#{one}") for one in ("region", "state", "text")]
+    assert (values, page.is_checked("#outlines")) == (["face", "has", "photo"], True)
+    page.fill("#text", "")
+    page.select_option("#state", "none")
+    page.wait_for_function(counted, arg="1 picture")
+    page.go_forward()
+    page.wait_for_selector("#editor:not([hidden], [aria-busy])")
+    assert page.text_content("#title") == "c.png"  # with the filters of its address
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#list:not([hidden])")
+    page.wait_for_timeout(1000)
+    assert (page.text_content("#count"), page.input_value("#state")) == ("3 pictures", "has"), page.url
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The studio's data sets: what is listed, shown and changed, and what is refused."""
 
+import io
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits
+from fairhuman.report.colours import colours
 from fairhuman.studio.cells import runs_of
 from fairhuman.studio.pictures import DataView
 from fairhuman.studio.settings import StudioSettings
@@ -118,6 +120,37 @@ def test_a_painted_mask_is_read_back_cell_by_cell_in_the_upright_picture(data, p
     assert [one["changed"] for one in listed] == [False, False, False, True]
 
 
+def test_regions_are_drawn_on_small_pictures_when_asked_for(data, photos):
+    inside_hw = np.zeros((48, 64), dtype=bool)
+    inside_hw[30:44, 50:60] = True
+    change = {"name": "photos", "number": 1, "key": "1.png", "version": 0, "region": "bag", "runs": runs_of(inside_hw)}
+    assert data.post("/api/change", change).status_code == 200
+
+    def small(**values):
+        content = data.get("/data/thumb", name="photos", number=1, **values).content
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=int)
+
+    changed_hw = np.abs(small(regions=1) - small()).max(axis=2) > 40
+    assert changed_hw[10, 4], "the left edge of the face's box"
+    assert changed_hw[34:40, 53:57].all(), "the painted bag"
+    assert not changed_hw[:, 22:28].any()
+    listed = data.get("/api/pictures", name="photos").json()["pictures"]
+    assert [one["version"] for one in listed] == [0, 1, 0, 0]  # so that a browser asks again after a change
+
+
+def test_what_a_build_looked_for_in_vain_is_told_until_it_is_changed(opened, tmp_path):
+    root = tmp_path / "built"
+    root.mkdir()
+    (root / "a.png").write_bytes(encoded(picture(64, 48, 1)))
+    row = {"file_name": "a.png", "hands": None, "hand_by": "finder", "faces": [[4, 5, 20, 25]], "face_by": "finder"}
+    (root / "metadata.jsonl").write_text(json.dumps({**row, "caption": "a"}))
+    view = DataView(root, StudioSettings())
+    view.wait()
+    assert view.picture(0)["searched"] == {"hand": "finder"}
+    assert view.change(0, "a.png", 0, {"region": "hand", "boxes": None})["searched"] == {}
+    view.close()
+
+
 def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data, photos):
     first = data.post(
         "/api/change", {"name": "photos", "number": 0, "key": "0.png", "version": 0, "caption": "one"}
@@ -128,10 +161,11 @@ def test_another_window_s_change_is_not_overwritten_and_each_can_be_undone(data,
     assert data.post("/api/change", moved).status_code == 409  # a row was put before it on disk
     none = {"name": "photos", "number": 0, "key": "0.png", "version": first["version"], "region": "face", "boxes": []}
     second = data.post("/api/change", none).json()
-    assert (second["boxes"]["face"], second["undo"], second["redo"]) == ([], True, False)
+    assert (second["boxes"]["face"], second["undo"], second["redo"]) == ([], second["version"], None)
     assert keys(data, region="face", state="none") == ["0.png"]
     undo = {"name": "photos", "number": 0, "key": "0.png", "version": second["version"]}
     third = data.post("/api/undo", undo).json()
+    assert (third["undo"], third["redo"]) == (first["version"], third["version"])  # what each would take back
     assert third["boxes"]["face"] == [[4.0, 5.0, 20.0, 25.0]]
     again = data.post("/api/undo", {**undo, "version": third["version"], "again": True}).json()
     assert (again["boxes"]["face"], again["caption"]) == ([], "one")
@@ -224,7 +258,9 @@ def test_a_name_that_no_region_can_have_is_refused_before_anything_is_drawn(data
     told = data.get("/api/region", name="photos", region=name)
     change = {"name": "photos", "number": 0, "key": "0.png", "version": 0, "region": name, "boxes": []}
     assert (told.status_code, data.post("/api/change", change).json()) == (422, told.json())
-    assert data.get("/api/region", name="photos", region=" left_hand ").json() == {"region": "left_hand"}
+    allowed = data.get("/api/region", name="photos", region=" left_hand ").json()
+    shown = data.get("/api/data", name="photos").json()["colours"]
+    assert allowed == {"region": "left_hand", "colours": {**shown, "left_hand": colours(["left_hand"])["left_hand"]}}
     assert not (photos / EDITS).exists()
 
 

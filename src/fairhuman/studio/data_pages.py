@@ -85,7 +85,7 @@ class DataPages:
             "total": len(found),
             "done": view.done,
             "pictures": [
-                {**_card(place, entry), "changed": view.is_changed(entry)}
+                {**_card(place, entry), "changed": view.is_changed(entry), "version": view.version(entry)}
                 for place, entry in found[start : start + most]
             ],
         }
@@ -97,13 +97,14 @@ class DataPages:
         return self._view(request).picture(*self._place(request))
 
     def _region(self, request: Request) -> dict[str, Any]:
-        """Whether a new region may have a name."""
-        name = text_of(request, "region").strip()
-        self._view(request).check_region(name)
-        return {"region": name}
+        """Whether a new region may have a name, and the colours of all regions with it."""
+        view, name = self._view(request), text_of(request, "region").strip()
+        view.check_region(name)
+        return {"region": name, "colours": colours([*view.shown_regions(), name])}
 
     def _thumb(self, request: Request) -> Response:
-        return Response(self._view(request).thumbnail(*self._place(request)), media_type="image/jpeg", headers=SHORT)
+        content = self._view(request).thumbnail(*self._place(request), regions=text_of(request, "regions") == "1")
+        return Response(content, media_type="image/jpeg", headers=SHORT)
 
     def _pixels(self, request: Request) -> Response:
         content, kind = self._view(request).pixels(*self._place(request))

@@ -21,14 +21,16 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import unedited_format
 from fairhuman.data.sources.columns import is_region_name, region_name_problem
-from fairhuman.data.sources.edits import Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
+from fairhuman.data.sources.edits import Edit, Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
 from fairhuman.data.sources.imagefolder import METADATA
 from fairhuman.data.sources.review import REVIEWED
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.boxes import parse_boxes
+from fairhuman.report.colours import colours
 from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
+from fairhuman.studio.outlines import draw_regions
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.web.app import RefusedError
 
@@ -249,6 +251,10 @@ class DataView:
         """Whether a change of a picture counts."""
         return bool(self._edits.standing(entry.key))
 
+    def version(self, entry: Entry) -> int:
+        """The number of a picture's last change; 0 without any."""
+        return self._edits.version(entry.key)
+
     def entry(self, number: int, group: str = "kept") -> Entry:
         """A picture by its number.
 
@@ -263,7 +269,9 @@ class DataView:
         return found[number]
 
     def picture(self, number: int, group: str = "kept") -> dict[str, Any]:
-        """All of a picture but its pixels, JSON-ready; masks as runs of cells."""
+        """All of a picture but its pixels, JSON-ready; masks as runs of cells, `undo` and `redo` as the number of the
+        change that they take back. `searched` names what looked for a region in vain, which is no proof of absence.
+        """
         entry = self.entry(number, group)
         record = self._usable(entry)
         changes = self._edits.standing(entry.key)
@@ -285,10 +293,16 @@ class DataView:
             },
             "scores": {name: scores_of(entry, name) for name in record.boxes if ("region", name) not in changes},
             "masks": masks,
+            "searched": {
+                name: by
+                for name in self.regions
+                if (by := entry.row.values.get(f"{name}_by")) and isinstance(by, str) and not record.annotated(name)
+                if ("region", name) not in changes
+            },
             "changed": sorted({name or kind for kind, name in changes}),
-            "version": self._edits.version(entry.key),
-            "undo": self._edits.next_undo(entry.key) is not None,
-            "redo": self._edits.next_redo(entry.key) is not None,
+            "version": self.version(entry),
+            "undo": _number(self._edits.next_undo(entry.key)),
+            "redo": _number(self._edits.next_redo(entry.key)),
             "source": _source(entry),
             "split": record.split,
             "location": record.location,
@@ -307,8 +321,9 @@ class DataView:
         if not (name in known and is_region_name(name)) and (problem := region_name_problem(name, known)):
             raise RefusedError(422, f"{problem}.")
 
-    def thumbnail(self, number: int, group: str, side: int = THUMB) -> bytes:
-        """A small JPEG. A picture that can't be decoded, such as a truncated file, can't be used from then on.
+    def thumbnail(self, number: int, group: str, side: int = THUMB, *, regions: bool = False) -> bytes:
+        """A small JPEG, with `regions` those of the picture drawn on it. A picture that can't be decoded, such as a
+        truncated file, can't be used from then on.
 
         Raises:
             RefusedError: the picture can't be read (404).
@@ -321,6 +336,9 @@ class DataView:
             entry.record, entry.problem = None, str(error)
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        if regions:
+            palette = colours([*self.shown_regions(), *record.boxes, *record.masks])
+            draw_regions(picture, record, palette, self._settings.source.limits)
         return _jpeg(picture, 80)
 
     def pixels(self, number: int, group: str) -> tuple[bytes, str]:
@@ -376,9 +394,7 @@ class DataView:
         if entry.key != key:
             raise RefusedError(409, "The data set has changed on disk, so nothing was saved: open the picture again.")
         if self._edits.version(entry.key) != version:
-            raise RefusedError(
-                409, "This picture was changed in another window, so nothing was saved; it is shown anew."
-            )
+            raise RefusedError(409, "This picture was changed in another window, so nothing was saved.")
         return entry
 
     def _written(self, number: int, entry: Entry, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -479,6 +495,10 @@ def scores_of(entry: Entry, region: str) -> list[float | None]:
 def state_of(record: HumanRecord, region: str) -> str:
     """`has`, `none` or `unknown`."""
     return "has" if record.has(region) else "none" if record.annotated(region) else "unknown"
+
+
+def _number(edit: Edit | None) -> int | None:
+    return None if edit is None else edit.n
 
 
 def _source(entry: Entry) -> str:

@@ -1,29 +1,61 @@
 // A data set: pictures in a list of which only what is in view is in the page, and one of them large, to paint on.
 
 import { Editor } from "./studio_editor.js";
-import { address, el, find, get, plural, post, repeat, tell } from "./studio.js";
+import { address, el, find, get, plural, post, remember, remembered, repeat, tell } from "./studio.js";
 
 const { name } = document.body.dataset;
 const CHUNK = 100; // pictures in a request
 const SHOWN = 28; // pictures that a window shows at most, so that the page stays small
 const LEAST = 150; // pixels of a picture's cell
 const MOST_SOURCES = 12;
+const RETRY_MS = 3000;
 
 let total = 0;
+let reading = true; // whether the server may know of more
 let asked = 0; // answers to earlier filters count for nothing
 let chunks = new Map();
 const cards = new Map();
 let side = LEAST;
 let columns = 1;
 let current = 0; // place in the list
+let routes = 0; // a later address counts, whichever answer comes first
 let look = () => {}; // asks the server at once
 
+// The filters are in the page's address, so that a reload and Back keep them.
 const filters = ["text", "source", "region", "state", "below", "group"];
 
 function wanted() {
   const found = Object.fromEntries(filters.map((id) => [id, find(id).value]));
   if (!found.region) found.state = "";
   return { ...found, edited: find("edited").checked ? "1" : "", name };
+}
+
+const usual = { state: "unknown", below: "50", group: "kept" }; // not in the address
+const served = ["source", "region", "group"]; // their choices come from the server
+let search = ""; // of the address, whose filters are shown
+let routed = ""; // the address whose page is shown
+
+function here(place) {
+  const values = wanted();
+  for (const [id, value] of Object.entries(usual)) if (values[id] === value) values[id] = "";
+  return `${address("/data", values)}${place}`;
+}
+
+function fromAddress() {
+  search = location.search;
+  const values = new URLSearchParams(search);
+  for (const id of filters) {
+    const value = values.get(id) ?? usual[id] ?? "";
+    if (served.includes(id) && ![...find(id).options].some((one) => one.value === value)) find(id).append(el("option", { value }, value));
+    find(id).value = value;
+  }
+  find("edited").checked = values.get("edited") === "1";
+  showFilters();
+}
+
+function showFilters() {
+  find("state").disabled = !find("region").value;
+  find("of-below").hidden = find("state").value !== "unsure" || !find("region").value;
 }
 
 async function chunk(number) {
@@ -49,6 +81,7 @@ export async function pictureAt(place) {
 
 function setTotal(value, done) {
   total = value;
+  reading = !done;
   find("count").textContent = `${plural(total, "picture")}${done ? "" : ", reading…"}`;
   measure();
 }
@@ -92,6 +125,11 @@ function label(card, picture, why = "") {
   card.title = [picture.key, why, picture.caption, picture.changed && "Changed here"].filter(Boolean).join("\n");
 }
 
+function thumb({ number, version }) {
+  const values = { name, number, group: wanted().group };
+  return address("/data/thumb", find("outlines").checked ? { ...values, regions: "1", version } : values);
+}
+
 async function fill(place, card) {
   const mine = asked;
   const picture = await pictureAt(place).catch(() => null);
@@ -99,8 +137,7 @@ async function fill(place, card) {
   const why = picture.rejected ? `${picture.rejected}${picture.problem && `: ${picture.problem}`}` : picture.problem;
   label(card, picture, why);
   card.href = `#${place}`;
-  const { group } = wanted();
-  if (picture.shown) card.append(el("img", { src: address("/data/thumb", { name, number: picture.number, group }), alt: picture.key, loading: "lazy", decoding: "async", onerror: () => look() }));
+  if (picture.shown) card.append(el("img", { src: thumb(picture), alt: picture.key, loading: "lazy", decoding: "async", onerror: () => look() }));
   else card.classList.add("broken");
 }
 
@@ -109,24 +146,27 @@ function again() {
   chunks = new Map();
   for (const card of cards.values()) card.remove();
   cards.clear();
-  chunk(0);
+  chunk(0).catch(() => {}); // it has told
 }
 
 function filter() {
   current = 0;
-  find("state").disabled = !find("region").value;
-  find("of-below").hidden = find("state").value !== "unsure" || !find("region").value;
+  history.replaceState(null, "", here(location.hash));
+  [search, routed] = [location.search, location.href];
+  showFilters();
   find("grid").scrollTop = 0;
   again();
 }
 
-function options(select, values) {
+function options(select, values, done) {
+  const { value } = select;
+  if (!done && !values.some(([one]) => one === value)) values.push([value, value]); // it may come yet
   const texts = JSON.stringify(values);
   if (select.dataset.texts === texts) return;
   select.dataset.texts = texts;
-  const { value } = select;
   select.replaceChildren(...values.map(([one, text]) => el("option", { value: one }, text)));
   select.value = values.some(([one]) => one === value) ? value : values[0][0];
+  if (select.value !== value) filter();
 }
 
 function moveTo(place) {
@@ -140,16 +180,24 @@ function moveTo(place) {
 
 const editor = name
   ? new Editor(name, {
-      move: (by) => open(current + by),
+      move(by) {
+        if (current + by < 0 || current + by >= total) return;
+        history.replaceState(null, "", here(`#${current + by}`)); // Back goes to the list
+        route();
+      },
       leave: () => location.assign("#"),
       changed: (picture) => {
         for (const [number, request] of chunks) {
-          request.then((pictures) => {
+          const known = request.catch(() => []);
+          known.then((pictures) => {
             const found = pictures.find((one) => one.number === picture.number);
             if (!found) return;
-            Object.assign(found, { caption: picture.caption, changed: picture.changed.length > 0 });
+            Object.assign(found, { caption: picture.caption, changed: picture.changed.length > 0, version: picture.version });
             const card = cards.get(number * CHUNK + pictures.indexOf(found));
-            if (card) label(card, found);
+            if (!card) return;
+            label(card, found);
+            const image = card.querySelector("img");
+            if (image) image.src = thumb(found);
           });
         }
       },
@@ -162,21 +210,32 @@ async function open(place) {
 }
 
 async function route() {
+  const mine = ++routes;
+  routed = location.href;
+  const back = !find("editor").hidden;
+  editor.close();
+  if (location.search !== search) {
+    fromAddress();
+    again();
+  }
   const place = location.hash.length > 1 ? Number(location.hash.slice(1)) : null;
   const large = place !== null && Number.isInteger(place);
   if (large) {
     current = place;
-    const picture = await pictureAt(place).catch(() => null);
+    const picture = await pictureAt(place).catch((error) => error);
+    if (mine !== routes) return;
+    if (picture?.offline || (!picture && reading)) {
+      setTimeout(() => mine === routes && route(), RETRY_MS);
+      return;
+    }
     if (picture?.shown) {
       find("list").hidden = true;
       find("editor").hidden = false;
       await editor.open(picture.number, wanted().group);
       return;
     }
-    if (picture) tell(picture.problem || "This picture can't be shown.");
+    if (picture) tell(picture.problem || picture.message || "This picture can't be shown.");
   }
-  const back = !find("editor").hidden;
-  editor.close();
   find("editor").hidden = true;
   find("list").hidden = false;
   measure();
@@ -186,6 +245,12 @@ async function route() {
 
 if (name) {
   let known = "";
+  fromAddress();
+  find("outlines").checked = remembered("outlines") === "1";
+  find("outlines").addEventListener("change", () => {
+    remember("outlines", find("outlines").checked ? "1" : "");
+    again();
+  });
   for (const id of [...filters, "edited"]) find(id).addEventListener("change", filter);
   let pause = 0;
   find("text").addEventListener("input", () => {
@@ -203,18 +268,18 @@ if (name) {
     event.preventDefault();
   });
   new ResizeObserver(measure).observe(find("grid"));
-  window.addEventListener("hashchange", route);
+  for (const kind of ["hashchange", "popstate"]) window.addEventListener(kind, () => location.href !== routed && route());
   let first = true;
   look = repeat(async () => {
     let facts = await get("/api/data", { name });
     if (facts.changed && find("editor").hidden) facts = await post("/api/reload", { name }); // before pictures are asked for that are gone
     editor.facts(facts);
-    options(find("region"), [["", "any"], ...facts.regions.map((one) => [one, one])]);
+    options(find("region"), [["", "any"], ...facts.regions.map((one) => [one, one])], facts.done);
     const { sources } = facts;
     find("of-source").hidden = sources.length < 2;
-    options(find("source"), [["", "any"], ...sources.slice(0, MOST_SOURCES).map((one) => [one, one])]);
+    options(find("source"), [["", "any"], ...sources.slice(0, MOST_SOURCES).map((one) => [one, one])], facts.done);
     const groups = [["kept", "pictures"], ...(facts.broken ? [["broken", `can't be used (${facts.broken})`]] : [])];
-    options(find("group"), [...groups, ...Object.entries(facts.rejected).map(([reason, number]) => [reason, `left out, ${reason} (${number})`])]);
+    options(find("group"), [...groups, ...Object.entries(facts.rejected).map(([reason, number]) => [reason, `left out, ${reason} (${number})`])], facts.done);
     const state = JSON.stringify([facts.all, facts.done, facts.broken]);
     if (state !== known) {
       known = state;

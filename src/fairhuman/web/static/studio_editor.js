@@ -7,16 +7,23 @@ import { address, el, find, get, plural, post, remember, remembered, svg, tell }
 const LARGEST = 40; // screen pixels a cell
 const HANDLE = 9; // screen pixels around a corner
 const RETRY_MS = 3000;
-const TYPING_MS = 1200; // a pause after which a caption is saved
+const TYPING_MS = 1200; // a pause after which a caption is saved, and a text that has no picture ends
 const PALM_MS = 1500; // after a pen, in which touches are taken for the palm
 const TOOLS = { v: "pan", b: "brush", e: "eraser", p: "polygon", r: "box" };
+const MOVES = { "<": -1, ">": 1, ",": -1, ".": 1 };
+const TEXT = ["Backspace", "Delete", "Enter"]; // keys of a text, besides characters
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 export class Editor {
   constructor(name, { move, leave, changed }) {
     Object.assign(this, { name, move, leave, changed });
     this.canvas = find("canvas");
     this.context = this.canvas.getContext("2d");
-    this.picture = null;
+    this.picture = null; // the one that is shown and takes input; null while another is on its way
+    this.opening = null; // the last call of `open`: answers to earlier ones count for nothing
+    this.unsaved = null; // a caption that was refused and is still in its field
+    this.straying = 0; // timer of a text that has no picture
     this.group = "kept";
     this.tool = "pan";
     this.region = "";
@@ -26,7 +33,8 @@ export class Editor {
     this.pointers = new Map();
     this.points = []; // of an open polygon
     this.cursor = null;
-    this.versions = new Map(); // of the pictures by number, as this page knows them
+    this.known = new Map(); // by a picture's number: its version, and the changes that undo and redo take back
+    this.mine = new Map(); // by a change's number: its words, for those that this page has made
     this.queue = [];
     this.sending = false;
     this.pen = 0;
@@ -42,38 +50,69 @@ export class Editor {
   }
 
   facts({ colours, read_only: readOnly, regions }) {
-    this.colours = colours;
+    this.colours = { ...this.colours, ...colours };
     this.readOnly = readOnly;
-    this.known = regions;
+    this.regions = regions;
     if (!this.picture) return;
     for (const [region, held] of this.masks) if (held.colour !== this.colour(region)) this.tint(region, 0, 0, this.picture.width, this.picture.height);
     this.showRegions();
     this.paint();
   }
 
+  // Shows another picture. From here on the page takes no input for the one before, whose text and stroke are saved to
+  // it, and none for the next until it is there.
   async open(number, group) {
-    this.saveCaption();
-    find("caption").blur();
+    this.close();
+    const mine = (this.opening = {});
+    if (!this.sending) this.say("");
     tell("");
-    await this.settled();
-    this.group = group;
-    const [picture, image] = await Promise.all([get("/api/picture", { name: this.name, number, group }), this.load(number, group)]).catch((error) => {
-      tell(error.message);
-      return [null, null];
-    });
-    if (!picture) return;
-    this.image = image;
-    this.draw = 0;
-    this.points = [];
-    this.show(picture);
-    this.fit();
     this.canvas.focus({ preventScroll: true });
+    await this.settled();
+    for (let tried = false; this.opening === mine; tried = true) {
+      try {
+        const loading = this.load(number, group);
+        loading.catch(() => {}); // what the server says of the picture goes first
+        const picture = await get("/api/picture", { name: this.name, number, group });
+        const image = await loading;
+        if (this.opening !== mine) return;
+        if (tried) tell("");
+        this.begun(picture, image, group);
+        return;
+      } catch (error) {
+        if (this.opening !== mine) return;
+        tell(error.message);
+        if (!error.offline) return;
+      }
+      await pause(RETRY_MS);
+    }
   }
 
+  begun(picture, image, group) {
+    this.group = group;
+    this.image = image;
+    this.draw = 0;
+    find("editor").removeAttribute("aria-busy");
+    for (const part of find("panel").children) part.inert = false;
+    find("caption").readOnly = false;
+    this.show(picture);
+    this.fit();
+  }
+
+  // Takes no more input. The caption's field can be chosen meanwhile: what is typed there isn't taken for keys.
   close() {
-    this.saveCaption();
-    this.picture = null;
-    this.points = [];
+    this.opening = null;
+    if (this.picture) {
+      this.canvas.focus({ preventScroll: true }); // a text that is being composed ends
+      this.saveCaption();
+      if (this.pointers.size) this.finish();
+      this.picture = null;
+    }
+    this.pointers.clear();
+    Object.assign(this, { unsaved: null, points: [], act: null, made: null, corner: null, cursor: null });
+    find("editor").setAttribute("aria-busy", "true");
+    for (const part of find("panel").children) part.inert = part.id !== "caption";
+    find("caption").readOnly = true;
+    for (const button of find("tools").querySelectorAll("button:not([data-always])")) button.disabled = true;
   }
 
   async load(number, group) {
@@ -84,15 +123,16 @@ export class Editor {
   }
 
   show(picture) {
+    const other = this.picture?.number !== picture.number || this.picture.key !== picture.key;
     this.picture = picture;
-    this.versions.set(picture.number, picture.version);
+    this.know(picture);
     this.act = null;
     this.made = null;
     this.masks.clear();
     for (const [region, runs] of Object.entries(picture.masks)) this.setMask(region, maskOf(runs, picture.width, picture.height));
     if (!this.names().includes(this.region)) this.region = this.names().find((one) => picture.boxes[one]?.length || picture.masks[one]) ?? this.names()[0];
     find("title").textContent = picture.key;
-    if (document.activeElement !== find("caption")) find("caption").value = picture.caption;
+    if (other || document.activeElement !== find("caption")) find("caption").value = picture.caption;
     const facts = [["Size", `${picture.width} × ${picture.height}`], ["Source", picture.source], ["Split", picture.split], ["At", picture.location], ["Changed here", picture.changed.join(", ")], ...picture.notes.map((note) => ["Note", note])];
     find("facts").replaceChildren(...facts.filter(([, value]) => value).map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
     this.showRegions();
@@ -101,7 +141,7 @@ export class Editor {
   }
 
   names() {
-    return [...new Set([...(this.known ?? []), ...Object.keys(this.picture.boxes), ...Object.keys(this.picture.masks), ...(this.added ?? [])])].sort((a, b) => (a === "ignore") - (b === "ignore"));
+    return [...new Set([...(this.regions ?? []), ...Object.keys(this.picture.boxes), ...Object.keys(this.picture.masks), ...(this.added ?? [])])].sort((a, b) => (a === "ignore") - (b === "ignore"));
   }
 
   colour(region) {
@@ -109,7 +149,7 @@ export class Editor {
   }
 
   editable() {
-    return this.group === "kept" && !this.readOnly;
+    return this.picture !== null && this.group === "kept" && !this.readOnly;
   }
 
   words(region) {
@@ -117,12 +157,16 @@ export class Editor {
     const boxes = picture.boxes[region];
     const parts = [];
     const held = this.masks.get(region);
-    if (held) parts.push(`mask of ${((100 * held.cells) / held.mask.length).toFixed(1)} %`);
+    if (held) {
+      const share = (100 * held.cells) / held.mask.length;
+      parts.push(`mask of ${share < 0.1 ? Number(share.toPrecision(1)) : share.toFixed(1)} %`);
+    }
     if (boxes?.length) {
       const scores = (picture.scores[region] ?? []).filter((score) => score !== null).map((score) => score.toFixed(2));
       parts.push(`${plural(boxes.length, "box").replace("boxs", "boxes")}${scores.length ? ` (${scores.join(", ")})` : ""}`);
     } else if (boxes && !held) parts.push("none there");
-    return parts.join(", ") || "not annotated";
+    const by = picture.searched[region];
+    return parts.join(", ") || (by ? `not found by ${by}` : "not annotated");
   }
 
   showRegions() {
@@ -155,9 +199,13 @@ export class Editor {
     );
     for (const id of ["absent", "unknown", "grow", "shrink", "caption", "name", "add"]) find(id).disabled = !can;
     for (const button of document.querySelectorAll("[data-tool]")) button.disabled = !can && button.dataset.tool !== "pan";
-    find("undo").disabled = !can || !picture.undo;
-    find("redo").disabled = !can || !picture.redo;
+    find("fit").disabled = false;
+    this.showUndo();
     if (!can) this.say(this.group !== "kept" ? "Left out by the build: nothing to paint here." : `Nothing can be changed: ${this.readOnly}.`);
+  }
+
+  showUndo() {
+    for (const [id, n] of Object.entries(this.known.get(this.picture.number).back)) find(id).disabled = !this.editable() || !this.mine.has(n);
   }
 
   select(region) {
@@ -232,7 +280,7 @@ export class Editor {
     return this.masks.get(this.region);
   }
 
-  saveMask() {
+  saveMask(words) {
     const held = this.masks.get(this.region);
     const cells = count(held.mask);
     if (this.act?.value === 0 && cells === held.cells) {
@@ -243,7 +291,7 @@ export class Editor {
     held.cells = cells;
     const { width, height } = this.picture;
     const empty = held.cells === 0;
-    this.send({ region: this.region, boxes: empty ? [] : null, runs: empty ? null : runsOf(held.mask) }, `${this.region}: ${empty ? "none there" : "painted"}`);
+    this.send({ region: this.region, boxes: empty ? [] : null, runs: empty ? null : runsOf(held.mask) }, `${this.region}: ${empty ? "none there" : words}`);
     if (empty) this.masks.delete(this.region);
     this.picture.width = width;
     this.picture.height = height;
@@ -264,7 +312,7 @@ export class Editor {
     const boxes = this.picture.boxes[this.region];
     if (held) {
       this.setMask(this.region, grown(held.mask, width, height, value));
-      this.saveMask();
+      this.saveMask(value ? "grown" : "shrunk");
     } else if (boxes?.length) {
       const by = value ? 1 : -1;
       const next = boxes.map(([x0, y0, x1, y1]) => [Math.max(0, x0 - by), Math.max(0, y0 - by), Math.min(width, x1 + by), Math.min(height, y1 + by)]);
@@ -275,11 +323,16 @@ export class Editor {
 
   // Saving
 
+  typed() {
+    return find("caption").value.trim().replace(/\s+/g, " ");
+  }
+
   saveCaption() {
     clearTimeout(this.typing);
-    const caption = find("caption").value.trim().replace(/\s+/g, " ");
-    if (!this.picture || !this.editable() || caption === this.picture.caption) return;
+    const caption = this.typed();
+    if (!this.editable() || caption === this.picture.caption || caption === this.unsaved) return;
     this.picture.caption = caption;
+    this.unsaved = null;
     this.send({ caption }, "caption");
   }
 
@@ -288,10 +341,20 @@ export class Editor {
     this.flush();
   }
 
+  // Takes back the last change of the picture, or the last undo, if this page has made it.
   undo(again) {
-    if (!this.editable() || !(again ? this.picture.redo : this.picture.undo)) return;
+    if (!this.editable()) return;
     this.queue.push({ path: "/api/undo", number: this.picture.number, key: this.picture.key, values: { again }, words: again ? "redone" : "undone", show: true });
     this.flush();
+  }
+
+  // The words of the change that an undo or redo takes back, or puts back; null, and told, if this page hasn't made it.
+  taken({ number, values: { again } }) {
+    const { undo, redo } = this.known.get(number).back;
+    const n = again ? redo : undo;
+    if (this.mine.has(n)) return this.mine.get(n);
+    this.say(n === null ? `There is nothing to ${again ? "redo" : "undo"}.` : `Nothing that this page has changed is left to ${again ? "redo" : "undo"} here; fairhuman data edits lists all changes.`);
+    return null;
   }
 
   async flush() {
@@ -300,33 +363,62 @@ export class Editor {
     let refused = "";
     while (this.queue.length) {
       const job = this.queue[0];
+      const taken = job.path === "/api/undo" ? this.taken(job) : "";
+      if (taken === null) {
+        this.queue.shift();
+        continue;
+      }
       this.say("Saving…");
       try {
-        const picture = await post(job.path, { name: this.name, number: job.number, key: job.key, version: this.versions.get(job.number), ...job.values });
+        const picture = await post(job.path, { name: this.name, number: job.number, key: job.key, version: this.known.get(job.number).version, ...job.values });
         this.queue.shift();
+        this.mine.set(picture.version, taken || job.words);
         if (!refused) tell("");
-        this.say(`${refused} Saved: ${job.words}.`.trim());
+        this.say(`${refused} Saved: ${job.words}${taken && ` (${taken})`}${this.where(job)}.`.trim());
         this.took(picture, job.show);
       } catch (error) {
         if (error.offline) {
           this.say(`Not saved yet: ${plural(this.queue.length, "change")} wait${this.queue.length === 1 ? "s" : ""} for the server.`);
           tell(error.message);
-          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+          await pause(RETRY_MS);
           continue;
         }
-        const all = this.queue.length;
-        this.queue = this.queue.filter((other) => other !== job && !this.restsOn(other, job, error.status));
-        tell(error.message);
-        const fresh = await get("/api/picture", { name: this.name, number: job.number }).catch(() => null);
-        if (fresh) this.took(fresh, !this.queue.some((other) => other.number === job.number));
-        const lost = all - this.queue.length - 1;
-        refused = `Not saved: ${job.words}${lost > 0 ? ` and ${plural(lost, "change")} after it` : ""}.`;
+        refused = await this.refuse(job, error);
         this.say(refused);
       }
     }
     this.sending = false;
     for (const done of this.waiting ?? []) done();
     this.waiting = [];
+  }
+
+  // Drops a change that the server refuses, with those that rest on it; what was lost in words.
+  async refuse(job, error) {
+    const lost = this.queue.filter((other) => other === job || this.restsOn(other, job, error.status));
+    this.queue = this.queue.filter((other) => !lost.includes(other));
+    tell(error.message);
+    const fresh = await get("/api/picture", { name: this.name, number: job.number }).catch(() => null);
+    if (fresh) {
+      if (error.status === 409) tell(`${error.message} ${this.shownAnew(lost, fresh)}`);
+      this.took(fresh, !this.queue.some((other) => other.number === job.number));
+    }
+    return `Not saved: ${job.words}${lost.length > 1 ? ` and ${plural(lost.length - 1, "change")} after it` : ""}${this.where(job)}.`;
+  }
+
+  // What the page shows of a picture that has changed elsewhere. A caption that is being typed stays in its field.
+  shownAnew(lost, fresh) {
+    const typing = this.picture?.number === fresh.number && document.activeElement === find("caption");
+    const text = typing ? this.typed() : lost.findLast(({ values }) => "caption" in values)?.values.caption;
+    if (text === undefined || text === fresh.caption) return "It is shown anew.";
+    if (!typing) return `It is shown anew; your caption was: “${text}”.`;
+    clearTimeout(this.typing);
+    this.unsaved = text;
+    return `Your text stays in its field, and is saved once you change it; the caption is now: “${fresh.caption}”.`;
+  }
+
+  // Names a change's picture where another one is shown.
+  where(job) {
+    return job.number === this.picture?.number ? "" : ` of ${job.key}`;
   }
 
   // Whether a change means nothing without an earlier one that was refused: an undo of it, or, where the picture has
@@ -342,10 +434,15 @@ export class Editor {
   // What the server has now; later strokes of this page, which aren't there yet, stay.
   took(picture, show) {
     this.changed(picture);
-    this.versions.set(picture.number, picture.version);
+    this.know(picture);
     if (this.picture?.number !== picture.number) return;
     if (show || (!this.queue.length && !this.pointers.size)) this.show(picture);
-    else Object.assign(this.picture, { version: picture.version, undo: picture.undo, redo: picture.redo });
+    else this.picture.version = picture.version;
+    this.showUndo();
+  }
+
+  know({ number, version, undo, redo }) {
+    this.known.set(number, { version, back: { undo, redo } });
   }
 
   // Looking
@@ -467,6 +564,7 @@ export class Editor {
       { passive: false },
     );
     canvas.addEventListener("keydown", (event) => this.keyOnCanvas(event));
+    document.addEventListener("keydown", (event) => this.stray(event), true);
     document.addEventListener("keydown", (event) => this.key(event));
     window.addEventListener("beforeunload", (event) => this.queue.length && event.preventDefault());
     new ResizeObserver(() => this.picture && (this.fitted ? this.fit() : this.paint())).observe(canvas);
@@ -491,12 +589,14 @@ export class Editor {
 
   async addRegion(name) {
     if (!name || !this.picture) return;
+    const { number } = this.picture;
     try {
-      const { region } = await get("/api/region", { name: this.name, region: name });
+      const { region, colours } = await get("/api/region", { name: this.name, region: name });
       tell("");
+      this.colours = { ...this.colours, ...colours };
       this.added = [...(this.added ?? []), region];
       find("name").value = "";
-      if (!this.picture) return;
+      if (this.picture?.number !== number) return;
       this.select(region);
       if (this.tool === "pan") this.choose("brush");
       this.canvas.focus({ preventScroll: true });
@@ -614,16 +714,20 @@ export class Editor {
 
   up(event, cancelled) {
     if (!this.pointers.delete(event.pointerId)) return;
-    const { act } = this;
     if (cancelled) this.revert();
-    else if (act?.last) this.saveMask();
-    else if (act?.from && this.made) this.addBox(this.made);
-    else if (act?.box !== undefined && JSON.stringify(act.was) !== JSON.stringify(this.picture.boxes[this.region][act.box])) this.setBoxes(this.picture.boxes[this.region]);
+    else this.finish();
     if (!this.pointers.size) {
       this.act = null;
       this.made = null;
     }
     this.paint();
+  }
+
+  finish() {
+    const { act } = this;
+    if (act?.last) this.saveMask(act.value ? "painted" : "erased");
+    else if (act?.from && this.made) this.addBox(this.made);
+    else if (act?.box !== undefined && JSON.stringify(act.was) !== JSON.stringify(this.picture.boxes[this.region][act.box])) this.setBoxes(this.picture.boxes[this.region]);
   }
 
   addBox(one) {
@@ -632,7 +736,7 @@ export class Editor {
     if (held) {
       fillBox(held.mask, this.picture.width, this.picture.height, one, 1);
       this.tint(this.region, ...one);
-      this.saveMask();
+      this.saveMask("painted");
     } else this.setBoxes([...(this.picture.boxes[this.region] ?? []), one]);
   }
 
@@ -657,21 +761,29 @@ export class Editor {
       const held = this.ready();
       polygon(held.mask, this.picture.width, this.picture.height, points, 1);
       this.setMask(this.region, held.mask);
-      this.saveMask();
+      this.saveMask("painted");
     }
     this.paint();
   }
 
   none() {
-    if (this.editable()) this.setBoxes([]);
+    if (this.editable() && this.differs("none there")) this.setBoxes([]);
   }
 
   forget() {
-    if (!this.editable()) return;
+    if (!this.editable() || !this.differs("not annotated")) return;
     this.picture.boxes[this.region] = null;
     this.masks.delete(this.region);
     this.send({ region: this.region, boxes: null, runs: null }, `${this.region}: not annotated`);
     this.paint();
+  }
+
+  // Whether the region isn't already what it is to become; told if it is.
+  differs(words) {
+    const boxes = this.masks.has(this.region) ? [1] : this.picture.boxes[this.region];
+    const same = words === "none there" ? boxes?.length === 0 : !boxes;
+    if (same) this.say(`${this.region}: ${words} already.`);
+    return !same;
   }
 
   again() {
@@ -687,8 +799,21 @@ export class Editor {
     if (this.picture) this.paint();
   }
 
+  // A text that is typed while a picture is on its way is nothing that was meant for it: it is dropped as a whole, to the
+  // first pause after the picture is there.
+  stray(event) {
+    if (find("editor").hidden || event.ctrlKey || event.metaKey || (event.key.length > 1 && !TEXT.includes(event.key))) return;
+    if (event.target.matches("a, button") && [" ", "Enter"].includes(event.key)) return;
+    if (!this.straying && (this.picture || MOVES[event.key])) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    clearTimeout(this.straying);
+    this.straying = setTimeout(() => (this.straying = 0), TYPING_MS);
+    this.say("What is typed before the picture is there doesn't count.");
+  }
+
   key(event) {
-    if (!this.picture || find("editor").hidden || event.altKey) return;
+    if (find("editor").hidden || event.altKey) return;
     const typing = event.target.matches("textarea, input:not([type=radio], [type=checkbox], [type=range]), select");
     const key = event.key.toLowerCase();
     if (event.key === "Escape") {
@@ -697,13 +822,17 @@ export class Editor {
       else this.leave();
       this.paint();
     } else if (typing) return;
-    else if (key === "z") this.undo(event.shiftKey);
     else if (event.ctrlKey || event.metaKey) {
-      if (key !== "y") return;
-      this.undo(true);
-    } else if (TOOLS[key] && (key === "v" || this.editable())) this.choose(TOOLS[key]);
-    else {
-      const acts = { y: () => this.undo(true), n: () => this.none(), u: () => this.forget(), 0: () => this.fit(), "+": () => this.grow(1), "-": () => this.grow(0), "<": () => this.move(-1), ">": () => this.move(1), ",": () => this.move(-1), ".": () => this.move(1), "[": () => this.resize(-4), "]": () => this.resize(4), i: () => this.zoom(1.4), o: () => this.zoom(1 / 1.4) };
+      if (key !== "z" && key !== "y") return;
+      this.undo(key === "y" || event.shiftKey);
+    } else if (key === "z") this.undo(event.shiftKey);
+    else if (MOVES[key]) this.move(MOVES[key]);
+    else if (!this.picture) return;
+    else if (TOOLS[key] && (key === "v" || this.editable())) {
+      this.choose(TOOLS[key]);
+      this.canvas.focus({ preventScroll: true }); // a list of regions would take the arrow keys
+    } else {
+      const acts = { y: () => this.undo(true), n: () => this.none(), u: () => this.forget(), 0: () => this.fit(), "+": () => this.grow(1), "-": () => this.grow(0), "[": () => this.resize(-4), "]": () => this.resize(4), i: () => this.zoom(1.4), o: () => this.zoom(1 / 1.4) };
       if (!acts[key]) return;
       acts[key]();
     }
@@ -735,7 +864,7 @@ export class Editor {
       } else this.corner = [...this.cursor];
     } else if (this.editable() && this.tool !== "pan") {
       this.begin([...this.cursor]);
-      if (this.act?.last) this.saveMask();
+      this.finish();
       this.act = null;
     }
     this.paint();
