@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -152,8 +153,12 @@ def test_from_a_data_set_to_its_review_and_back_in_a_browser(serving, open_page,
     page.click("text=Apply")
     page.wait_for_selector("text=All decisions are applied")
     assert captions(folder) == {"0.png": "person 0"}
+    asked = []
+    page.route("**/data/thumb?*", lambda route: (asked.append(route.request.url), route.continue_()))
     page.click("text=Data")
-    page.wait_for_function(cards, arg=1)  # no picture that is gone is asked for: the console would say so
+    page.wait_for_function(cards, arg=1)
+    page.wait_for_function("() => document.querySelector('.card img').complete")
+    assert {parse_qs(urlsplit(url).query)["number"][0] for url in asked} == {"0"}, "no picture that is gone"
     page.click("text=Overview")
     page.wait_for_selector("#of-reviews")
     check()
