@@ -69,8 +69,8 @@ def expected_of(task: Task) -> dict[str, int]:
     if task.kind == "run":
         return {"run": memory.on_cpu if task.device == "cpu" else memory.total, "device": memory.needed}
     resting = memory.resting or 0
-    if task.kind == "steps" and recipe.cache.latents and task.device != "cpu":
-        resting += bytes_of(shape_of(recipe.model).vae.parameters())
+    if task.kind == "steps" and task.device != "cpu":
+        resting += memory.vae or 0
     encode = memory.encode if task.kind == "shape" or not recipe.cache.latents else 0
     on_device = memory.frozen + memory.trained + memory.optimizer
     found = {"live": on_device - (resting if task.kind == "shape" or task.device != "cpu" else 0)}
