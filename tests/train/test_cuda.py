@@ -63,6 +63,8 @@ def test_a_run_ends_with_a_lora_that_diffusers_loads(make_recipe: MakeRecipe, se
     assert all(line["loss/global"] > 0.0 for line in metrics_without_times(recipe.out))
     encoders = run.model.pipeline.text_encoder, run.model.pipeline.text_encoder_2
     assert {p.device.type for part in encoders for p in part.parameters()} == {"cpu"}, "cached, so they rest"
+    places = [next(part.parameters()).device.type for part in (run.model.pipeline.vae, run.model.pipeline.unet)]
+    assert places == ["cpu", DEVICE.type]
     pipeline: StableDiffusionXLPipeline = load_pipeline("small")
     pipeline.load_lora_weights(recipe.product)
     assert pipeline.get_active_adapters()

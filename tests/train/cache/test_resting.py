@@ -132,6 +132,15 @@ def test_pictures_are_encoded_while_the_network_rests(make_recipe: MakeRecipe, s
     assert latents.vae.resting
 
 
+def test_no_bit_depends_on_when_pictures_are_encoded(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, Any] = {"view": {"crop": "center"}, "steps": 3, "cache": BOTH}
+    first = train(make_recipe("steps", **values))
+    monkeypatch.setattr("fairhuman.train.loop.cache_texts", cache_latents)  # as on a GPU
+    ahead = train(make_recipe("ahead", **values))
+    files = [next(run.recipe.product.glob("*weights.safetensors")).read_bytes() for run in (first, ahead)]
+    assert files[0] == files[1]
+
+
 def test_what_is_cached_is_not_on_the_device_at_first(make_recipe: MakeRecipe) -> None:
     """A device without memory stands for a GPU."""
     for texts, latents in ((False, False), (False, True), (True, False)):
