@@ -446,8 +446,11 @@ def test_of_two_quick_nexts_the_later_one_is_shown_and_back_leaves_both(shown, t
     whole(page)
     release = hold(page, 1)
     page.click("#next")
+    saved(page, "Opening the picture")
+    audit(page)
     page.click("#next")
     ready(page, "c.png")
+    assert page.text_content("#saved") == ""
     release()
     page.wait_for_timeout(500)
     assert (page.url.rpartition("#")[2], page.text_content("#title")) == ("2", "c.png")

@@ -10,6 +10,7 @@ const RETRY_MS = 3000;
 const TYPING_MS = 1200; // a pause after which a caption is saved, and a text that has no picture ends
 const PALM_MS = 1500; // after a pen, in which touches are taken for the palm
 const TOOLS = { v: "pan", b: "brush", e: "eraser", p: "polygon", r: "box" };
+const OPENING = "Opening the picture…";
 const MOVES = { "<": -1, ">": 1, ",": -1, ".": 1 };
 const TEXT = ["Backspace", "Delete", "Enter"]; // keys of a text, besides characters
 
@@ -64,7 +65,7 @@ export class Editor {
   async open(number, group) {
     this.close();
     const mine = (this.opening = {});
-    if (!this.sending) this.say("");
+    if (!this.sending) this.say(OPENING);
     tell("");
     this.canvas.focus({ preventScroll: true });
     await this.settled();
@@ -94,6 +95,7 @@ export class Editor {
     find("editor").removeAttribute("aria-busy");
     for (const part of find("panel").children) part.inert = false;
     find("caption").readOnly = false;
+    if (find("saved").textContent === OPENING) this.say("");
     this.show(picture);
     this.fit();
   }
@@ -110,7 +112,7 @@ export class Editor {
     this.pointers.clear();
     Object.assign(this, { unsaved: null, points: [], act: null, made: null, corner: null, cursor: null });
     find("editor").setAttribute("aria-busy", "true");
-    for (const part of find("panel").children) part.inert = part.id !== "caption";
+    for (const part of find("panel").children) part.inert = part.id !== "caption" && part.htmlFor !== "caption";
     find("caption").readOnly = true;
     for (const button of find("tools").querySelectorAll("button:not([data-always])")) button.disabled = true;
   }
