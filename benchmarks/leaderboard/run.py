@@ -12,6 +12,7 @@ table are computed again. Run the same command again to resume.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console()
     strategies = with_strategy(options.results / STRATEGIES, options.name, options.settings)
-    overrides = [f"results={options.results}", *([f"out={options.out}"] if options.out else [])]
+    overrides = [f"results={os.path.relpath(options.results)}", *([f"out={options.out}"] if options.out else [])]
     recipe = recipe_with(strategies, overrides)
     _run(recipe_with({}, overrides), console)
     done = _run(recipe, console)
