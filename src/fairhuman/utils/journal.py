@@ -24,8 +24,8 @@ _SHOWN = 120  # characters of a damaged value in a message
 class Journal:
     """An append-only file of JSON objects, one per line.
 
-    An incomplete last line, left by a killed process, is removed when the file is opened. `needed` is that of
-    `read_rows`.
+    An incomplete last line, left by a killed process, is removed when the file is opened; one that lacks but its end,
+    as editors leave it, is completed. `needed` is that of `read_rows`.
 
     Raises:
         DataError: the file is a symbolic link.
@@ -37,7 +37,12 @@ class Journal:
         with open_log(path) as file:
             file.seek(0)
             content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            whole = content.rfind(b"\n") + 1
+            try:
+                _row(content[whole:], needed)
+                file.write(b"\n")
+            except ValueError:
+                file.truncate(whole)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(read_rows(self._path, **self._needed))
