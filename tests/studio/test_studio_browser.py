@@ -545,6 +545,7 @@ def test_undo_names_what_it_takes_back_and_stops_at_what_the_page_has_done(shown
     view.drag((6, 8), (9, 12))
     saved(page, "Saved: face: erased.")
     page.keyboard.press("n")
+    saved(page, "Saved: face: none there.")
     page.keyboard.press("n")
     saved(page, "face: none there already.")
     page.keyboard.press("z")
@@ -615,6 +616,7 @@ def test_a_tool_s_key_leaves_the_list_of_regions_and_a_new_region_has_its_colour
         f"() => document.querySelector('.region:has(#region-a{'b' * 59}) rect').getAttribute('fill') === '{drawn}'"
     )
     inside = "() => document.querySelector('#panel').scrollWidth <= document.querySelector('#panel').clientWidth"
+    page.wait_for_selector("#lines li")  # which come last, with the crop
     assert page.evaluate(inside)
     audit(page)
 
