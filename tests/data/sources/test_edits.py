@@ -201,6 +201,7 @@ UNDONE = json.dumps({"n": 1, "key": "a.png", "caption": ""})
         (json.dumps({**REGION, "region": "../../etc"}), r"1: region must be a name .* found ../../etc;"),
         (json.dumps({**REGION, "region": "file_name", "boxes": []}), "1: region must be a name .* found file_name;"),
         (json.dumps({**REGION, "region": ["face"]}), "1: region must be a name"),
+        (json.dumps({**REGION, "region": "-", "boxes": []}), "1: region must be a name .* found -;"),
         (json.dumps({**REGION, "boxes": 3}), "1: boxes must be a list"),
         (json.dumps({**REGION, "boxes": [[1, 2, 3]]}), "1: boxes must be a list"),
         (json.dumps({**REGION, "boxes": [[1, 2, 3, "9" * 999]]}), "1: boxes must be a list .*…;"),

@@ -27,7 +27,7 @@ DEFINED = frozenset(
 def is_region_name(name: str) -> bool:
     """Whether a change may be of a region so named: letters, digits, `_`, `-`, no objective and no other column."""
     taken = name == GLOBAL or (name in DEFINED and name not in REGION_COLUMNS)
-    return name.replace("-", "_").isidentifier() and len(name) <= MAX_REGION_NAME and not taken
+    return name[:1] != "-" and name.replace("-", "_").isidentifier() and len(name) <= MAX_REGION_NAME and not taken
 
 
 def region_name_problem(name: str, known: Sequence[str]) -> str:
