@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,25 @@ def study_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def make_app() -> Callable[..., tuple[Starlette, dict[int, str]]]:
-    """`make_app(folder)` gives an app and the tokens of its participants."""
+def make_app() -> Iterator[Callable[..., tuple[Starlette, dict[int, str]]]]:
+    """`make_app(folder)` gives an app and the tokens of its participants; its connections close with the test."""
+    with ExitStack() as stores:
+        yield partial(_make_app, stores)
 
-    def make(
-        folder: Path, database: Path | str | None = None, invited: bool = True, texts: Any = None, **access: Any
-    ) -> tuple[Starlette, dict[int, str]]:
-        study = load_shown(folder)
-        store = open_store(study, database or folder / DATABASE)
-        tokens = store.invite(participant_tokens(folder, range(len(study.participants)))) if invited else {}
-        return create_study_app(study, store, Access(ADMIN, **access), texts), tokens
 
-    return make
+def _make_app(
+    stores: ExitStack,
+    folder: Path,
+    database: Path | str | None = None,
+    invited: bool = True,
+    texts: Any = None,
+    **access: Any,
+) -> tuple[Starlette, dict[int, str]]:
+    study = load_shown(folder)
+    store = open_store(study, database or folder / DATABASE)
+    stores.callback(store.close)
+    tokens = store.invite(participant_tokens(folder, range(len(study.participants)))) if invited else {}
+    return create_study_app(study, store, Access(ADMIN, **access), texts), tokens
 
 
 class Servers:

@@ -6,7 +6,7 @@ ends with the same bits as an uninterrupted one.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from datetime import timedelta
 
 import torch
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.profiler import record_function
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.data.samples.sampler import BucketOrder, Order
@@ -25,10 +25,10 @@ from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.overlay import overlay_sheet
 from fairhuman.report.text import percent
 from fairhuman.train import sharding
-from fairhuman.train.cache.fill import views_to_come
+from fairhuman.train.cache.fill import encoded, views_to_come
 from fairhuman.train.cache.plan import captions
 from fairhuman.train.captions import cut_captions
-from fairhuman.train.data import build_loader, ignore_interrupts, loading_workers
+from fairhuman.train.data import build_loader
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.metrics import Metrics, floor_metrics, step_metrics
 from fairhuman.train.optimizer import advance
@@ -181,27 +181,20 @@ def cache_latents(run: Run) -> None:
 
     What the cache can't hold is encoded in steps. A signal ends the encoding between two pictures.
     """
-    latents, trained, recipe = run.caches.latents, run.caches.trained, run.recipe
+    latents, recipe = run.caches.latents, run.recipe
     if latents is None or run.finished:
         return
     processes, rank = run.process.num_processes, run.process.process_index
     samples = recipe.samples(processes)
     items = views_to_come(run.data, range(run.step * samples, recipe.steps * samples))
     mine = Subset(items, range(rank, len(items), processes))
-    workers = loading_workers(recipe, run.data)[0]
-    loader = DataLoader(mine, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts)
-    with ExitStack() as stack:
-        for done, (views, _) in enumerate(loader, start=1):
-            if run.stopped_by is not None or latents.kept.full:
-                break
-            for view, picture_chw in views:
-                if picture_chw is not None:
-                    if not trained.resting:
-                        stack.enter_context(trained.asleep())
-                    latents.moments_of(view.key, view.origin, picture_chw.to(run.process.device))
+    with closing(encoded(mine, run.caches, recipe)) as views:
+        for done, _ in enumerate(views, start=1):
             for watcher in run.watchers if run.main else ():
                 watcher.on_latents(run, done, len(mine))
-        latents.vae.rest()
+            if run.stopped_by is not None or latents.kept.full:
+                break
+    latents.vae.rest()
     latents.kept.flush()
     _agree_on_stop(run)
 

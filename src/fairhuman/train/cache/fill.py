@@ -1,7 +1,7 @@
 """Fill the caches: before a run, for `fairhuman data cache RECIPE`, or before its first step."""
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,14 @@ from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.views import View
 from fairhuman.errors import FairHumanError, RecipeError
 from fairhuman.train.cache.plan import Caches, captions
-from fairhuman.train.data import RunData, load_data, loading_workers
+from fairhuman.train.data import RunData, ignore_interrupts, load_data, loading_workers
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import digest
 
 Progress = Callable[[str, int, int | None], None]
 Views = list[tuple[View, torch.Tensor | None]]
+Item = tuple[Views, Note | None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CacheFill:
         return lines + self.damage
 
 
-class _EveryView(Dataset[tuple[Views, Note | None]]):
+class _EveryView(Dataset[Item]):
     """One item per record: its views, or a note on why there are none."""
 
     def __init__(self, people: PeopleDataset) -> None:
@@ -64,7 +65,7 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
     def __len__(self) -> int:
         return len(self._people)
 
-    def __getitem__(self, index: int) -> tuple[Views, Note | None]:
+    def __getitem__(self, index: int) -> Item:
         try:
             return self._people.views(index, self._resolutions[index]), None
         except PictureError as error:
@@ -72,7 +73,7 @@ class _EveryView(Dataset[tuple[Views, Note | None]]):
             return [], note(record.location or record.key, "cache", error.finding)
 
 
-class _ShownViews(Dataset[tuple[Views, Note | None]]):
+class _ShownViews(Dataset[Item]):
     """One item per position: the view of its sample."""
 
     def __init__(self, people: PeopleDataset, positions: range) -> None:
@@ -81,13 +82,13 @@ class _ShownViews(Dataset[tuple[Views, Note | None]]):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, number: int) -> tuple[Views, Note | None]:
+    def __getitem__(self, number: int) -> Item:
         sample = self._people[self._positions[number]]
         assert sample.view is not None, "the data set reads from a cache"
         return [(sample.view, sample.picture_chw)], None
 
 
-def views_to_come(data: RunData, positions: range) -> ConcatDataset[tuple[Views, Note | None]]:
+def views_to_come(data: RunData, positions: range) -> ConcatDataset[Item]:
     """Return the views of a run's samples and of its held-out pictures, with pictures where latents aren't cached.
 
     Of the samples these are the views of `positions`, or, if there are fewer, all views of their records.
@@ -102,6 +103,23 @@ def views_to_come(data: RunData, positions: range) -> ConcatDataset[tuple[Views,
     few = len(positions) <= len(records) * flips * max(1, train.variants)
     shown = _ShownViews(train, positions) if few else Subset(_EveryView(train), sorted(records))
     return ConcatDataset([shown, *map(_EveryView, others)])
+
+
+def encoded(items: Dataset[Item], caches: Caches, recipe: TrainRecipe) -> Generator[Item, None, None]:
+    """Load items and cache the latents of their views; yield each item when its views are done.
+
+    The trained network rests from the first view that has to be encoded to the end.
+    """
+    assert caches.latents is not None, "the recipe caches latents"
+    workers = loading_workers(recipe, caches.data)[0]
+    with ExitStack() as stack:
+        for views, found in DataLoader(items, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts):
+            for view, picture_chw in views:
+                if picture_chw is not None:
+                    if not caches.trained.resting:
+                        stack.enter_context(caches.trained.asleep())
+                    caches.latents.moments_of(view.key, view.origin, picture_chw.to(caches.trained.device))
+            yield views, found
 
 
 def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], progress: Progress) -> CacheFill:
@@ -129,7 +147,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
         )
     notes: list[Note] = []
     try:
-        views = _fill_latents(caches, recipe, device, notes, progress)
+        views = _fill_latents(caches, recipe, notes, progress)
         wanted = {"latents": views, "texts": _fill_texts(caches, progress)}
     finally:
         for kept in caches.kept.values():
@@ -147,31 +165,19 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     )
 
 
-def _fill_latents(
-    caches: Caches, recipe: TrainRecipe, device: torch.device, notes: list[Note], progress: Progress
-) -> int:
+def _fill_latents(caches: Caches, recipe: TrainRecipe, notes: list[Note], progress: Progress) -> int:
     """Cache the latents of all views; return the number of views."""
     if caches.latents is None:
         return 0
-    data = caches.data
-    people = data.datasets
     seen: set[str] = set()
-    total = sum(map(len, people))
-    for done, (views, found) in enumerate(_loaded(people, loading_workers(recipe, data)[0]), start=1):
+    every: ConcatDataset[Item] = ConcatDataset([_EveryView(people) for people in caches.data.datasets])
+    for done, (views, found) in enumerate(encoded(every, caches, recipe), start=1):
         if found is not None:
             notes.append(found)
-        for view, picture_chw in views:
-            seen.add(view.key)
-            if picture_chw is not None:
-                caches.latents.moments_of(view.key, view.origin, picture_chw.to(device))
+        seen.update(view.key for view, _ in views)
         _check(caches.latents.kept)
-        progress("latents", done, total)
+        progress("latents", done, len(every))
     return len(seen)
-
-
-def _loaded(people: list[PeopleDataset], workers: int) -> Iterator[tuple[Views, Note | None]]:
-    for one in people:
-        yield from DataLoader(_EveryView(one), batch_size=None, num_workers=workers)
 
 
 def _fill_texts(caches: Caches, progress: Progress) -> int:
