@@ -71,6 +71,15 @@ def test_duplicates_and_missing_captions_are_noted(folder):
     assert report.counts()["warned"]["no record has a caption"] == 1
 
 
+def test_a_record_that_is_left_out_is_noted_once(folder):
+    root = folder([{"file_name": f"{i}.png", "caption": caption} for i, caption in enumerate(["", "x", ""])])
+    whole = (root / "0.png").read_bytes()
+    (root / "0.png").write_bytes(whole[: len(whole) // 2])  # its header can be read
+    summary = check_dataset(root)
+    assert [(note.line, note.action) for note in summary.report.notes] == [(1, "skipped"), (3, "warned")]
+    assert "  1 x caption is empty" in summary.lines()
+
+
 def test_boxes_of_any_region_that_is_named(folder):
     root = folder([{"file_name": "a.png", "caption": "x", "foot": [[9, 2, 1, 12]]}])
     assert check_dataset(root).good

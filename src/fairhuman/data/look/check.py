@@ -10,6 +10,7 @@ from fairhuman.data.pictures.decode import TRANSPARENT
 from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.samples.ignored import IgnoredArea
 from fairhuman.data.sources import SourceSettings, source_format
+from fairhuman.data.sources.check import STAGE as DECODE
 from fairhuman.data.sources.columns import unused_columns
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.rows import STAGE, note_whole_source
@@ -109,8 +110,9 @@ def check_dataset(
 ) -> CheckSummary:
     """Read every record and decode every picture and painted mask; all bad ones are noted.
 
-    Boxes are read of `regions` besides faces, hands and persons; `settings.max_reject_share` is ignored. `progress` is
-    called now and then with the number of usable records so far.
+    Of a record whose picture can't be decoded nothing else is noted. Boxes are read of `regions` besides faces, hands
+    and persons; `settings.max_reject_share` is ignored. `progress` is called now and then with the number of usable
+    records so far.
 
     Raises:
         DataError: the data set can't be read.
@@ -135,6 +137,8 @@ def check_dataset(
             report.add(decoded.row.location, STAGE, DUPLICATE._replace(value=f"that of {first}"))
         if usable % 100 == 0:
             progress("check", usable, None)
+    left_out = {note.place for note in report.skipped() if note.stage == DECODE}
+    report.notes = [note for note in report.notes if note.action == "skipped" or note.place not in left_out]
     if usable:
         note_whole_source(report, str(dataset.root), columns, settings, photos)
     for text in ignored_by_build(path, settings):
