@@ -122,6 +122,7 @@ COMMANDS = (
             ("detect.regions={face: the face}",),
             ("detect.regions={shoes: ''}",),
             ("detect.regions={depth: how deep}",),
+            ("detect.regions={shoes: the shoes, shoes_by: a label}",),
             ("detect.face=onnx",),
             ("detect.person=whole-body",),
             ("caption.kind=endpoint",),

@@ -292,6 +292,7 @@ def test_a_bare_folder_is_built_on_request(shared: Path, tmp_path: Path, typed: 
     [
         (["face", "eyes", "feet"], '"detect.regions={eyes: mediapipe, feet: mediapipe}"', "or give build=true"),
         (["face", "eyes", "logo"], '"detect.regions={eyes: mediapipe, logo: WORDS}"', "WORDS say what logo look like"),
+        (["Head", "Logo"], '"detect.regions={head: mediapipe, logo: WORDS}"', "WORDS say what logo look like"),
     ],
 )
 def test_a_bare_folder_names_the_command_that_finds_further_regions(

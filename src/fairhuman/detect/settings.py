@@ -34,7 +34,7 @@ DetectParts = Callable[[Picture], dict[str, list[Detection]]]
 BUNDLED = "mediapipe"
 TAKEN = ("global", IGNORE, SUBJECT, *REGION_COLUMNS, *REGION_COLUMNS.values())
 FOR_REGIONS = ("regions", "max_persons", "words")  # settings of further regions alone
-REGION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+REGION_NAME = re.compile(r"[a-z][a-z0-9_-]*")  # readers of WebDataset lower-case the names of masks
 
 
 class MediaPipeSettings(Settings):
@@ -78,8 +78,8 @@ def _findable(regions: dict[str, str]) -> dict[str, str]:
     for name, words in regions.items():
         if name in TAKEN or not REGION_NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} can't be the name of a further region: take letters, digits, _ and -, and not "
-                f"{', '.join(TAKEN)}; faces, hands and persons have detectors of their own"
+                f"{name!r} can't be the name of a further region: take lower-case letters, digits, _ and -, a letter "
+                f"first, and not {', '.join(TAKEN)}; faces, hands and persons have detectors of their own"
             )
         if not words.strip():
             raise ValueError(f"{name} must have words, such as 'the {name}', or {BUNDLED}")

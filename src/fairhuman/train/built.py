@@ -43,7 +43,7 @@ def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
     regions = _regions(recipe, source)
     small, pictures = _too_small(recipe, source)
     out = _free_folder(source.path)
-    parts, unknown = _further(regions)
+    parts, unknown = _further([name.lower() for name in regions])  # names that a build can give
     settings = " min_side=null" if small else ""
     if parts or unknown:
         found = [f"{name}: mediapipe" for name in parts] + [f"{name}: WORDS" for name in unknown]

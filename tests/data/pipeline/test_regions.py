@@ -167,6 +167,10 @@ def test_regions_by_words(photos: Path, tmp_path: Path) -> None:
         ("detect.regions={status: a sign}", "'status' is another column of a data set"),
         ("detect.regions={shoes: ''}", "shoes must have words"),
         ("detect.regions={the shoes: the shoes}", "'the shoes' can't be the name"),
+        ("detect.regions={Shoes: the shoes}", "'Shoes' can't be the name.*take lower-case letters"),
+        ("detect.regions=[Head]", "'Head' can't be the name.*take lower-case letters"),
+        ("detect.regions={eyes: mediapipe, eyes_by: a label}", "'eyes' and 'eyes_by' would share a column"),
+        ("detect.regions={hand_mask: a glove}", "'hand_mask' and 'hand' would share a column"),
     ],
 )
 def test_names_that_can_t_be(photos: Path, tmp_path: Path, override: str, message: str) -> None:

@@ -6,7 +6,7 @@ from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.pictures.filters import FilterSettings, Need
 from fairhuman.data.pipeline.select import Duplicates
-from fairhuman.data.sources.columns import DEFINED
+from fairhuman.data.sources.columns import DEFINED, sharing_a_column
 from fairhuman.data.sources.rows import SourceSettings
 from fairhuman.detect.settings import DetectSettings
 
@@ -59,4 +59,6 @@ class BuildRecipe(FilterSettings):
         for name in self.detect.regions if self.detect is not None else ():
             if name in DEFINED | TIER_COLUMNS:
                 raise ValueError(f"detect.regions: {name!r} is another column of a data set; take another name")
+            if (clash := sharing_a_column(name, self.detect.regions)) is not None:
+                raise ValueError(f"detect.regions: {name!r} and {clash!r} would share a column; take another name")
         return self

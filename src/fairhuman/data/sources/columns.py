@@ -44,8 +44,13 @@ def region_name_problem(name: str, known: Sequence[str]) -> str:
         )
     if name in (PRIOR, ONE_MASK) or not is_region_name(name):
         return f"{name!r} has a meaning of its own in data sets or recipes: choose another name for the region"
-    clash = next((one for one in [*REGION_COLUMNS, *known] if _is_about(one, name) or _is_about(name, one)), None)
+    clash = sharing_a_column(name, known)
     return f"{name!r} and {clash!r} would share a column in builds: choose another name for the region" if clash else ""
+
+
+def sharing_a_column(name: str, known: Iterable[str]) -> str | None:
+    """The region among ours and `known` with which one so named would share a column in builds; None: there is none."""
+    return next((one for one in [*REGION_COLUMNS, *known] if _is_about(one, name) or _is_about(name, one)), None)
 
 
 def _is_about(name: str, region: str) -> bool:
