@@ -261,12 +261,17 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
 
 
 def _read(base: Base, precision: torch.dtype | None) -> None:
-    """Encode the longest caption, by one text encoder after the other."""
+    """Encode the longest caption, by one text encoder after the other.
+
+    A pipeline that drops a template's tokens copies the others and stacks them.
+    """
     for encoder in base.text_encoders:
         most = base.encoded or base.longest
         tokens = min(most, getattr(encoder.config, "max_position_embeddings", most))
         with torch.autocast("cpu", precision, enabled=precision is not None):
-            encoder(torch.zeros(1, tokens, dtype=torch.int64), output_hidden_states=True)
+            read = encoder(torch.zeros(1, tokens, dtype=torch.int64), output_hidden_states=True)
+        if base.encoded is not None:
+            torch.stack([read.hidden_states[-1].clone()])
 
 
 def _batch(recipe: TrainRecipe, base: Base, pictures: Tensor) -> Batch:
