@@ -53,10 +53,12 @@ class BuildRecipe(FilterSettings):
 
     @model_validator(mode="after")
     def _parts_are_regions(self) -> "BuildRecipe":
-        for part in self.detect.kinds if self.detect is not None else ():
+        if self.detect is None:
+            return self
+        for part in self.detect.kinds:
             if part not in self.regions:
                 raise ValueError(f"detect.{part} must be null, because regions ({', '.join(self.regions)}) lack it")
-        for name in self.detect.regions if self.detect is not None else ():
+        for name in self.detect.regions:
             if name in DEFINED | TIER_COLUMNS:
                 raise ValueError(f"detect.regions: {name!r} is another column of a data set; take another name")
             if (clash := sharing_a_column(name, self.detect.regions)) is not None:
