@@ -49,6 +49,8 @@ FELL, ROSE = Estimate(-0.02, -0.03, -0.01, 60), Estimate(0.02, 0.01, 0.03, 60)
         (outcome(FELL), "good", "face: the held-out loss fell by 2.0 %."),
         (outcome(ROSE, NEAR), "bad", "the held-out loss rose by 2.0 %"),
         (outcome(FELL, name="global"), "good", "whole picture: the held-out loss fell"),
+        (outcome(Estimate(-2e-4, -3e-4, -1e-4, 60)), "good", "the held-out loss fell by 0.02 %."),
+        (outcome(Estimate(-2e-4, -4e-4, 1e-4, 60)), "", "to tell -0.02 % from 0 takes about"),
     ],
 )
 def test_losses_and_pictures_in_one_sentence(one: Outcome, sign: str, said: str) -> None:

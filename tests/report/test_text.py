@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fairhuman.report.text import decimals, estimate_text, listed, percent, plural, prompt_count
+from fairhuman.report.text import decimals, estimate_text, fine_percent, listed, percent, plural, prompt_count
 from fairhuman.stats.estimate import Estimate
 
 
@@ -33,6 +33,7 @@ def test_signs_and_shares() -> None:
     assert estimate_text(Estimate(-0.05, -0.05, -0.05, 8), "{:+.1f}", signed=True, percent=True) == "-5.0 %"
     assert estimate_text(Estimate(0.0, 0.0, 0.0, 8), "{:+.3g}", signed=True) == "0"
     assert estimate_text(Estimate(-0.02, -0.06, 0.001, 8), signed=True) == "-0.02 [-0.06, 0.00]"
+    assert (fine_percent(0.02), fine_percent(0.0004), fine_percent(0.0)) == ("2.0 %", "0.04 %", "0 %")
     assert (percent(0.1234), percent(-0.0001, 1, signed=True), percent(math.nan)) == ("12 %", "+0.0 %", "-")
 
 

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from fairhuman import config
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.colours import colours
+from fairhuman.report.training import write_training_report
 from fairhuman.studio.places import find_places
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.train.run import STOP
@@ -67,6 +68,8 @@ def test_held_out_losses_have_intervals_and_previews_their_files(opened, run):
     last = found["held_out"]["objectives"]["face"][-1]
     assert last["low"] < last["value"] < last["high"]
     assert last["change"]["verdict"] == "lower"
+    page = write_training_report(run).read_text(encoding="utf-8")
+    assert f">{last['change']['text']}<" in page, "the same digits as in the report"
     row = found["previews"][0]
     assert [shot["step"] for shot in row["steps"]] == [0, 100, 200]
     for file in (row["photo"], row["steps"][-1]["photo"], "overlay.png"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,25 @@ def test_of_many_objectives_the_cosines_of_one_are_shown_with_its_partners_colou
     assert page.locator(".held-out th[scope=col]").all_text_contents() == ["Objective", "Step 0"]
     assert page.locator(".of-region").first.text_content() == "face"
     audit(page)
+
+
+def test_a_legend_tells_apart_what_its_chart_tells_apart(shown, run):
+    names, steps = ["global", "face"], range(1340, 1348)
+    rows = [{"step": n, **{f"loss/{name}": 0.0911 + (n - 1340) * 1e-5 for name in names}} for n in steps]
+    rows[-1] |= {"loss/face": 0.09116, "lr": 1.25e-5}
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    page = shown(run.parent, "/run?name=mpd", viewport={"width": 1280, "height": 900})
+    page.wait_for_selector(".chart li b")
+    page.fill("#smoothing", "0")
+    page.wait_for_function("() => document.querySelector('.chart li b').textContent === '0.09117'")
+    assert page.locator(".chart li b").nth(1).text_content() == "0.09116"
+    assert page.text_content(".chart:has-text('Learning rate') li b") == "1.25e-5"
+    box = page.locator(".chart svg.plot").first.bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 50)
+    page.mouse.up()
+    assert re.fullmatch(r"1,34\d to 1,34\d", page.text_content("#range [value=picked]"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 
 from fairhuman.report.previews import Closeness, PreviewPictures
 from fairhuman.report.run_folder import HeldOutEvaluation
-from fairhuman.report.text import listed, percent
+from fairhuman.report.text import fine_percent, listed, percent
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
 
@@ -99,8 +99,8 @@ class Outcome:
             return "", f"{title}: no clear change of the held-out loss{_would_need(change)}."
         previews = f": {self.moves.words()}" if self.moves else ""
         if change.low > 0:
-            return "bad", f"{title}: the held-out loss rose by {percent(change.value, 1)}{previews}."
-        fell = f"{title}: the held-out loss fell by {percent(-change.value, 1)}"
+            return "bad", f"{title}: the held-out loss rose by {fine_percent(change.value)}{previews}."
+        fell = f"{title}: the held-out loss fell by {fine_percent(-change.value)}"
         if self.moves and not self.moves.followed:
             return "bad", f"{fell}, but the pictures didn't follow{previews}."
         return "good", f"{fell}{previews}."
@@ -181,5 +181,5 @@ def _would_need(change: Estimate) -> str:
     if not abs(change.value) > 0.05 * half:  # more than 400 times as many
         return f" with {change.n} pictures"
     needed = ceil(change.n * (half / change.value) ** 2)
-    value = percent(change.value, 1, signed=True)
+    value = fine_percent(change.value, signed=True)
     return f"; to tell {value} from 0 takes about {needed:,} pictures, there are {change.n:,}"

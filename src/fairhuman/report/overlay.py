@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fairhuman.record import IGNORE
 from fairhuman.report.colours import REGION_COLOURS, colours
-from fairhuman.report.text import plural
+from fairhuman.report.text import fine_percent, plural
 
 Pixels = NDArray[np.float32]
 Stack = torch.Tensor | Sequence[torch.Tensor]
@@ -218,7 +218,7 @@ def _ignored_line(ignored: Sequence[Pixels]) -> str:
 
 
 def _mean_area(areas: Sequence[float]) -> str:
-    return f", mean area {_percent(float(np.mean(areas)))} of the picture" if areas else ""
+    return f", mean area {fine_percent(float(np.mean(areas)))} of the picture" if areas else ""
 
 
 def _condition_panel(name: str, condition_chw: Pixels, size: tuple[int, int]) -> Image.Image:
@@ -254,7 +254,7 @@ def _sample_line(name: str, mask_hw: Pixels, latent_mask_hw: Pixels, known: bool
     if not known:
         return f"{name}: not annotated"
     cells = float(latent_mask_hw.sum())
-    return f"{name}: {_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
+    return f"{name}: {fine_percent(mask_hw.mean())}, {cells:.1f} latent cells" if cells else f"{name}: none in view"
 
 
 def _draw_text(
@@ -306,10 +306,6 @@ def _fitting(text: str, width: int) -> str:
 
 def _resized(image_hwc: Pixels, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
     return Image.fromarray((image_hwc * 255).round().astype(np.uint8)).resize(size, how)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2f} %"
 
 
 def _numpy(tensor: torch.Tensor) -> Pixels:

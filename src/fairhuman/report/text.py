@@ -25,6 +25,12 @@ def percent(share: float, places: int = 0, *, signed: bool = False) -> str:
     return "-" if math.isnan(share) else f"{round(100 * share, places) + 0.0:{'+' if signed else ''}.{places}f} %"
 
 
+def fine_percent(share: float, *, signed: bool = False) -> str:
+    """`2.0 %`, a share with one decimal, or with its first digit where that would be 0: `0.04 %`."""
+    value = 100 * share
+    return f"{value:{'+' if signed else ''}{'.1f' if round(value, 1) else '.1g'}} %"
+
+
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -16,6 +16,7 @@ import numpy as np
 from fairhuman.errors import DataError
 from fairhuman.report.outcome import paired_change, verdict
 from fairhuman.report.run_folder import HeldOutEvaluation, read_json, read_validation
+from fairhuman.report.text import estimate_text
 from fairhuman.stats.bootstrap import pooled_ratio
 from fairhuman.studio.series import Series, read_tail
 from fairhuman.utils.files import is_held, touch
@@ -263,7 +264,10 @@ def _change(evaluations: Sequence[HeldOutEvaluation], one: HeldOutEvaluation, na
     if one is first or name not in first.errors or name not in one.errors:
         return None
     change = paired_change(first, one, name)
-    return None if change is None else change.plain() | {"verdict": verdict(change)[1]}
+    if change is None:
+        return None
+    text = estimate_text(change, "{:.1f}", signed=True, percent=True)
+    return change.plain() | {"verdict": verdict(change)[1], "text": text}
 
 
 def _seconds_a_step(rows: Sequence[Mapping[str, float]], done: int) -> float | None:

@@ -88,6 +88,8 @@ export const svg = (name, attributes, ...children) => filled(document.createElem
 
 export const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
+export const span = (steps) => steps.map((step) => Math.round(step).toLocaleString("en")).join(" to ");
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 90) return `${Math.round(seconds)} s`;
@@ -100,7 +102,7 @@ export function short(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size >= 1e5) return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: digits - 1 });
-  if (size !== 0 && size < 1e-3) return value.toExponential(digits - 2);
+  if (size !== 0 && size < 1e-3) return Number(value.toPrecision(digits)).toExponential();
   return Number(value.toPrecision(digits)).toString();
 }
 

@@ -1,6 +1,6 @@
 // Line charts: lines of one scale, drawn as SVG, with the values under the pointer in their legend.
 
-import { el, short, svg, told } from "./studio.js";
+import { el, short, span, svg, told } from "./studio.js";
 
 const HEIGHT = 190;
 const LEFT = 46;
@@ -48,6 +48,8 @@ export class Chart {
     const width = this.plot.clientWidth;
     if (!width || !this.lines) return;
     const [y0, y1] = this.y;
+    const digits = Math.ceil(Math.log10(Math.max(Math.abs(y0), Math.abs(y1)) / (y1 - y0))) + 2; // a hundredth of the scale
+    this.digits = Math.min(Math.max(digits, 3), 5); // the server sends five
     const over = this.log ? Math.log : (value) => value;
     const px = (step) => LEFT + ((width - LEFT - RIGHT) * (step - this.x[0])) / (this.x[1] - this.x[0] || 1);
     const inside = (share) => Math.min(Math.max(share, 0), 1); // what smoothing leaves out of the scale
@@ -98,7 +100,7 @@ export class Chart {
       item.swatch.firstChild.setAttribute("fill", line.colour);
       item.label.textContent = line.label ?? line.name;
       const values = line.smooth ?? line.values;
-      item.value.textContent = short(index === null ? latest(values) : values[index]);
+      item.value.textContent = short(index === null ? latest(values) : values[index], this.digits);
     }
     for (const [name, item] of this.items) {
       if (kept.has(name)) continue;
@@ -108,8 +110,8 @@ export class Chart {
   }
 
   described() {
-    const ends = this.lines.map((line) => `${line.label ?? line.name} ${short(latest(line.smooth ?? line.values))}`);
-    return `${this.title}, steps ${short(this.x[0])} to ${short(this.x[1])}; at the end: ${ends.join(", ")}`;
+    const ends = this.lines.map((line) => `${line.label ?? line.name} ${short(latest(line.smooth ?? line.values), this.digits)}`);
+    return `${this.title}, steps ${span(this.x)}; at the end: ${ends.join(", ")}`;
   }
 }
 

@@ -1,7 +1,7 @@
 // Runs side by side: state, curves, held-out losses, previews over steps, log. Everything goes on while they run.
 
 import { Chart, range, smoothed } from "./studio_charts.js";
-import { address, duration, el, find, get, plural, post, readOnly, remember, remembered, repeat, short, svg, tell } from "./studio.js";
+import { address, duration, el, find, get, plural, post, readOnly, remember, remembered, repeat, short, span, svg, tell } from "./studio.js";
 
 const names = JSON.parse(document.body.dataset.names);
 const most = Number(document.body.dataset.most);
@@ -210,9 +210,7 @@ class RunView {
     const several = steps.length > 1; // before that there is nothing to compare
     const rows = Object.entries(objectives).map(([name, found]) => {
       const last = found[found.length - 1];
-      const percent = (value) => `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)} %`;
-      const change = last.change?.value === null || !last.change ? "–" : `${percent(last.change.value)} (${percent(last.change.low)} to ${percent(last.change.high)})`;
-      const later = several ? [el("td", { class: "number" }, short(last.value)), el("td", { class: "number" }, change), el("td", { class: "verdict" }, last.change?.verdict ?? "")] : [];
+      const later = several ? [el("td", { class: "number" }, short(last.value)), el("td", { class: "number" }, last.change?.text ?? "–"), el("td", { class: "verdict" }, last.change?.verdict ?? "")] : [];
       return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, short(found[0].value)), later);
     });
     const head = ["Objective", `Step ${steps[0]}`, ...(several ? [`Step ${steps[steps.length - 1]}`, "Paired change, 95 %", ""] : [])];
@@ -315,7 +313,7 @@ function pick(steps) {
   if (steps) {
     let option = find("range").querySelector("[value=picked]");
     if (!option) find("range").append((option = el("option", { value: "picked" })));
-    option.textContent = `${short(steps[0])} to ${short(steps[1])}`;
+    option.textContent = span(steps);
     find("range").value = "picked";
   }
   now();
