@@ -20,11 +20,12 @@ from fairhuman.errors import ModelError
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.fingerprint import base_fingerprint, encoded_size
-from fairhuman.models.locations import check_location, name_of, side_multiple
+from fairhuman.models.locations import check_location, largest_side, name_of, side_multiple
 from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import BaseSettings
 from fairhuman.train.loop import train
 from fairhuman.train.memory import shape_of
+from fairhuman.train.model import build_model
 from fairhuman.train.preflight import model_finding
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils import shipped
@@ -186,6 +187,17 @@ def test_pictures_without_positions_are_refused(pipeline: Any) -> None:
     settings = SampleSettings(height=264, width=128, steps=1)
     with pytest.raises(ModelError, match=r"positions for sides of at most 256 pixels, found \(264, 128\)"):
         next(sample(pipeline, ["a hat"], settings))
+
+
+def test_buckets_for_all_pictures_have_positions(pipeline: Any) -> None:
+    values: dict[str, Any] = {"model": FLOW_UNTRAINED, "data": "people", "out": "run", "resolution": 128, "steps": 1}
+    found = config.build(TrainRecipe, values)
+    assert max(map(max, found.sizes)) == base_of(pipeline).largest == largest_side(FLOW_UNTRAINED) == 256
+    assert len(found.sizes) > 20
+    assert max(map(max, config.build(TrainRecipe, {**values, "model": SMALL}).sizes)) > 256
+    wide = config.build(TrainRecipe, {**values, "view": {"bucket_aspect": 5.0}})
+    with pytest.raises(ModelError, match=r"view.bucket_aspect: .* at most 256 pixels, found \(56, 264\)"):
+        build_model(wide, torch.device("cpu"))
 
 
 def test_losses_of_different_bases_are_not_compared(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -248,3 +248,16 @@ def side_multiple(model: str) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         return SDXL_SIDE_MULTIPLE
     return 1 << (vae - 1 + unet - 1)
+
+
+def largest_side(model: str) -> int | None:
+    """Return the pixels of the longest side for which a transformer's table has positions; None: it has no table.
+
+    It is read from a folder's configurations; of what has none here, such as a hub id, nothing is known.
+    """
+    folder = Path(location_of(model))
+    try:
+        config = parse_json((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+        return int(config["pos_embed_max_size"]) * side_multiple(model)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

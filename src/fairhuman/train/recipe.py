@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fairhuman.config import Settings
 from fairhuman.data.samples.buckets import bucket_resolutions
-from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, side_multiple
+from fairhuman.models.locations import SDXL_SIDE_MULTIPLE, largest_side, side_multiple
 from fairhuman.models.settings import BaseSettings, ControlSettings, LoraSettings, MoleSettings
 from fairhuman.regions.settings import RegionSettings, by_objective, check_objectives
 from fairhuman.train.effects import EFFECTS, Condition
@@ -151,12 +151,18 @@ class TrainRecipe(Settings):
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each possible bucket; without buckets, one entry. None has a larger area than `size`."""
+        """Height and width of each possible bucket; without buckets, one entry. None has a larger area than `size`.
+
+        `auto` has none that is longer than the model's positions.
+        """
         view = self.view
         if view.bucket_aspect is None:
             return [self.size]
-        aspect = self.source.limits.max_aspect if view.bucket_aspect == "auto" else view.bucket_aspect
-        return bucket_resolutions(self.size, aspect, self.bucket_step, view.bucket_area)
+        if view.bucket_aspect != "auto":
+            return bucket_resolutions(self.size, view.bucket_aspect, self.bucket_step, view.bucket_area)
+        found = bucket_resolutions(self.size, self.source.limits.max_aspect, self.bucket_step, view.bucket_area)
+        longest = largest_side(self.model)
+        return [size for size in found if longest is None or size == self.size or max(size) <= longest]
 
     @property
     def bucket_step(self) -> int:
