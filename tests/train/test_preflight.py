@@ -299,8 +299,15 @@ def test_a_bare_folder_names_the_command_that_finds_further_regions(
     tmp_path: Path, names: list[str], command: str, end: str
 ) -> None:
     Image.new("RGB", (600, 600)).save(tmp_path / "1.jpg")
-    recipe = config.build(TrainRecipe, {"data": str(tmp_path), "out": "run", "steps": 1, "regions": {"names": names}})
+    values = {"data": str(tmp_path), "out": "run", "steps": 1, "regions": {"names": names}}
     with pytest.raises(DataError) as caught:
-        check_at_once(recipe)
+        check_at_once(config.build(TrainRecipe, values))
     assert command in str(caught.value)
     assert end in str(caught.value)
+    building = config.build(TrainRecipe, {**values, "build": True})
+    if "WORDS" not in command:
+        check_at_once(building)
+        return
+    with pytest.raises(DataError) as again:
+        check_at_once(building)
+    assert str(again.value) == str(caught.value)

@@ -38,6 +38,11 @@ def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
     return found
 
 
+def unbuilt_sources(recipe: TrainRecipe) -> list[DataSource]:
+    """Return the bare sources that a run can't build: without `build` all; with it those whose regions need words."""
+    return [one for one in bare_sources(recipe) if not recipe.build or _further(_regions(recipe, one))[1]]
+
+
 def bare_message(recipe: TrainRecipe, source: DataSource) -> str:
     """Say what to do with a bare folder; the command that it names keeps pictures of all sizes."""
     regions = _regions(recipe, source)
@@ -125,12 +130,10 @@ def build_data(recipe: TrainRecipe, progress: Progress) -> None:
             raise RecipeError("build=true works in one process; run `fairhuman data build` before `accelerate launch`")
         kind = source_kind(source.path, recipe.source.format)
         captioned = any(row.values.get("caption") for row in source_format(kind).rows(source.path, LoadReport()))
-        parts, unknown = _further(source.regions or recipe.regions.names)
-        regions = dict.fromkeys(["face", "hand", "person", *unknown])
         values: dict[str, Any] = {
             "min_side": None,
-            "regions": list(regions),
-            "detect": {"regions": parts},
+            "regions": ["face", "hand", "person"],
+            "detect": {"regions": _further(_regions(recipe, source))[0]},
             "caption": {"kind": "text" if captioned else "template"},
             "source": recipe.source.model_dump(include=set(SourceSettings.model_fields)),
         }
