@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.fairness_worker import ESTIMATED, KINDS, MICRO_BATCHES, Case, estimate, train
+from helpers.small_unet import KEPT
 from helpers.warm import PIPE, STDOUT, Popen
 
 # Sums in another order, three steps of Adam at 0.01: parameters agree to 1e-4, one hundredth of a step.
@@ -92,14 +93,15 @@ def test_wrapped_models_accumulate(two: Found, wrap: str) -> None:
 
 @pytest.mark.parametrize(("mode", "absent"), ESTIMATED)
 def test_estimators_are_equal_in_all_processes(two: list[dict[Any, Any]], mode: str, absent: bool) -> None:
-    """Bit-equal in both, and as in one process with the joined batch."""
+    """Bit-equal in both, and as in one process with the joined batch; up to bfloat16's rounding if gradients are."""
     alone = estimate(mode, absent, rank=0, world=1)
+    element, weight = (1e-3, 1e-2) if mode in KEPT else (1e-5, 1e-3)
     for here, there, joined in zip(*(run[mode, absent] for run in two), alone, strict=True):
         assert torch.equal(here[0], there[0])
         assert torch.equal(here[1], there[1])
         assert here[2] == there[2]
-        torch.testing.assert_close(here[0], joined[0], rtol=0.0, atol=1e-5)
-        torch.testing.assert_close(here[1], joined[1], rtol=1e-3, atol=0.0)
+        torch.testing.assert_close(here[0], joined[0], rtol=0.0, atol=element)
+        torch.testing.assert_close(here[1], joined[1], rtol=weight, atol=0.0)
         assert here[2] == pytest.approx(joined[2], abs=1e-4)
 
 

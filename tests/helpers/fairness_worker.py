@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fairhuman.fairness import FairBackward
-from helpers.small_unet import ESTIMATORS, EXACT, fair_backward, flat_grad, losses, noise_of, small_unet
+from helpers.small_unet import ESTIMATORS, EXACT, KEPT, fair_backward, flat_grad, losses, noise_of, small_unet
 from helpers.tiny_net import STRATEGIES, TinyUNet, batch, three_losses, trained
 
 STEPS = 3
 KINDS = ("mpd", "ls", "si", "uw", "dwa")
 MICRO_BATCHES = (1, 2)
 Case = tuple[str, int, bool, str]
-ESTIMATED = [(mode, absent) for mode in (*ESTIMATORS, *EXACT) for absent in (False, True)]
+ESTIMATED = [(mode, absent) for mode in (*ESTIMATORS, *EXACT, *KEPT) for absent in (False, True)]
 CASES: list[Case] = [
     *((name, n, absent, "plain") for name in KINDS for n in MICRO_BATCHES for absent in (False, True)),
     *((name, 1, False, wrap) for name in KINDS for wrap in ("ddp", "accelerate")),

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from fairhuman.fairness import (
     EmaEstimator,
     Estimator,
+    ExactEstimator,
     FairBackward,
     MinimumPotentialDelay,
     Output,
@@ -36,6 +37,7 @@ STEPS = 4
 ESTIMATORS: dict[str, Callable[[TinyUNet], Estimator | None]] = {
     "exact": lambda _: None,
     "pairwise": lambda net: PairwiseEstimator(trained(net)),
+    "kept": lambda net: ExactEstimator(trained(net), dtype=torch.bfloat16),
     "output": lambda net: OutputEstimator(trained(net), every=3, warm_up=1),
     "ema": lambda net: EmaEstimator(trained(net), every=3),
 }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fairhuman.fairness import (
     EmaEstimator,
     Estimator,
+    ExactEstimator,
     FairBackward,
     FairStep,
     Length,
@@ -102,6 +103,13 @@ ESTIMATORS: dict[str, Callable[[nn.Module, int], Estimator]] = {
 
 
 EXACT: dict[str, Callable[[nn.Module, int], Estimator]] = {"pairwise": lambda unet, _: PairwiseEstimator(trained(unet))}
+KEPT: dict[str, Callable[[nn.Module, int], Estimator]] = {  # gradients in bfloat16
+    "kept": lambda unet, _: ExactEstimator(trained(unet), dtype=torch.bfloat16),
+    "kept pairs": lambda unet, _: PairwiseEstimator(trained(unet), torch.bfloat16),
+    "kept output": lambda unet, every: OutputEstimator(
+        trained(unet), every, ExactEstimator(trained(unet), dtype=torch.bfloat16), warm_up=1
+    ),
+}
 
 
 def fair_backward(
@@ -113,7 +121,7 @@ def fair_backward(
     every: int = 4,
 ) -> FairBackward:
     """The first step is exact, and every fourth."""
-    estimator = {**ESTIMATORS, **EXACT}[mode](unet, every)
+    estimator = {**ESTIMATORS, **EXACT, **KEPT}[mode](unet, every)
     strategy = strategy or MinimumPotentialDelay()
     return FairBackward(trained(unet), strategy, length=length, radius=radius, estimator=estimator)
 

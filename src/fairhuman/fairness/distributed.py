@@ -20,13 +20,15 @@ def average_(tensors: Iterable[Tensor], group: dist.ProcessGroup | None = None) 
     """Replace each tensor by its mean over all processes, in place.
 
     All processes get bit-identical results, as one collective computes the mean of each bucket. Tensors are copied into
-    buckets of at most 32 MiB (or one tensor), so that many small tensors need few messages and little memory.
+    buckets of at most 32 MiB (or one tensor), so that many small tensors need few messages and little memory. Means of
+    bfloat16 are computed in float32.
     """
     size = world_size(group)
     if size == 1:
         return
     for bucket in _buckets(tensors):
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket]) if len(bucket) > 1 else bucket[0].reshape(-1)
+        flat = flat.float() if flat.dtype == torch.bfloat16 else flat
         dist.all_reduce(flat, group=group)
         flat.div_(size)
         offset = 0
@@ -62,11 +64,14 @@ def present_in_any_process(
 
 
 def average_gradients_(
-    gradients: Sequence[list[Tensor | None]], parameters: Sequence[Tensor], group: dist.ProcessGroup | None = None
+    gradients: Sequence[list[Tensor | None]],
+    parameters: Sequence[Tensor],
+    group: dist.ProcessGroup | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Average K gradients over processes, one tensor per parameter; a missing tensor counts as zero.
 
-    Gradients of sharded parameters are averaged already.
+    `dtype` is that of the gradients, None: the parameters'. Gradients of sharded parameters are averaged already.
     """
     if world_size(group) == 1 or is_sharded(parameters):
         return
@@ -75,7 +80,7 @@ def average_gradients_(
     for gradient, row in zip(gradients, anywhere, strict=True):
         for p, parameter in enumerate(parameters):
             if row[p] and gradient[p] is None:
-                gradient[p] = torch.zeros_like(parameter)
+                gradient[p] = torch.zeros_like(parameter, dtype=dtype)
         average_((tensor for tensor in gradient if tensor is not None), group)
 
 

@@ -62,7 +62,8 @@ class AuditedEstimator(ABC):
             self._update(gram)
             weights = self._weigh(gram)  # last, so that what a strategy tells of its last weights is of these
             cosine = None if guess is None else direction_cosine(guess, weights, gram)
-            estimate = GramEstimate(weights, self.exact.combine(weights), gram, cosine=cosine)
+            direction = self.exact.combine(weights)
+            estimate = GramEstimate(weights, direction, gram, cosine=cosine, kept=self.exact.dtype)
         self.steps += 1
         return estimate
 

@@ -1,13 +1,16 @@
 """The estimator protocol, and operations on gradients that estimators share."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.utils.hooks import RemovableHandle
 
 from fairhuman.fairness.distributed import is_sharded, present_in_any_process
 
@@ -55,6 +58,7 @@ class GramEstimate:
     gram: M [K, K], float64 on the CPU, of the unscaled gradients; an estimate if `exact` is False.
     exact: whether `gram` and `weights` come from the K gradients.
     cosine: in an audit, cosine of the estimator's direction and the exact one.
+    kept: the type that the K gradients were rounded to; None: they weren't.
     """
 
     weights: list[float]
@@ -62,6 +66,7 @@ class GramEstimate:
     gram: Tensor
     exact: bool = True
     cosine: float | None = None
+    kept: torch.dtype | None = None
 
 
 class Estimator(Protocol):
@@ -90,7 +95,9 @@ class Estimator(Protocol):
         """Restore what `state_dict` returned."""
 
 
-def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False) -> Gradient:
+def differentiate(
+    loss: Tensor, parameters: Sequence[Tensor], keep: bool = False, dtype: torch.dtype | None = None
+) -> Gradient:
     """Return ∂loss/∂p of each parameter as tensors that may be modified in place; None where loss doesn't depend on p.
 
     For sharded parameters: this process's shards of the gradient averaged over processes. FSDP2 computes these only in
@@ -101,8 +108,12 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False
         loss: a scalar.
         parameters: all sharded or none.
         keep: retain the graph for another pass.
+        dtype: of the gradients, each of which is rounded to it during the pass, so that there is never more than one in
+            its own type (if sharded: after the pass); None: their own.
     """
     if not is_sharded(parameters):
+        if dtype is not None:
+            return _rounded(loss, parameters, keep, dtype)
         return unaliased(torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True))
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
@@ -113,7 +124,23 @@ def differentiate(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False
     finally:
         for parameter, gradient in zip(parameters, before, strict=True):
             parameter.grad = gradient
-    return [gradient.to_local() if isinstance(gradient, DTensor) else None for gradient in found]
+    shards: Gradient = [gradient.to_local() if isinstance(gradient, DTensor) else None for gradient in found]
+    return shards if dtype is None else [None if shard is None else shard.to(dtype) for shard in shards]
+
+
+def _rounded(loss: Tensor, parameters: Sequence[Tensor], keep: bool, dtype: torch.dtype) -> Gradient:
+    found: Gradient = [None] * len(parameters)
+
+    def take(position: int, gradient: Tensor) -> Tensor:
+        found[position] = gradient.to(dtype, copy=True)
+        return gradient.new_zeros(()).expand_as(gradient)  # instead of it, so that autograd holds no other copy
+
+    with ExitStack() as hooks:
+        for position, parameter in enumerate(parameters):
+            handle: RemovableHandle = parameter.register_hook(partial(take, position))  # type: ignore[no-untyped-call]
+            hooks.enter_context(handle)
+        torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
+    return found
 
 
 def output_gradients(micro: MicroBatch, mode: str) -> tuple[Output, list[Tensor | None]]:
@@ -192,6 +219,18 @@ def combine_gradients(gradients: Sequence[Gradient], weights: Sequence[float]) -
         # A row of a batch keeps the whole batch alive. Copied one at a time, so that peak memory doesn't grow.
         if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
             total[p] = tensor.clone()
+    return total
+
+
+def combine_rounded(gradients: Sequence[Gradient], weights: Sequence[float]) -> Gradient:
+    """Return Σ w_i g_i in float32, one parameter after the other; the gradients, of a smaller type, are consumed."""
+    total: Gradient = [None] * len(gradients[0])
+    for p in range(len(total)):
+        for weight, gradient in zip(weights, gradients, strict=True):
+            tensor, gradient[p] = gradient[p], None
+            if tensor is not None and weight != 0.0:
+                found = total[p]
+                total[p] = tensor.float().mul_(weight) if found is None else found.add_(tensor.float(), alpha=weight)
     return total
 
 

@@ -15,6 +15,7 @@ from fairhuman.fairness.estimators.estimator import (
     WeightRule,
     add_gradients_,
     combine_gradients,
+    combine_rounded,
     differentiate,
     gram_matrix,
     unaliased,
@@ -34,16 +35,26 @@ class ExactEstimator:
             as fast on a CPU (`benchmarks/fairness.py`). Limits of PyTorch: dropout in a checkpointed block and a model
             compiled by inductor are errors; an operation without a batching rule, such as fused attention, runs K times
             with a warning; an infinity in one objective's gradient can turn the others into NaN.
+        dtype: bfloat16: each of the K gradients is kept in it, K × P / 2, from the moment that autograd has it; None:
+            the parameters', float32. M and the direction are computed in float32 from the rounded gradients, one tensor
+            after the other. For one micro-batch a step: a sum over several would be rounded at each, or be as large as
+            without rounding.
 
     Raises:
-        ValueError: `batched` with sharded parameters, whose gradients need one `backward` pass each.
+        ValueError: `batched` with sharded parameters, whose gradients need one `backward` pass each, or with a `dtype`,
+            as it returns K gradients at once.
     """
 
     accumulates = True
 
-    def __init__(self, parameters: Sequence[nn.Parameter], batched: bool = False) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], batched: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         self.parameters = list(parameters)
         self.batched = batched
+        self.dtype = dtype
+        if batched and dtype is not None:
+            raise ValueError(f"batched must be False if gradients are kept in {dtype}, found True")
         if batched and is_sharded(self.parameters):
             raise ValueError("batched must be False if parameters are sharded, found True")
         self._gradients: list[Gradient] = []
@@ -54,8 +65,17 @@ class ExactEstimator:
         self._gradients = []
 
     def add(self, micro: MicroBatch) -> None:
-        """Add the gradients of K losses. The graph is freed."""
+        """Add the gradients of K losses. The graph is freed.
+
+        Raises:
+            ValueError: a second micro-batch of gradients that are kept in another `dtype`.
+        """
         losses = micro.losses
+        if self.dtype is not None and not micro.last:
+            raise ValueError(
+                f"gradients kept in {self.dtype} can't be summed over micro-batches, as each sum would be rounded: "
+                "take one micro-batch a step, or keep them in float32"
+            )
         if not self._gradients:
             self._gradients = [[None] * len(self.parameters) for _ in losses]
         present = [(i, loss) for i, loss in enumerate(losses) if loss is not None]
@@ -72,14 +92,14 @@ class ExactEstimator:
             return
         for position, (i, loss) in enumerate(present):
             keep = position + 1 < len(present)
-            self._accumulate(i, differentiate(loss, self.parameters, keep))
+            self._accumulate(i, differentiate(loss, self.parameters, keep, self.dtype))
 
     def _accumulate(self, objective: int, gradient: Gradient) -> None:
         self._gradients[objective] = add_gradients_(self._gradients[objective], gradient)
 
     def collect(self, scale: float = 1.0) -> Tensor:
         """Average all gradients over processes; return M of the gradients divided by `scale`."""
-        average_gradients_(self._gradients, self.parameters, self._group)
+        average_gradients_(self._gradients, self.parameters, self._group, self.dtype)
         self._scale = scale
         return sum_over_shards(gram_matrix(self._gradients), self.parameters) / scale**2
 
@@ -91,12 +111,13 @@ class ExactEstimator:
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return GramEstimate(weights, self.combine(weights), gram)
+        return GramEstimate(weights, self.combine(weights), gram, kept=self.dtype)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i; the gradients are consumed."""
         gradients, self._gradients = self._gradients, []
-        return combine_gradients(gradients, weights)
+        combine = combine_gradients if self.dtype is None else combine_rounded
+        return combine(gradients, weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty state: steps are independent."""

@@ -26,12 +26,15 @@ class PairwiseEstimator:
 
     Args:
         parameters: the parameters to differentiate with respect to.
+        dtype: bfloat16: the gradients for M are kept in it, and P is the most that there is; the direction's own pass
+            isn't rounded. None: the parameters', float32.
     """
 
     accumulates = False
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], dtype: torch.dtype | None = None) -> None:
         self.parameters = list(parameters)
+        self.dtype = dtype
         self._losses: Sequence[Tensor | None] = ()
 
     def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
@@ -48,12 +51,12 @@ class PairwiseEstimator:
         size = len(self._losses)
         gram = torch.zeros(size, size, dtype=torch.float64)
         left = list(range(size))
-        held, gradient = left.pop(0), self._gradient(self._losses[0])
+        held, gradient = left.pop(0), self._gradient(self._losses[0], self.dtype)
         gram[held, held] = inner_product(gradient, gradient)
         while left:
             for i in left:
                 other: Gradient = []  # frees its memory before the next one
-                other = self._gradient(self._losses[i])
+                other = self._gradient(self._losses[i], self.dtype)
                 gram[i, i] = inner_product(other, other)
                 gram[held, i] = gram[i, held] = inner_product(gradient, other)
             held, gradient = left.pop(), other  # the last one is computed already
@@ -63,18 +66,18 @@ class PairwiseEstimator:
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return GramEstimate(weights, self.combine(weights), gram)
+        return GramEstimate(weights, self.combine(weights), gram, kept=self.dtype)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i. The graph is freed."""
         losses, self._losses = self._losses, ()
-        return self._gradient(weighted_sum(losses, weights), keep=False)
+        return self._gradient(weighted_sum(losses, weights), None, keep=False)
 
-    def _gradient(self, loss: Tensor | None, keep: bool = True) -> Gradient:
+    def _gradient(self, loss: Tensor | None, dtype: torch.dtype | None, keep: bool = True) -> Gradient:
         gradient: Gradient = [None] * len(self.parameters)
         if loss is not None:
-            gradient = differentiate(loss, self.parameters, keep)
-        average_gradients_([gradient], self.parameters, self._group)
+            gradient = differentiate(loss, self.parameters, keep, dtype)
+        average_gradients_([gradient], self.parameters, self._group, dtype)
         return gradient
 
     def state_dict(self) -> dict[str, Any]:
