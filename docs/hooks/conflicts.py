@@ -84,6 +84,7 @@ COMMANDS = (
             ("view.bucket_step=64", "resolution=1000"),
             ("base.zero_snr=true", "base.prediction=epsilon"),
             ("fairness.pairwise=true", "accumulate=4"),
+            ("fairness.gradients=bf16", "accumulate=4"),
             ("fairness.mode=split", "compile=true"),
             ("processes.sharding=fsdp",),
             ("processes.sharding=fsdp", "kind=full", "fairness.mode=tail"),

@@ -12,9 +12,11 @@ from fairhuman.fairness import (
     ExactEstimator,
     FallbackEstimator,
     OutputEstimator,
+    PairwiseEstimator,
     SplitEstimator,
     TailEstimator,
 )
+from fairhuman.fairness.estimators.audited import AuditedEstimator
 from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
 from fairhuman.train.metrics import Metrics
@@ -26,6 +28,7 @@ from helpers.runs import metrics_without_times
 MakeRecipe = Callable[..., TrainRecipe]
 MODES: dict[str, dict[str, Any]] = {
     "output": {"fairness": {"mode": "output", "every": 4, "limit": -1.0}, "steps": 26},
+    "kept": {"fairness": {"mode": "output", "every": 4, "limit": -1.0, "gradients": "bf16"}, "steps": 26},
     "tail": {"fairness": {"mode": "tail", "every": 12, "limit": -1.0}, "steps": 38},
     "split": {"fairness": {"mode": "split", "every": 12, "limit": -1.0}, "steps": 38},
     "ema": {"fairness": {"mode": "ema", "every": 3, "limit": -1.0}, "accumulate": 2},
@@ -52,7 +55,8 @@ def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: Make
     rows = metrics_without_times(whole.out)
     assert rows == metrics_without_times(broken.out)
     tail = {*range(1, 33), 37}
-    exact = {"output": {*range(1, 18), 21, 25}, "split": tail, "tail": tail, "ema": {1, 4, 7, 10, 13}}[mode]
+    output = {*range(1, 18), 21, 25}
+    exact = {"output": output, "kept": output, "split": tail, "tail": tail, "ema": {1, 4, 7, 10, 13}}[mode]
     assert {number for number, row in enumerate(rows, start=1) if row["exact"]} == exact
     for row in rows:
         assert row["exact"] or row["audit_cosine"] is None
@@ -89,6 +93,19 @@ def test_recipes_select_estimators(make_recipe: MakeRecipe) -> None:
     assert kinds(fairness={"mode": "output"}, compile=True) == [OutputEstimator, TailEstimator, ExactEstimator]
     for mode in ("output", "split", "tail", "ema"):
         assert kinds(fairness={"mode": mode}, accumulate=2) == [EmaEstimator, ExactEstimator]
+
+
+@pytest.mark.parametrize("pairwise", [False, True])
+@pytest.mark.parametrize("mode", ["exact", "output"])
+def test_exact_steps_keep_gradients_as_the_recipe_says(make_recipe: MakeRecipe, mode: str, pairwise: bool) -> None:
+    recipe = make_recipe(
+        fairness={"mode": mode, "pairwise": pairwise, "gradients": "bf16"}, gradient_checkpointing=True
+    )
+    found = build_estimator(recipe, build_model(recipe, torch.device("cpu")))
+    kinds = found.estimators if isinstance(found, FallbackEstimator) else [found]
+    exact = [one.exact if isinstance(one, AuditedEstimator) else one for one in kinds]
+    assert [type(one) for one in exact] == [PairwiseEstimator if pairwise else ExactEstimator] * len(exact)
+    assert {one.dtype for one in exact} == {torch.bfloat16}
 
 
 def test_recipes_that_split_does_not_support(make_recipe: MakeRecipe) -> None:

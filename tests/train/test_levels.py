@@ -57,6 +57,11 @@ def test_the_table_names_settings() -> None:
             "fairness.weights.face=0.3 has no effect with strategy=mpd; it needs strategy=ls",
         ),
         ("strategy=ls fairness.mode=exact", "it needs a strategy that balances gradients"),
+        ("strategy=ls fairness.gradients=bf16", "it needs a strategy that balances gradients"),
+        (
+            "regions.names=[] fairness.gradients=bf16",
+            r"has no effect with regions.names=.*it needs at least one region in regions.names, or objectives.bands",
+        ),
         ("fairness.mode=exact fairness.every=5", "it needs fairness.mode other than exact"),
         (
             "accumulate=4 fairness.mode=split",

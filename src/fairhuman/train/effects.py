@@ -44,6 +44,11 @@ def _balances(strategy: Any) -> bool:
 
 _BALANCES = Condition("a strategy that balances gradients", ("strategy",), _balances)
 _REGIONS = Condition("at least one region in regions.names", ("regions.names",), lambda names: bool(names))
+_SEVERAL = Condition(
+    "at least one region in regions.names, or objectives.bands",
+    ("regions.names", "objectives.bands"),
+    lambda names, bands: bool(names) or bands is not None,
+)
 _DRAWN = Condition(
     "preview.count of at least 1, or preview.prompts",
     ("preview.count", "preview.prompts"),
@@ -82,6 +87,7 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "fairness.every": (_BALANCES, _isnt("fairness.mode", "exact")),
     "fairness.limit": (_BALANCES, _isnt("fairness.mode", "exact")),
     "fairness.pairwise": (_BALANCES,),
+    "fairness.gradients": (_BALANCES, _SEVERAL),
     "fairness.radius": (_is("fairness.length", "radius", "clip"),),
     "fairness.weights": (_is("strategy", "ls"),),
     "fairness.alpha": (_is("strategy", "alpha"),),

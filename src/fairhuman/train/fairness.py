@@ -32,6 +32,7 @@ from fairhuman.fairness import (
 )
 from fairhuman.fairness.estimators.audited import Exact
 from fairhuman.models.model import TrainableModel
+from fairhuman.models.registry import DTYPES
 from fairhuman.regions.settings import by_objective
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import AUDITS, TORCHJD, WARM_UP
@@ -118,19 +119,22 @@ def build_fair_backward(
 def batched(recipe: TrainRecipe) -> bool:
     """Whether an exact step computes its K gradients in one batched pass.
 
-    With gradient checkpointing that recomputes activations once; it doesn't support compile, dropout or sharding.
+    With gradient checkpointing that recomputes activations once; it doesn't support compile, dropout or sharding, and
+    returns K gradients in float32.
     """
     dropout = recipe.kind == "lora" and recipe.lora.dropout > 0.0
     whole = recipe.processes.sharding == "none"
-    return recipe.gradient_checkpointing and not recipe.compile and not dropout and whole
+    wide = recipe.fairness.gradients == "fp32"
+    return recipe.gradient_checkpointing and not recipe.compile and not dropout and whole and wide
 
 
 def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
     """Return the recipe's estimator, with the more expensive ones that replace it if its audits are bad."""
     fairness, parameters = recipe.fairness, model.trainable_parameters()
     mode, every = fairness.mode, fairness.every
-    exact = ExactEstimator(parameters, batched(recipe))
-    last: Exact = PairwiseEstimator(parameters) if fairness.pairwise else exact
+    kept = DTYPES[fairness.gradients]
+    exact = ExactEstimator(parameters, batched(recipe), kept)
+    last: Exact = PairwiseEstimator(parameters, kept) if fairness.pairwise else exact
     if mode == "exact":
         return last
     if mode == "ema" or recipe.accumulate > 1:

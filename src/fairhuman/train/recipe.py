@@ -312,11 +312,16 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _pairs_of_one_graph(self) -> "TrainRecipe":
+    def _gradients_of_one_micro_batch(self) -> "TrainRecipe":
         if self.fairness.pairwise and (self.accumulate > 1 or self.fairness.mode in ("split", "tail")):
             raise ValueError(
                 "fairness.pairwise needs accumulate=1 and a fairness.mode other than split and tail, found "
                 f"{self.accumulate} and {self.fairness.mode}"
+            )
+        if self.fairness.gradients == "bf16" and self.accumulate > 1:
+            raise ValueError(
+                "fairness.gradients=bf16 needs accumulate=1, as a sum over micro-batches would be rounded at each of "
+                f"them, found {self.accumulate}: leave it out"
             )
         if self.fairness.mode == "split" and self.compile:
             raise ValueError("fairness.mode=split hooks the network's layers and needs compile=false, found true")

@@ -109,6 +109,11 @@ class FairnessSettings(Settings):
         description="exact steps hold 2 gradients instead of K, in 5 passes instead of 3 for K = 3; needs accumulate=1 "
         "and a mode other than split and tail",
     )
+    gradients: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="of exact steps: in what each objective's gradient is kept until all are there; bf16: half of the "
+        "memory, and with gradient checkpointing a forward pass for each objective; needs accumulate=1",
+    )
     length: Length = Field(
         default="radius",
         description="length of the direction: radius: r; clip: at most r; scalarized: that of the gradients' plain sum",
