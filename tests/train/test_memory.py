@@ -20,6 +20,8 @@ from peak_memory import peak_allocated_bytes
 MakeRecipe = Callable[..., TrainRecipe]
 EXACT = {"fairness": {"mode": "exact"}}
 PAIRS = {"fairness": {"mode": "exact", "pairwise": True}}
+BF16 = {"gradients": "bf16"}
+KEPT = {"fairness": {"mode": "exact", **BF16}}
 WAYS: dict[str, dict[str, Any]] = {
     "LoRA, LS": {"strategy": "ls"},
     "LoRA, MPD": EXACT,
@@ -32,8 +34,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "T2I-adapter, MPD": {**EXACT, "kind": "t2i_adapter"},
     "MoLE, MPD": {**EXACT, "kind": "mole", "mole": {"rank": 4}},
     "full, MPD, pairs": {**PAIRS, "kind": "full"},
+    "full, MPD, kept in bf16": {**KEPT, "kind": "full"},
+    "full, MPD, kept in bf16, checkpointing": {**KEPT, "kind": "full", "gradient_checkpointing": True},
+    "ControlNet, MPD, pairs kept in bf16": {
+        "fairness": {**PAIRS["fairness"], "gradients": "bf16"},
+        "kind": "controlnet",
+    },
 }
-QUICK = ("LoRA, MPD", "ControlNet, MPD, pairs")
+QUICK = ("LoRA, MPD", "ControlNet, MPD, pairs", "full, MPD, kept in bf16")
 
 
 def test_bytes_are_live_until_unreferenced() -> None:
@@ -120,6 +128,30 @@ def test_an_amortised_run_includes_its_audits(make_recipe: MakeRecipe) -> None:
     assert exact.total == amortised.total
 
 
+def test_gradients_kept_in_bfloat16_take_half(make_recipe: MakeRecipe) -> None:
+    """Of K = 3; of pairs, half of two. Both beside activations, which some of the gradients replace."""
+    for fairness, gradients in ((EXACT["fairness"], 3), (PAIRS["fairness"], 2)):
+        wide, kept = (
+            memory_of(make_recipe(kind="full", fairness={**fairness, "gradients": kind})) for kind in ("fp32", "bf16")
+        )
+        assert wide.step - kept.step == pytest.approx(gradients / 2 * wide.trained, rel=0.05)
+        assert wide.optimizer == kept.optimizer
+        assert wide.update == kept.update
+
+
+def test_what_summing_micro_batches_excludes_is_taken_back(make_recipe: MakeRecipe) -> None:
+    """Where it was set or is an earlier option, and nowhere else, as the command line refuses what has no effect."""
+
+    def last(**values: Any) -> tuple[str, ...]:
+        return list(memory._options(make_recipe(batch_size=4, **values), cpu=False))[-1]
+
+    rest = ("fairness.pairwise=false", "fairness.gradients=fp32")
+    assert last() == ("batch_size=1", "accumulate=4", *rest)
+    assert last(regions={"names": []}) == ("batch_size=1", "accumulate=4", *rest[:1])
+    assert last(strategy="ls") == ("batch_size=1", "accumulate=4")
+    assert last(accumulate=2) == ("batch_size=1", "accumulate=8")
+
+
 def test_one_objective_has_no_pairs(make_recipe: MakeRecipe) -> None:
     """As in MoLE's own loss, where no region is named: one gradient is held, beside the graph, which lives on."""
     one = {"regions": {"names": []}, "kind": "full"}
@@ -143,16 +175,18 @@ def test_sdxl_without_weights(make_recipe: MakeRecipe) -> None:
 def test_the_cheapest_fitting_changes(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(kind="full", batch_size=4, resolution=64, **EXACT)
     now = memory_of(recipe).needed
-    found = cheapest_changes(recipe, now - 2**20)
+    found = cheapest_changes(recipe, now - 2**20, most=4)
     assert [change.overrides for change in found] == [
         ("cache.text=true",),
+        ("fairness.gradients=bf16",),
         ("fairness.mode=output", "fairness.pairwise=true"),
         ("precision=bf16",),
     ]
     assert all(change.memory.needed < now for change in found)
-    assert str(found[1]).startswith("fairness.mode=output fairness.pairwise=true (0.")
-    without_gpu = cheapest_changes(recipe, memory_of(recipe).on_cpu - 2**20, cpu=True)
+    assert str(found[2]).startswith("fairness.mode=output fairness.pairwise=true (0.")
+    without_gpu = cheapest_changes(recipe, memory_of(recipe).on_cpu - 2**20, most=4, cpu=True)
     assert [change.overrides for change in without_gpu] == [
+        ("fairness.gradients=bf16",),
         ("fairness.mode=output", "fairness.pairwise=true"),
         ("precision=bf16",),
         ("optimizer.name=adamw8bit",),
@@ -176,7 +210,8 @@ def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monk
     (four,) = cheapest_changes(recipe, now - 2**22)
     assert four.overrides[3:] == ("precision=bf16", "optimizer.name=adamw8bit")
     assert cheapest_changes(recipe, CONTEXT) == []
-    (_, amortised, *_) = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now)
+    (_, kept, amortised) = cheapest_changes(make_recipe(kind="full", batch_size=4, resolution=64), now)
+    assert kept.overrides == ("fairness.gradients=bf16",)
     assert amortised.overrides == ("fairness.pairwise=true",)
 
 

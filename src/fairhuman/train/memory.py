@@ -14,7 +14,7 @@ from fairhuman.bases.base import Base, base_class, base_of, networks
 from fairhuman.bases.latents import cast
 from fairhuman.bases.sdxl import SDXL as SDXL_BASE
 from fairhuman.data.samples.batch import Batch
-from fairhuman.fairness.estimators.estimator import weighted_sum
+from fairhuman.fairness.estimators.estimator import differentiate, weighted_sum
 from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
@@ -41,8 +41,9 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
-# What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise), or None, an ordinary one.
-Way = str | tuple[bool, bool] | None
+# What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise, type of the gradients), or
+# None, an ordinary one.
+Way = str | tuple[bool, bool, str] | None
 # Main memory of the program itself: resident once `fairhuman train` has imported everything (torch 2.14, Linux).
 PROGRAM = int(0.86 * 2**30)
 
@@ -217,8 +218,9 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
     whole = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
     vae = recipe.model, recipe.base.vae, recipe.batch_size, recipe.size
     ways: dict[str, Way] = {"encode": "encode", "texts": "texts"}
+    balanced = batched(recipe), recipe.fairness.pairwise, recipe.fairness.gradients
     for name, exact in zip(("step", "audit"), steps, strict=False):
-        ways[name] = (batched(recipe), recipe.fairness.pairwise) if exact and recipe.balances else None
+        ways[name] = balanced if exact and recipe.balances else None
     if previews:
         ways |= {"preview": "preview", "decode": "decode"}
     keys = {name: (*(vae if way in ("encode", "decode") else whole), way) for name, way in ways.items()}
@@ -294,7 +296,7 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
         assert total is not None
         torch.autograd.grad(total, parameters, allow_unused=True)
     elif recipe.fairness.pairwise:
-        rows = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses[:2]]
+        rows = [_gradient(recipe, loss, parameters, keep=True) for loss in losses[:2]]
         del rows
     elif batched(recipe):
         seeds = torch.eye(len(losses))
@@ -302,7 +304,13 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
     else:
         rows = []
         for number, loss in enumerate(losses, start=1):
-            rows.append(torch.autograd.grad(loss, parameters, retain_graph=number < len(losses), allow_unused=True))
+            rows.append(_gradient(recipe, loss, parameters, keep=number < len(losses)))
+
+
+def _gradient(recipe: TrainRecipe, loss: Tensor, parameters: list[nn.Parameter], keep: bool) -> Sequence[Tensor | None]:
+    if (kept := DTYPES[recipe.fairness.gradients]) is not None:
+        return differentiate(loss, parameters, keep, kept)
+    return torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
 
 
 # --- advice --------------------------------------------------------------------------------------------------------
@@ -377,7 +385,11 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     view, latents = recipe.view, not cpu and not recipe.cache.latents and not recipe.view.close_up
     if latents and view.same_crop:
         yield ("cache.latents=true",)  # the VAE rests, and encodes pictures before the first step
-    if recipe.balances and recipe.accumulate == 1 and not recipe.fairness.pairwise:
+    balances = recipe.balances and recipe.accumulate == 1
+    several = balances and len(recipe.objective_names) > 1
+    if several and recipe.fairness.gradients == "fp32":
+        yield ("fairness.gradients=bf16",)  # as many backward passes
+    if balances and not recipe.fairness.pairwise:
         mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
         yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
     if recipe.precision == "fp32":
@@ -395,8 +407,12 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     if recipe.kind == "lora" and recipe.lora.rank > 1:
         yield (f"lora.rank={recipe.lora.rank // 2}",)
     if recipe.batch_size > 1:
-        # pairwise needs all losses in one graph, which accumulation doesn't have
-        yield "batch_size=1", f"accumulate={recipe.batch_size * recipe.accumulate}", "fairness.pairwise=false"
+        yield (
+            *("batch_size=1", f"accumulate={recipe.batch_size * recipe.accumulate}"),
+            # pairwise needs all losses in one graph, which accumulation doesn't have
+            *(["fairness.pairwise=false"] if balances else []),
+            *(["fairness.gradients=fp32"] if several else []),  # in which they are summed
+        )
 
 
 def _changed(recipe: TrainRecipe, overrides: Sequence[str]) -> TrainRecipe:
