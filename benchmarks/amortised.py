@@ -45,6 +45,7 @@ from fairhuman.fairness import (
 )
 from fairhuman.fairness.estimators.cut import CutPoint
 from fairhuman.models.model import TrainableModel
+from fairhuman.models.registry import DTYPES
 from fairhuman.synth import run as synth
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.data import build_loader, load_data
@@ -154,9 +155,8 @@ def take(fair: FairBackward, forward: Callable[[], tuple[list[Tensor], Any]]) ->
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Objectives, Iterator[Batch]]:
-    """Return the parts of a run: the small SDXL with a LoRA of rank 16, its losses, and its batches."""
-    torch.manual_seed(seed)
+def recipe_of(data: Path, seed: int, **values: Any) -> TrainRecipe:
+    """Return the recipe of a run: the small SDXL with a LoRA of rank 16."""
     base = {
         "data": str(data),
         "out": str(data / "out"),  # nothing is written
@@ -169,9 +169,15 @@ def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Obje
         "source": {"check": "header", "cache": False, "max_reject_share": 1.0},
         "validation": {"every": 0},
     }
-    recipe = config.build(TrainRecipe, config.merge(base, values))
+    return config.build(TrainRecipe, config.merge(base, values))
+
+
+def training(data: Path, seed: int, **values: Any) -> tuple[TrainableModel, Objectives, Iterator[Batch]]:
+    """Return the parts of the run of `recipe_of`: the model, its losses, and its batches."""
+    torch.manual_seed(seed)
+    recipe = recipe_of(data, seed, **values)
     model = build_model(recipe, torch.device("cpu"))
-    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
+    objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed, DTYPES[recipe.precision])
     batches = iter(build_loader(recipe, load_data(recipe, LoadReport()), 0, 1, 0))
     return model, objectives, batches
 

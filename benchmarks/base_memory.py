@@ -30,7 +30,8 @@ TITLES = {
 }
 CARDS = (8, 12, 16, 24, 48, 80)
 SHORT = {
-    **{"cache.text=true": "text", "fairness.pairwise=true": "pairs", "optimizer.name=adamw8bit": "8-bit"},
+    **{"cache.text=true": "text", "fairness.gradients=bf16": "half", "fairness.pairwise=true": "pairs"},
+    "optimizer.name=adamw8bit": "8-bit",
     **{"base.quantize=int8": "int8", "base.quantize=nf4": "nf4", "cache.latents=true": "latents"},
     **{f"lora.rank={rank}": f"rank {rank}" for rank in (8, 32, 64, 128)},
 }
