@@ -294,7 +294,11 @@ def test_out_of_memory_says_what_to_change(
     needed = memory_of(recipe).needed
     monkeypatch.setattr(guard, "device_bytes", lambda: needed - 2**20)
     with (
-        pytest.raises(TrainingError, match=r"about 0.\d GiB.*fit: precision=bf16 \(0.7 GiB\); or optimizer"),
+        pytest.raises(
+            TrainingError,
+            match=r"about 0.\d GiB.*fit: fairness.gradients=bf16 \(0.7 GiB\); "
+            r"or precision=bf16 \(0.7 GiB\); or optimizer",
+        ),
         explain_failures(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
