@@ -177,7 +177,7 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     recipe.write_text(
         f"out: {tmp_path / 'out'}\n"
         f"train: {{data: {tmp_path / 'none'}, steps: 1}}\n"
-        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people}}}}\n"
+        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people, base: {{quantize: int8}}}}}}\n"
         "people: {people: {count: 2, seed: 1}}\n"
         f"tuning: {{data: {tmp_path / 'tuning'}, learning_rates: [1.0e-3]}}\n"
         f"test: {tmp_path / 'test'}\n"
@@ -187,7 +187,7 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     assert code == 1
     told = [line for line in said.splitlines() if line.endswith("doesn't exist yet")]
     assert told == [f"missing data: {tmp_path / name}: doesn't exist yet" for name in ("none", "test", "tuning")]
-    assert "ok      model: small, which ships with fairhuman" in said
+    assert said.count("ok      model: small, which ships with fairhuman") == 1
     for name in ("none", "there", "test", "tuning"):
         (tmp_path / name).mkdir(exist_ok=True)
     code, said, _ = typed("compare", recipe, "--dry-run")

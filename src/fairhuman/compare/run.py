@@ -58,7 +58,7 @@ def start_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterat
         yield StartFinding("data", "ok", f"people that are rendered first, unless they are there: {listed(rendered)}")
     yield from _data_findings(recipe, runs)
     models = {(run.model, run.base.model_dump_json()): run for run in runs}
-    yield from (model_finding(run.model, run.base) for run in models.values())
+    yield from dict.fromkeys(model_finding(run.model, run.base) for run in models.values())
 
 
 def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterator[StartFinding]:
