@@ -11,6 +11,7 @@
 - variants: the same with large batches, with convolutions as targets, and with losses over the whole latent.
 - distance: training with each estimator from the same start on the same batches; the distance of its final parameters
   to those of exact MPD, relative to the distance that exact MPD travelled.
+- flow: cosines and distances of `output` and `ema` on the small flow base, as the others read a U-Net.
 
 All with K = 3 (whole picture, faces, hands), area-normalised losses, one thread, float32. Each finished training run is
 kept in the work folder; run the same command again to resume, or delete the folder to measure again.
@@ -53,9 +54,10 @@ from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives, fair_step
 from fairhuman.utils.files import write_json
+from fairhuman.utils.shipped import SMALL_FLOW
 from sdxl_shape import build_unet, three_losses
 
-PARTS = ("cost", "cosine", "variants", "distance")
+PARTS = ("cost", "cosine", "variants", "distance", "flow")
 EVERY = {"output": 32, "split": 200, "tail": 200, "ema": 8}
 TARGETS = {
     "output": {"cost": 1.05, "mean": 0.945, "p5": 0.83},
@@ -68,13 +70,16 @@ STEPS, SEEDS = 300, (0, 1)
 
 
 def estimators(model: TrainableModel) -> dict[str, Estimator]:
-    """Return the estimators with the settings that recipes use."""
-    parameters, unet = model.trainable_parameters(), model.pipeline.unet
+    """Return the estimators that the base has, with the settings that recipes use."""
+    parameters = model.trainable_parameters()
     found: dict[str, Estimator] = {
         "output": OutputEstimator(parameters, EVERY["output"]),
-        "tail": TailEstimator(unet, parameters, EVERY["tail"]),
         "ema": EmaEstimator(parameters, EVERY["ema"]),
     }
+    unet = getattr(model.pipeline, "unet", None)
+    if unet is None:
+        return found
+    found["tail"] = TailEstimator(unet, parameters, EVERY["tail"])
     try:
         found["split"] = SplitEstimator(unet, parameters, EVERY["split"])
     except ValueError as error:
@@ -253,12 +258,26 @@ def targeted(people: Path, photos: Path | None) -> dict[str, Kind]:
     gains.py measures `output`.
     """
     modes = ("split", "tail", "ema")
-    kinds: dict[str, Kind] = {"people": (people, {}, modes, SEEDS)}
+    kinds = seen(people, photos, {}, modes)
+    if photos is not None:
+        kinds["photos, afterwards"] = (*kinds["photos"][:3], (2,))
+    return kinds
+
+
+def seen(people: Path, photos: Path | None, values: Mapping[str, Any], modes: Sequence[str]) -> dict[str, Kind]:
+    """Return runs on people and, where they are given, on photos."""
+    kinds: dict[str, Kind] = {"people": (people, values, modes, SEEDS)}
     if photos is not None:
         view = {"view": {"keep_region": 0.5, "crop": "random"}}
-        kinds["photos"] = (photos, view, modes, SEEDS)
-        kinds["photos, afterwards"] = (photos, view, modes, (2,))
+        kinds["photos"] = (photos, {**values, **view}, modes, SEEDS)
     return kinds
+
+
+def flow(work: Path, people: Path, photos: Path | None, quick: bool) -> dict[str, Any]:
+    """Return cosines and distances on the small flow base."""
+    modes, values = ("output", "ema"), {"model": SMALL_FLOW, "lora": {"targets": "attention"}}
+    kinds = {f"{SMALL_FLOW}, {kind}": runs for kind, runs in seen(people, photos, values, modes).items()}
+    return {**cosine(work, kinds, quick), "distance": distance(work, people, quick, modes, **values)}
 
 
 def variants(people: Path) -> dict[str, Kind]:
@@ -295,9 +314,9 @@ def cosine(work: Path, kinds: Mapping[str, Kind], quick: bool) -> dict[str, Any]
 # --- distance ------------------------------------------------------------------------------------------------------
 
 
-def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tensor, Tensor]:
+def parameters_after(data: Path, seed: int, steps: int, mode: str, **values: Any) -> tuple[Tensor, Tensor]:
     """Return the trained parameters before and after a run."""
-    model, objectives, batches = training(data, seed)
+    model, objectives, batches = training(data, seed, **values)
     parameters = model.trainable_parameters()
     start = flat(list(parameters))
     optimizer = adam(model)
@@ -310,23 +329,26 @@ def parameters_after(data: Path, seed: int, steps: int, mode: str) -> tuple[Tens
     return start, flat(list(parameters))
 
 
-def distances(people: Path, seed: int, steps: int) -> dict[str, float]:
+def distances(people: Path, seed: int, steps: int, modes: Sequence[str], **values: Any) -> dict[str, float]:
     """Return the distance to exact MPD's parameters by mode, relative to exact MPD's displacement."""
-    start, exact = parameters_after(people, seed, steps, "exact")
+    start, exact = parameters_after(people, seed, steps, "exact", **values)
     found = {}
-    for mode in (*EVERY, "LS"):
-        _, ended = parameters_after(people, seed, steps, mode)
+    for mode in (*modes, "LS"):
+        _, ended = parameters_after(people, seed, steps, mode, **values)
         found[mode] = float((ended - exact).norm() / (exact - start).norm())
         print(f"seed {seed}: {mode} ends at {found[mode]:.3f} of exact MPD's displacement from it", flush=True)
     return found
 
 
-def distance(work: Path, people: Path, quick: bool) -> dict[str, Any]:
+def distance(
+    work: Path, people: Path, quick: bool, modes: Sequence[str] = tuple(EVERY), **values: Any
+) -> dict[str, Any]:
     """Return distances by mode and seed."""
     found: dict[str, Any] = {}
+    kind = f"distance, {values['model']}" if "model" in values else "distance"
     for seed in SEEDS[:1] if quick else SEEDS:
         steps = 10 if quick else STEPS
-        shares = once(work / f"distance, seed {seed}.json", partial(distances, people, seed, steps))
+        shares = once(work / f"{kind}, seed {seed}.json", partial(distances, people, seed, steps, modes, **values))
         for mode, share in shares.items():
             found.setdefault(mode, {})[f"seed {seed}"] = share
     for shares in found.values():
@@ -350,7 +372,7 @@ def main() -> None:
     options = arguments(
         __doc__,
         PARTS,
-        photos="photos with boxes, for part cosine",
+        photos="photos with boxes, for parts cosine and flow",
         work="where people are rendered and runs are kept (runs/amortised)",
     )
     one_thread()
@@ -366,6 +388,7 @@ def main() -> None:
             "cosine": partial(cosine, work, targeted(people, options.photos), quick),
             "variants": partial(cosine, work, variants(people), quick),
             "distance": partial(distance, work, people, quick),
+            "flow": partial(flow, work, people, options.photos, quick),
         }
         save("amortised", settings, {part: ways[part]()}, options)
 

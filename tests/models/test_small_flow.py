@@ -1,12 +1,12 @@
 """The small flow base: what it shares with the small SDXL, how it is refused without weights, packed and measured."""
 
 import importlib.util
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -20,7 +20,7 @@ from fairhuman.errors import ModelError
 from fairhuman.generate.sample import sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.fingerprint import base_fingerprint, encoded_size
-from fairhuman.models.locations import check_location, largest_side, name_of, side_multiple
+from fairhuman.models.locations import largest_side, name_of, side_multiple
 from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import BaseSettings
 from fairhuman.train.loop import train
@@ -29,7 +29,7 @@ from fairhuman.train.model import build_model
 from fairhuman.train.preflight import model_finding
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils import shipped
-from fairhuman.utils.shipped import FLOW_UNTRAINED, SHIPPED, SMALL, SMALL_FLOW, SMALL_FLOW_FOLDER
+from fairhuman.utils.shipped import FLOW_UNTRAINED, SHIPPED, SMALL, SMALL_FLOW
 from helpers.figures import write_figures
 from helpers.places import ROOT
 
@@ -50,28 +50,6 @@ def script(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
     return load_pipeline(FLOW_UNTRAINED, seed=3)
-
-
-@pytest.fixture
-def without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package as it is before the weights ship."""
-    shutil.copytree(SMALL_FLOW_FOLDER, tmp_path / "flow", ignore=shutil.ignore_patterns("*.safetensors"))
-    monkeypatch.setitem(SHIPPED, SMALL_FLOW, tmp_path / "flow")
-
-
-@pytest.mark.usefixtures("without_weights")
-def test_without_weights_it_is_refused_in_one_line(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    message = "model 'small-flow': its weights don't ship yet: training/small_flow/README.md says how to train them"
-    for refused in (check_location, load_pipeline):
-        with pytest.raises(ModelError, match=message):
-            refused(SMALL_FLOW)
-    finding = model_finding(SMALL_FLOW, BaseSettings())
-    assert (finding.state, finding.text[: len(message)]) == ("missing", message)
-    for command in (("sample", tmp_path / "out", "--prompt", "a"), ("demo", tmp_path / "out")):
-        code, said, errors = typed(*command, "--model", SMALL_FLOW)
-        assert (code, said) == (1, "")
-        assert message in " ".join(errors.split())
-    assert not (tmp_path / "out").exists()
 
 
 def test_it_is_known_everywhere_without_being_loaded(
@@ -208,6 +186,16 @@ def test_losses_of_different_bases_are_not_compared(typed: Callable[..., tuple[i
     assert "models 'base' and 'flow' are SDXL and Stable Diffusion 3.5, whose losses measure" in " ".join(
         errors.split()
     )
+
+
+def test_the_shipped_weights_know_pictures_that_random_ones_dont(pipeline: Any, tmp_path: Path) -> None:
+    write_figures(tmp_path, 2, 128, seed=1)
+    curve = script("curve")
+    pictures = curve.held_out(tmp_path, 2, 128)
+    trained, random = (
+        np.array(curve.errors_of(base_of(one), pictures)) for one in (load_pipeline(SMALL_FLOW), pipeline)
+    )
+    assert (trained < 0.5 * random).all()
 
 
 def test_its_recipes_train_and_the_curve_has_a_point_for_each_checkpoint(tmp_path: Path) -> None:

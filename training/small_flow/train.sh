@@ -19,7 +19,7 @@ train() {
   within torchrun --standalone --nproc-per-node 2 -m fairhuman.cli train "$1"
 }
 
-within fairhuman synth runs/base/people --count 16384 --size 128 --seed 2 --degraded 0.7
+within fairhuman synth runs/base/people --count 8192 --size 128 --seed 2 --degraded 0.7
 within fairhuman synth runs/base/held-out --count 64 --size 128 --seed 3 --degraded 0.7
 train training/small_flow/base.yaml
 train training/small_flow/base-decay.yaml

@@ -22,9 +22,6 @@ def load_small_flow(dtype: torch.dtype = torch.float32, seed: int | None = None)
     Args:
         dtype: of the transformer and the text encoders; the VAE is in float32.
         seed: of random weights of the transformer; None: the trained ones.
-
-    Raises:
-        OSError: there are no trained weights.
     """
     if seed is None:
         network = SD3Transformer2DModel.from_pretrained(

@@ -11,7 +11,7 @@ from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.hub import loading, refuse_pickles
 from fairhuman.utils.parse import parse_json
-from fairhuman.utils.shipped import FLOW_UNTRAINED, RANDOM, SHIPPED, SMALL, SMALL_FLOW, home
+from fairhuman.utils.shipped import RANDOM, SHIPPED, SMALL, home
 
 SDXL = "sdxl"  # base 1.0, its shape without weights
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -37,11 +37,6 @@ def check_location(model: str, own_vae: bool = False) -> None:
     if model in RANDOM:
         return
     path = Path(location_of(model))
-    if model == SMALL_FLOW and not any((path / "transformer").glob("*.safetensors")):
-        raise ModelError(
-            f"model {model!r}: its weights don't ship yet: training/small_flow/README.md says how to train them, and "
-            f"{FLOW_UNTRAINED!r} has random ones"
-        )
     if is_file(model):
         read_checkpoint(path, model, own_vae)
         return
