@@ -177,7 +177,8 @@ def test_a_dry_run_of_a_comparison_says_which_data_are_missing(tmp_path: Path, t
     recipe.write_text(
         f"out: {tmp_path / 'out'}\n"
         f"train: {{data: {tmp_path / 'none'}, steps: 1}}\n"
-        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, made: {{data: people, base: {{quantize: int8}}}}}}\n"
+        f"cells: {{LS: {{}}, there: {{data: {tmp_path / 'there'}}}, "
+        "made: {data: people, base: {quantize: int8}}}\n"
         "people: {people: {count: 2, seed: 1}}\n"
         f"tuning: {{data: {tmp_path / 'tuning'}, learning_rates: [1.0e-3]}}\n"
         f"test: {tmp_path / 'test'}\n"
