@@ -38,9 +38,9 @@ def bare_sources(recipe: TrainRecipe) -> list[DataSource]:
     return found
 
 
-def unbuilt_sources(recipe: TrainRecipe) -> list[DataSource]:
-    """Return the bare sources that a run can't build: without `build` all; with it those whose regions need words."""
-    return [one for one in bare_sources(recipe) if not recipe.build or _further(_regions(recipe, one))[1]]
+def builds(recipe: TrainRecipe, source: DataSource) -> bool:
+    """Whether a run first builds a bare source: with `build`, unless one of its regions needs words."""
+    return recipe.build and not _further(_regions(recipe, source))[1]
 
 
 def bare_message(recipe: TrainRecipe, source: DataSource) -> str:

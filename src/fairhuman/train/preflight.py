@@ -25,7 +25,7 @@ from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
 from fairhuman.train.bases import check_settings
-from fairhuman.train.built import bare_message, bare_sources, built_folder, built_recipe, unbuilt_sources
+from fairhuman.train.built import bare_message, bare_sources, builds, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
@@ -88,8 +88,9 @@ def check_at_once(recipe: TrainRecipe) -> int:
             source_kind(path, recipe.source.format)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-    for source in unbuilt_sources(recipe):
-        raise DataError(bare_message(recipe, source))
+    for source in bare_sources(recipe):
+        if not builds(recipe, source):
+            raise DataError(bare_message(recipe, source))
     check_base(recipe.model, recipe.base)
     foreign = _foreign_folder(recipe)
     if foreign is not None:
@@ -249,14 +250,13 @@ def _named_data(recipe: TrainRecipe) -> list[tuple[str, Path]]:
 
 
 def _bare_folders(recipe: TrainRecipe) -> Iterator[StartFinding]:
-    unbuilt = unbuilt_sources(recipe)
     for source in bare_sources(recipe):
-        if source in unbuilt:
-            yield StartFinding("data", "missing", bare_message(recipe, source))
-        else:
+        if builds(recipe, source):
             yield StartFinding(
                 "data", "note", f"{source.path}: would first be built into {built_folder(recipe, source)}"
             )
+        else:
+            yield StartFinding("data", "missing", bare_message(recipe, source))
 
 
 def run_data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[StartFinding | RunData]":
