@@ -33,6 +33,7 @@ SHORT = {
     **{"cache.text=true": "text", "fairness.gradients=bf16": "half", "fairness.pairwise=true": "pairs"},
     "optimizer.name=adamw8bit": "8-bit",
     **{"base.quantize=int8": "int8", "base.quantize=nf4": "nf4", "cache.latents=true": "latents"},
+    **{"base.offload=true": "offload", "view.crop=center": "centre"},
     **{f"lora.rank={rank}": f"rank {rank}" for rank in (8, 32, 64, 128)},
 }
 

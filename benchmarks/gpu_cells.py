@@ -52,6 +52,7 @@ def cells(small: bool) -> list[Cell]:
         ("batches", {"batch 4": ("batch_size=4",)}, ("bare loop", LS, OUTPUT)),
         ("ranks", {f"rank {high}": (f"lora.rank={high}",)}, (LS, OUTPUT, "exact, pairs")),
         ("bits", {kind: (f"base.quantize={kind}",) for kind in ("int8", "nf4", "fp8")}, (LS, OUTPUT)),
+        ("offload", {"offloaded": ("base.offload=true",)}, (LS, OUTPUT, EXACT)),
         ("compile", {"compiled": ("compile=true",)}, ("bare loop", LS, OUTPUT)),
         ("precisions", {kind: (f"precision={kind}",) for kind in ("fp16", "fp32")}, (LS, OUTPUT)),
         ("caches", {"nothing cached": ("cache.latents=false", "cache.text=false")}, (LS, OUTPUT)),

@@ -76,6 +76,8 @@ COMMANDS = (
             ("view.close_up={hand: 0.2}", "view.close_up_size=[0.6, 0.3]"),
             ("cache.text=true", "kind=full", "full.text_encoders=true"),
             ("base.quantize=int8", "kind=full"),
+            ("base.offload=true", "kind=full"),
+            ("base.offload=true", "compile=true"),
             ("data=[]",),
             (MIX % ("repeats: 2, weight: 1", ""),),
             (MIX % ("weight: 1", ""),),

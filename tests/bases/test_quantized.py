@@ -8,7 +8,7 @@ import torch
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.generate.lora import load_lora
-from fairhuman.models.quantize import QuantizedLinear
+from fairhuman.models.frozen_linear import FrozenLinear
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.step import fair_step
 from helpers.base_cases import CAPTIONS, Case, make_case
@@ -48,5 +48,5 @@ def check_file(case: Case, quantized: Case, folder: Path) -> None:
         with torch.no_grad():
             found.append(one.predict(noisy, torch.tensor([0.4]), base.texts(CAPTIONS[:1])))
     assert torch.allclose(*found, atol=1e-5)
-    assert not any(isinstance(layer, QuantizedLinear) for layer in case.base.network.modules())
-    assert any(isinstance(layer, QuantizedLinear) for layer in quantized.base.network.modules())
+    assert not any(isinstance(layer, FrozenLinear) for layer in case.base.network.modules())
+    assert any(isinstance(layer, FrozenLinear) for layer in quantized.base.network.modules())

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fairhuman.bases.base import Base, base_class
 from fairhuman.data.samples.batch import Batch
+from fairhuman.models.frozen_linear import freeze_linear_
 from fairhuman.models.locations import name_of
 from fairhuman.models.lora import LoraModel
-from fairhuman.models.quantize import quantize_
-from fairhuman.models.settings import LoraSettings
+from fairhuman.models.settings import BaseSettings, LoraSettings
 from fairhuman.regions.objectives import denominators
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import ViewDraw
@@ -96,7 +96,7 @@ def make_case(
     kind = base_class(name_of(str(folder)))
     settings = LoraSettings(rank=4, alpha=alpha)
     pipeline = kind.load(str(folder), precision or torch.float32).pipeline
-    quantize_(pipeline, quantize)
+    freeze_linear_(pipeline, BaseSettings(quantize=quantize))
     model = LoraModel(pipeline, settings, 0, gradient_checkpointing, (HEIGHT, WIDTH))
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():

@@ -13,9 +13,9 @@ from fairhuman.errors import FairHumanError
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.generate.lora import load_lora
 from fairhuman.models.architecture import build_small
+from fairhuman.models.frozen_linear import NF4, FrozenLinear, freeze_linear_
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.merge import MergeJob
-from fairhuman.models.quantize import NF4, QuantizedLinear, quantize_
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import BaseSettings, LoraSettings
 from fairhuman.regions.settings import RegionSettings
@@ -42,7 +42,7 @@ def layer_of(dtype: torch.dtype = torch.float32) -> nn.Linear:
 def test_a_weight_is_the_nearest_value(kind: str, dtype: torch.dtype) -> None:
     """Within half a step of its scale, by the largest weight of its row or of its 64."""
     layer = layer_of(dtype)
-    found = QuantizedLinear(layer, kind)
+    found = FrozenLinear(layer, kind)
     assert found.weight.dtype == torch.int8
     assert found.weight.numel() == BYTES[kind] * layer.weight.numel()
     rows, values = (
@@ -59,7 +59,7 @@ def test_a_weight_is_the_nearest_value(kind: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_product_and_gradient_are_those_of_the_dequantised_weight(kind: str) -> None:
-    found = QuantizedLinear(layer_of(), kind)
+    found = FrozenLinear(layer_of(), kind)
     plain = nn.Linear(96, 160).requires_grad_(False)
     plain.weight.copy_(found.dequantized(torch.float32))
     plain.bias.copy_(found.bias)
@@ -77,7 +77,7 @@ def test_product_and_gradient_are_those_of_the_dequantised_weight(kind: str) -> 
 
 
 def test_autocast_decides_on_the_type() -> None:
-    layer = QuantizedLinear(layer_of(torch.bfloat16), "int8")
+    layer = FrozenLinear(layer_of(torch.bfloat16), "int8")
     x = torch.randn(3, 96, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
@@ -87,7 +87,7 @@ def test_autocast_decides_on_the_type() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pass_keeps_no_dequantised_weight(kind: str) -> None:
-    layers = nn.Sequential(*(QuantizedLinear(nn.Linear(96, 96).requires_grad_(False), kind) for _ in range(8)))
+    layers = nn.Sequential(*(FrozenLinear(nn.Linear(96, 96).requires_grad_(False), kind) for _ in range(8)))
     x = torch.randn(2, 96, requires_grad=True)
     with LiveBytes([x, *layers.parameters(), *layers.buffers()]) as live:
         y = layers(x).sum()
@@ -98,16 +98,16 @@ def test_a_pass_keeps_no_dequantised_weight(kind: str) -> None:
 
 def test_linear_layers_of_blocks_are_quantised_and_nothing_else() -> None:
     pipeline, plain = build_small(), build_small()
-    quantize_(pipeline, "int8")
-    found = {name for name, layer in pipeline.unet.named_modules() if isinstance(layer, QuantizedLinear)}
+    freeze_linear_(pipeline, BaseSettings(quantize="int8"))
+    found = {name for name, layer in pipeline.unet.named_modules() if isinstance(layer, FrozenLinear)}
     assert {name.split(".transformer_blocks.0.")[1] for name in found} == {
         *(f"attn{n}.{end}" for n in (1, 2) for end in ("to_q", "to_k", "to_v", "to_out.0")),
         *("ff.net.0.proj", "ff.net.2"),
     }
-    texts = {name for name, layer in pipeline.text_encoder_2.named_modules() if isinstance(layer, QuantizedLinear)}
+    texts = {name for name, layer in pipeline.text_encoder_2.named_modules() if isinstance(layer, FrozenLinear)}
     assert len(texts) == 2 * 6
     assert "text_projection" not in texts
-    assert not any(isinstance(layer, QuantizedLinear) for layer in pipeline.vae.modules())
+    assert not any(isinstance(layer, FrozenLinear) for layer in pipeline.vae.modules())
     for name, weight in plain.unet.state_dict().items():
         if name.rpartition(".")[0] not in found:
             assert torch.equal(weight, pipeline.unet.state_dict()[name]), name

@@ -1,12 +1,15 @@
 """On a CUDA device: directions as on a CPU, whole runs, and networks that rest."""
 
+import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from torch.utils.checkpoint import checkpoint
 
-from fairhuman.models.quantize import QuantizedLinear
+from fairhuman.models.frozen_linear import FrozenLinear
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
@@ -41,7 +44,7 @@ def test_a_quantised_layer_is_that_of_a_cpu(kind: str) -> None:
     x = torch.randn(5, 64)
     found = []
     for device in (torch.device("cpu"), DEVICE):
-        quantized = QuantizedLinear(layer.to(device), kind)
+        quantized = FrozenLinear(layer.to(device), kind)
         given = x.to(device).requires_grad_()
         out = quantized(given)
         out.square().sum().backward()
@@ -50,12 +53,39 @@ def test_a_quantised_layer_is_that_of_a_cpu(kind: str) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
+def test_offloaded_layers_are_ordinary_ones() -> None:
+    """In a network whose layers follow in changing order, with buffers that grow."""
+    torch.manual_seed(3)
+    sizes = [64, 48, 256, 96, 64]
+    plain = [torch.nn.Linear(a, b).requires_grad_(False) for a, b in pairwise(sizes)]
+    away = [FrozenLinear(copy.deepcopy(layer), "none", offloaded=True).to(DEVICE) for layer in plain]
+    for layer in plain:
+        layer.to(DEVICE)
+    for _ in range(20):
+        x = torch.randn(512, 64, device=DEVICE, requires_grad=True)
+        for layers in (plain, away):
+            y = x
+            for layer in layers:
+                y = checkpoint(layer, y, use_reentrant=False)
+            grad = torch.autograd.grad(y.square().mean(), x)[0]
+            if layers is plain:
+                expected = y, grad
+        torch.testing.assert_close((y, grad), expected)
+    assert {one.weight.device.type for one in away} == {"cpu"}
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"precision": "bf16"}, {"precision": "fp16"}, {"precision": "bf16", "base": {"quantize": "int8"}}],
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"precision": "bf16", "base": {"quantize": "int8"}},
+        {"precision": "bf16", "base": {"offload": True}},
+    ],
     ids=str,
 )
 def test_a_run_ends_with_a_lora_that_diffusers_loads(make_recipe: MakeRecipe, settings: dict[str, object]) -> None:
+    settings = {"precision": "bf16", **settings}
     recipe = make_recipe(view={"crop": "center"}, cache={"latents": True, "text": True}, **settings)
     run = train(recipe)
     assert run.finished

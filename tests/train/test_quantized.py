@@ -9,7 +9,7 @@ import torch
 from fairhuman import config
 from fairhuman.cli.watch import Previews
 from fairhuman.errors import RecipeError
-from fairhuman.models.quantize import QuantizedLinear
+from fairhuman.models.frozen_linear import FrozenLinear
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.report.run_folder import read_json
 from fairhuman.train.loop import train
@@ -33,7 +33,7 @@ def test_a_run_resumes_with_equal_bits_and_draws_and_measures(make_recipe: MakeR
         assert read_json(recipe.out / "previews/index.json")["rows"][0]["steps"].keys() == {"0", *map(str, steps)}
         assert len((recipe.out / "validation.jsonl").read_text().splitlines()) == 3
     assert files[0] == files[1]
-    assert any(isinstance(layer, QuantizedLinear) for layer in run.model.pipeline.text_encoder_2.modules())
+    assert any(isinstance(layer, FrozenLinear) for layer in run.model.pipeline.text_encoder_2.modules())
     with pytest.raises(RecipeError, match=r"base\.quantize: 'int8' there, 'none' now"):
         train(make_recipe("two", steps=4, precision="bf16", gradient_checkpointing=True, **more))
 
@@ -43,7 +43,7 @@ def test_frozen_kinds_train_beside_quantised_weights(make_recipe: MakeRecipe, ki
     """A new ControlNet begins as a copy of the whole weights, not of the rounded ones."""
     recipe = make_recipe(kind=kind, base={"quantize": "nf4"}, mole={"rank": 4})
     model = build_model(recipe, torch.device("cpu"))
-    assert any(isinstance(layer, QuantizedLinear) for layer in model.pipeline.unet.modules())
+    assert any(isinstance(layer, FrozenLinear) for layer in model.pipeline.unet.modules())
     assert all(parameter.dtype == torch.float32 for parameter in model.trainable_parameters())
     if kind == "controlnet":
         whole = load_pipeline("small").unet.state_dict()
@@ -75,7 +75,7 @@ def test_the_recipe_for_8_gb_runs_on_the_small_base(people: Path, tmp_path: Path
     run = train(config.load(TrainRecipe, RECIPE, [*small, f"out={tmp_path / 'run'}"]))
     assert run.finished
     assert run.objectives.texts is not None
-    assert any(isinstance(layer, QuantizedLinear) for layer in run.model.pipeline.unet.modules())
+    assert any(isinstance(layer, FrozenLinear) for layer in run.model.pipeline.unet.modules())
 
 
 @pytest.mark.slow

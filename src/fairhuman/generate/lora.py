@@ -12,10 +12,10 @@ import torch
 from fairhuman.bases.base import base_of
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
+from fairhuman.models.frozen_linear import is_quantized
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
 from fairhuman.models.mole import is_mole
-from fairhuman.models.quantize import is_quantized
 from fairhuman.models.weights import check_finite
 
 _ADAPTER = "fairhuman"

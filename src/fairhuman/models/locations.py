@@ -119,7 +119,7 @@ def check_base(model: str, base: BaseSettings) -> None:
         ModelError: as of `check_location` and `check_vae`; or settings of `base` for a model other than SDXL.
     """
     check_location(model, base.vae is not None)
-    for name in base.model_dump(exclude_defaults=True, exclude={"quantize"}):
+    for name in base.model_dump(exclude_defaults=True, exclude={"quantize", "offload"}):
         require_sdxl(model, f"base.{name}")
     if base.vae is not None:
         check_vae(base.vae)

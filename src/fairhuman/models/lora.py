@@ -19,9 +19,9 @@ from fairhuman.bases.base import Base, base_of, networks
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.models.frozen_linear import weight_shape
 from fairhuman.models.locations import DIFFUSERS_FILE, find_weights_file
 from fairhuman.models.lora_file import LoraLayer, kohya_metadata, read_lora, to_kohya
-from fairhuman.models.quantize import weight_shape
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.settings import LoraSettings
 from fairhuman.models.weights import NamedWeights

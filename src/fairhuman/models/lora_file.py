@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from fairhuman.bases.base import base_of
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import check_lora_file
+from fairhuman.models.frozen_linear import weight_shape
 from fairhuman.models.original import unet_name
-from fairhuman.models.quantize import weight_shape
 from fairhuman.models.weights import read_finite
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import read_header

@@ -62,6 +62,8 @@ class MergeJob:
             raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
         if self.base.quantize != "none":
             raise RecipeError(f"base.quantize: a LoRA is merged into whole weights, leave out {self.base.quantize}")
+        if self.base.offload:
+            raise RecipeError("base.offload: a LoRA is merged in main memory, leave it out")
         if not torch.tensor(self.weight).isfinite():
             raise RecipeError(f"--weight: expected a finite number, found {self.weight}")
         if self.out.suffix in (".ckpt", ".pt", ".bin"):

@@ -99,7 +99,7 @@ def add_mole(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for name, layer in mole_layers(unet).items():
-            made = MoleLinear(layer, experts, gated).to(layer.weight.device)
+            made = MoleLinear(layer, experts, gated).to(unet.device)
             unet.set_submodule(name, made)
             own = {inner: p for inner, p in made.named_parameters() if not inner.startswith("base.")}
             added |= {f"{name}.{inner}": parameter for inner, parameter in own.items()}

@@ -15,8 +15,8 @@ from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
 from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
 from fairhuman.models.checkpoint_file import read_checkpoint
+from fairhuman.models.frozen_linear import freeze_linear_
 from fairhuman.models.locations import EXPECTED, check_base, is_file, is_whole, location_of, name_of
-from fairhuman.models.quantize import quantize_
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
@@ -36,8 +36,8 @@ def load_pipeline(
             that of `"small-flow"`; a file is an SDXL checkpoint in the original layout (`models/single_file.py`).
         seed: of the random weights.
         dtype: of the network and the text encoders; the VAE is loaded in float32, as SDXL's overflows in float16.
-        base: bits of linear layers; of SDXL also a VAE in place of the model's own, and what the U-Net predicts; None:
-            all as the model states.
+        base: bits of linear layers, and whether they are offloaded; of SDXL also a VAE in place of the model's own, and
+            what the U-Net predicts; None: all as the model states.
 
     Raises:
         ModelError: nothing found at `model`, or no base that can be trained.
@@ -45,7 +45,7 @@ def load_pipeline(
     base = base or BaseSettings()
     check_base(model, base)
     pipeline = _loaded(model, seed, dtype, base)
-    quantize_(pipeline, base.quantize)
+    freeze_linear_(pipeline, base)
     return pipeline
 
 

@@ -39,6 +39,16 @@ class BaseSettings(Settings):
         description="bits of the linear layers of frozen network and text encoders: int8 and fp8 8, nf4 4; less "
         "memory, more time",
     )
+    offload: bool = Field(
+        default=False,
+        description="keep these layers' weights in main memory and bring each to the GPU for its product; least "
+        "memory, most time",
+    )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether linear layers are quantised or offloaded, which only frozen weights can be."""
+        return self.offload or self.quantize != "none"
 
     @model_validator(mode="after")
     def _noise_alone_tells_nothing(self) -> "BaseSettings":

@@ -18,9 +18,9 @@ from fairhuman.fairness.estimators.estimator import differentiate, weighted_sum
 from fairhuman.models.architecture import build_meta, build_sdxl_shape, build_shape
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.control import ControlModel
+from fairhuman.models.frozen_linear import offloaded, product_bytes
 from fairhuman.models.locations import SDXL, check_location, fetch_configurations, is_file, location_of, name_of
 from fairhuman.models.model import TrainableModel
-from fairhuman.models.quantize import dequantized_bytes
 from fairhuman.models.registry import DTYPES
 from fairhuman.record import CONDITIONS
 from fairhuman.train.bases import check_settings
@@ -53,7 +53,7 @@ class Memory:
     """Memory of a run in bytes, by use.
 
     Attributes:
-        frozen: weights that aren't trained.
+        frozen: weights that aren't trained, without what is offloaded.
         trained: trained weights, float32.
         optimizer: optimizer state and the moving average of the weights.
         encode: peak of activations while encoding pictures to latents.
@@ -68,6 +68,7 @@ class Memory:
             no room for both.
         texts: peak of activations while encoding a caption.
         preview, decode: peaks of denoising previews, and of decoding one; None if there are none.
+        offloaded: weights that stay in main memory.
     """
 
     frozen: int
@@ -83,6 +84,7 @@ class Memory:
     texts: int = 0
     preview: int | None = None
     decode: int | None = None
+    offloaded: int = 0
 
     @property
     def total(self) -> int:
@@ -107,7 +109,7 @@ class Memory:
     def on_cpu(self) -> int:
         """The main memory that a process without a GPU needs: the peak, and the program itself."""
         most = max(self._step, self.encode, self.texts, self.decode or 0)
-        return self.frozen + self.trained + self.optimizer + most + PROGRAM
+        return self.frozen + self.offloaded + self.trained + self.optimizer + most + PROGRAM
 
 
 class WeightBytes(NamedTuple):
@@ -119,6 +121,7 @@ class WeightBytes(NamedTuple):
     resting: int | None
     vae: int | None
     aside: int
+    offloaded: int
 
 
 def memory_of(recipe: TrainRecipe) -> Memory:
@@ -133,10 +136,10 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         RecipeError: a setting isn't for the base.
     """
     model = _without_weights(recipe)
-    weights, one = _weight_bytes(recipe, model), dequantized_bytes(model.pipeline, DTYPES[recipe.precision])
-    if one:
-        # quantised or not, a pass makes the same tensors, but for one whole weight at a time
-        recipe = config.build(TrainRecipe, recipe.model_dump(mode="json"), ["base.quantize=none"])
+    weights, one = _weight_bytes(recipe, model), product_bytes(model.pipeline, DTYPES[recipe.precision])
+    if recipe.base.frozen:
+        # quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time
+        recipe = _changed(recipe, ["base.quantize=none", "base.offload=false"])
         model = _without_weights(recipe)
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
@@ -171,16 +174,21 @@ def _without_weights(recipe: TrainRecipe) -> TrainableModel:
 
 def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
     changing = {id(parameter) for parameter in model.trainable_parameters()}
-    frozen = bytes_of(p for whole in _networks(model) for p in whole.parameters() if id(p) not in changing)
-    aside = bytes_of(p for whole in networks_of_step(model) for p in whole.parameters())
+    away = {id(p) for p in offloaded(_networks(model))}
+
+    def on_device(parts: Iterable[nn.Module]) -> list[nn.Parameter]:
+        return [p for part in parts for p in part.parameters() if id(p) not in away]
+
+    frozen = bytes_of(p for p in on_device(_networks(model)) if id(p) not in changing)
+    aside = bytes_of(on_device(networks_of_step(model)))
     trained = sum(4 * p.numel() for p in model.trainable_parameters())
     optimizer = STATE_BYTES[recipe.optimizer.name] * trained // 4 + (trained if recipe.ema.decay else 0)
     if recipe.optimizer.name == "sgd" and recipe.optimizer.momentum == 0.0:
         optimizer = 0
     base, cache = base_of(model.pipeline), recipe.cache
-    texts = bytes_of(p for part in base.text_encoders for p in part.parameters()) if cache.text else None
+    texts = bytes_of(on_device(base.text_encoders)) if cache.text else None
     vae = bytes_of(base.vae.parameters()) if cache.latents else None
-    return WeightBytes(frozen, trained, optimizer, texts, vae, aside)
+    return WeightBytes(frozen, trained, optimizer, texts, vae, aside, bytes_of(offloaded(_networks(model))))
 
 
 def shape_of(model: str) -> Any:
@@ -400,8 +408,11 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
         yield ("gradient_checkpointing=true",)
     if recipe.kind != "full":
         now = QUANTIZE.index(recipe.base.quantize) if recipe.base.quantize in QUANTIZE else 1
-        for kind in QUANTIZE[now + 1 :]:
-            yield (f"base.quantize={kind}",)
+        kinds = [(f"base.quantize={kind}",) for kind in QUANTIZE[now + 1 :]]
+        yield from kinds[:-1]
+        if not (cpu or recipe.base.offload or recipe.compile):
+            yield ("base.offload=true",)  # before nf4, which changes what a run learns
+        yield from kinds[-1:]
     if latents and not view.same_crop and view.model_copy(update={"crop": "center"}).same_crop:
         yield "cache.latents=true", "view.crop=center"
     if recipe.kind == "lora" and recipe.lora.rank > 1:

@@ -10,11 +10,11 @@ from fairhuman.bases.base import base_of, networks
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, ControlModel
+from fairhuman.models.frozen_linear import freeze_linear_
 from fairhuman.models.full import FullModel
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.mole import MoleModel
-from fairhuman.models.quantize import quantize_
 from fairhuman.models.registry import CONTROLS, DTYPES
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import ControlSettings
@@ -26,7 +26,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`; what the recipe caches the results of is in main memory."""
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
-    whole = recipe.base.model_copy(update={"quantize": "none"})
+    whole = recipe.base.model_copy(update={"quantize": "none", "offload": False})
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, whole)
     base = base_of(pipeline)
     step = base.factor * base.patch
@@ -50,13 +50,16 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
         # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
         base.compile_blocks()
-    return make_trainable(recipe, pipeline, control)
+    model = make_trainable(recipe, pipeline, control)
+    if recipe.base.offload:
+        base.network.to(device)  # new layers begin where the weight beside them is
+    return model
 
 
 def prepare(recipe: TrainRecipe, pipeline: Any) -> Control | None:
-    """Quantise a loaded pipeline as the recipe has it; return its control, which may begin as a copy of the U-Net."""
+    """Quantise and offload a loaded pipeline as the recipe has it; return its control, which may copy whole weights."""
     control = None if recipe.control is None else build_control(recipe, recipe.control, pipeline)
-    quantize_(pipeline, recipe.base.quantize)
+    freeze_linear_(pipeline, recipe.base)
     return control
 
 

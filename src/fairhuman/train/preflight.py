@@ -373,6 +373,8 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
     needed = memory.needed if gpu or device_memory else memory.on_cpu
     has = f"the device has {limit / GIB:.1f}" if gpu or device_memory else f"main memory has {limit / GIB:.1f}, no GPU"
     text = f"about {needed / GIB:.1f} GiB needed, {has}"
+    if memory.offloaded and (gpu or device_memory):
+        text += f"; {memory.offloaded / GIB:.1f} GiB of weights stay in main memory"
     if needed <= limit:
         return StartFinding("memory", "ok", text)
     if not gpu and not device_memory:

@@ -276,11 +276,14 @@ class TrainRecipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _quantized_weights_are_frozen(self) -> "TrainRecipe":
-        if self.kind == "full" and self.base.quantize != "none":
-            raise ValueError(
-                f"base.quantize needs frozen weights, which kind full trains: leave it out, found {self.base.quantize}"
-            )
+    def _linear_layers_are_frozen(self) -> "TrainRecipe":
+        for name in ("quantize", "offload") if self.kind == "full" else ():
+            if (found := getattr(self.base, name)) not in ("none", False):
+                raise ValueError(
+                    f"base.{name} needs frozen weights, which kind full trains: leave it out, found {found}"
+                )
+        if self.base.offload and self.compile:
+            raise ValueError("base.offload brings weights by a stream that compile=true can't follow: leave one out")
         return self
 
     @model_validator(mode="after")

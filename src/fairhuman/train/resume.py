@@ -34,6 +34,7 @@ FREE_ON_RESUME = frozenset(
         "source.cache",
         "cache.folder",
         "track.",
+        "base.offload",
         "lora.kohya_precision",
         "lora.title",
         "preview.",

@@ -1,21 +1,27 @@
-"""Frozen linear layers in 8 or 4 bits: rounded once, when a base is loaded, and dequantised inside each product.
+"""Frozen linear layers that save memory: in 8 or 4 bits, or with weights that stay in main memory, or both.
+
+Weights are rounded once, when a base is loaded, and dequantised inside each product:
 
     int8  W ≈ s q        s = max |W| / 127 of each row, q a whole number
     fp8   W ≈ s q        s = max |W| / 448 of each row, q in float8 (e4m3)
     nf4   W ≈ s c[q]     s = max |W| of each 64 weights, c the 16 values of 4-bit NormalFloat
 
 A scale has the type of the weights before; a product is in the type of its input. Forward and backward pass each make a
-dequantised weight anew and keep none, so a step needs the memory of one layer's, with checkpointing or without.
+dequantised weight anew and keep none, so a step needs the memory of one layer's, with checkpointing or without. So it
+is with weights in main memory: each pass brings them anew (`models/streaming.py`).
 
 NormalFloat: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", NeurIPS 2023, appendix E.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fairhuman.bases.base import base_of, networks
+from fairhuman.models.settings import BaseSettings
+from fairhuman.models.streaming import brought, pinned
 
 INT8, FP8 = 127, 448  # the largest values
 BLOCK = 64  # weights that share a scale in nf4
@@ -28,79 +34,107 @@ NF4 = (
 )
 
 
-class QuantizedLinear(nn.Linear):
-    """A frozen linear layer with few bits a weight; see the module's formulas. LoRA finds and wraps it as any other.
+class FrozenLinear(nn.Linear):
+    """A frozen linear layer that saves memory; see the module's formulas. LoRA finds and wraps it as any other.
 
     Attributes:
-        kind: int8, fp8 or nf4.
+        kind: int8, fp8 or nf4; none: the weight as it is.
+        offloaded: whether weight and scale stay in main memory, wherever the layer is moved.
         weight: codes, int8: [out, in], of nf4 two in a byte, [out · in / 2]; bytes of fp8 are read as float8.
-        scale: s, [out, 1], of nf4 [out · in / 64, 1].
+        scale: s, [out, 1], of nf4 [out · in / 64, 1]; empty for none.
     """
 
     values: Tensor
 
-    def __init__(self, layer: nn.Linear, kind: str) -> None:
+    def __init__(self, layer: nn.Linear, kind: str, offloaded: bool = False) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.kind, self.bias = kind, layer.bias
+        self.kind, self.bias, self.offloaded = kind, layer.bias, offloaded
         codes, scale = _quantized(layer.weight.detach(), kind)
+        if offloaded:
+            codes, scale = pinned(codes), pinned(scale)
         self.weight = nn.Parameter(codes, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
         table = torch.tensor(NF4, device=codes.device) if kind == "nf4" else torch.empty(0, device=codes.device)
         pairs = torch.stack([table.repeat_interleave(len(table)), table.repeat(len(table))], dim=1)
         self.register_buffer("values", pairs, persistent=False)  # of each byte's two codes, [256, 2]
+        self._offloaded = (codes, scale) if offloaded else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, in autocast's type or that of x."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        found: Tensor = _Product.apply(x.to(dtype), self.weight, self.scale, self.values, self.bias, self.kind)
+        found: Tensor = _Product.apply(
+            x.to(dtype), self.weight, self.scale, self.values, self.bias, self.kind, self._offloaded
+        )
         return found
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """Return the weight [out, in]."""
         return _dequantized(self.weight, self.scale, self.values, self.kind, self.in_features, dtype)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenLinear":
+        """Move or cast the layer; what is offloaded stays."""
+        kept = {name: self._parameters[name] for name in ("weight", "scale") if self.offloaded}
+        self._parameters.update(dict.fromkeys(kept))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._parameters.update(kept)
+        return self
+
     def extra_repr(self) -> str:
         """Return sizes and kind."""
-        return f"{super().extra_repr()}, kind={self.kind}"
+        return f"{super().extra_repr()}, kind={self.kind}, offloaded={self.offloaded}"
 
 
 class _Product(torch.autograd.Function):
-    """x Wᵀ + b, with a gradient for x alone; W is made anew in the backward pass."""
+    """x Wᵀ + b, with a gradient for x alone; W is made, or brought, anew in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, values: Tensor, bias: Tensor | None, kind: str
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        kind: str,
+        offloaded: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         ctx.save_for_backward(weight, scale, values)
-        ctx.kind, ctx.inside = kind, x.shape[-1]
-        w = _dequantized(weight, scale, values, kind, ctx.inside, x.dtype)
+        ctx.kind, ctx.offloaded, ctx.inside = kind, offloaded, x.shape[-1]
+        w = _weight(ctx, weight, scale, values, x)
         return nn.functional.linear(x, w, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, scale, values = ctx.saved_tensors
-        return grad @ _dequantized(weight, scale, values, ctx.kind, ctx.inside, grad.dtype), *[None] * 5
+        return grad @ _weight(ctx, weight, scale, values, grad), *[None] * 6
 
 
-def quantize_(pipeline: Any, kind: str) -> None:
-    """Quantise, in place, the frozen network and the text encoders of a loaded pipeline; `none` changes nothing.
+def _weight(ctx: Any, weight: Tensor, scale: Tensor, values: Tensor, other: Tensor) -> Tensor:
+    """Return the W of a product, with type and device of the `other` factor."""
+    if ctx.offloaded is not None:
+        weight, scale = brought(ctx.offloaded, other.device)
+    return _dequantized(weight, scale, values, ctx.kind, ctx.inside, other.dtype)
 
-    Of both, the linear layers inside the repeated blocks are quantised, which have nearly all weights. Embeddings,
-    norms, convolutions, biases, the layers before and after blocks, those of less than 1,024 weights and the VAE stay
-    as they are.
+
+def freeze_linear_(pipeline: Any, base: BaseSettings) -> None:
+    """Quantise and offload, in place, the frozen network and the text encoders of a loaded pipeline, as `base` asks.
+
+    Of both, the linear layers inside the repeated blocks, which have nearly all weights. Embeddings, norms,
+    convolutions, biases, the layers before and after blocks, those of less than 1,024 weights and the VAE stay as they
+    are.
     """
-    if kind == "none":
+    if not base.frozen:
         return
-    base = base_of(pipeline)
-    lists = [part for one in base.text_encoders for part in one.modules() if isinstance(part, nn.ModuleList)]
-    for block in (*base.blocks, *lists):
+    whole = base_of(pipeline)
+    lists = [part for one in whole.text_encoders for part in one.modules() if isinstance(part, nn.ModuleList)]
+    for block in (*whole.blocks, *lists):
         for name, layer in _linear_layers(block).items():
-            block.set_submodule(name, QuantizedLinear(layer, kind))
+            block.set_submodule(name, FrozenLinear(layer, base.quantize, base.offload))
 
 
 def _linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
-    """Return the layers of a block that are quantised, by name."""
+    """Return the layers of a block that are quantised or offloaded, by name."""
     return {
         name: layer
         for name, layer in block.named_modules()
@@ -110,15 +144,30 @@ def _linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
 
 def is_quantized(network: nn.Module) -> bool:
     """Whether a network has quantised layers."""
-    return any(isinstance(module, QuantizedLinear) for module in network.modules())
+    return any(layer.kind != "none" for layer in _frozen([network]))
 
 
-def dequantized_bytes(pipeline: Any, dtype: torch.dtype | None) -> int:
-    """Return the most bytes that making one layer's weight takes in `dtype` (None: float32); 0 if none is quantised."""
-    size = (dtype or torch.float32).itemsize
-    layers = (layer for part in networks(pipeline) for layer in part.modules() if isinstance(layer, QuantizedLinear))
-    # nf4: two codes of 4 bits are looked up by an index of 4 bytes
-    return max((one.in_features * one.out_features * (size + 2 * (one.kind == "nf4")) for one in layers), default=0)
+def offloaded(networks: Iterable[nn.Module]) -> list[Tensor]:
+    """Return the weights and scales that stay in main memory."""
+    return [one for layer in _frozen(networks) if layer.offloaded for one in (layer.weight, layer.scale)]
+
+
+def product_bytes(pipeline: Any, dtype: torch.dtype | None) -> int:
+    """Return the most bytes that frozen layers take for their products beside the weights that stay on the device.
+
+    Making the largest weight in `dtype` (None: float32) of its codes, and two buffers for what is offloaded.
+    """
+    size, most, buffer = (dtype or torch.float32).itemsize, 0, 0
+    for layer in _frozen(networks(pipeline)):
+        if layer.kind != "none":  # nf4: two codes of 4 bits are looked up by an index of 4 bytes
+            most = max(most, layer.in_features * layer.out_features * (size + 2 * (layer.kind == "nf4")))
+        if layer.offloaded:
+            buffer = max(buffer, layer.weight.nbytes + layer.scale.nbytes)
+    return most + 2 * buffer
+
+
+def _frozen(networks: Iterable[nn.Module]) -> Iterable[FrozenLinear]:
+    return (layer for part in networks for layer in part.modules() if isinstance(layer, FrozenLinear))
 
 
 def weight_shape(layer: nn.Module | None) -> tuple[int, ...] | None:
@@ -131,6 +180,8 @@ def weight_shape(layer: nn.Module | None) -> tuple[int, ...] | None:
 
 def _quantized(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Return codes and scales, the scales rounded to the weight's type before weights are divided by them."""
+    if kind == "none":
+        return weight, weight.new_empty(0)
     rows = weight.reshape(-1, BLOCK) if kind == "nf4" else weight
     largest = {"int8": INT8, "fp8": FP8, "nf4": 1}[kind]
     scale = (rows.abs().amax(dim=1, keepdim=True).float() / largest).to(weight.dtype)
@@ -147,6 +198,8 @@ def _quantized(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 def _dequantized(weight: Tensor, scale: Tensor, values: Tensor, kind: str, inside: int, dtype: torch.dtype) -> Tensor:
     """Return the weight [out, in] in `dtype`."""
+    if kind == "none":
+        return weight.to(dtype)
     scale = scale.to(dtype)
     if kind == "int8":
         return weight * scale

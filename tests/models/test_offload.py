@@ -1,0 +1,125 @@
+"""Weights in main memory: products are those of an ordinary layer, and the device has nothing but the rest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fairhuman.errors import FairHumanError
+from fairhuman.models import streaming
+from fairhuman.models.frozen_linear import FrozenLinear
+from fairhuman.models.merge import MergeJob
+from fairhuman.models.settings import BaseSettings
+
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_product_and_gradients_are_those_of_an_ordinary_layer(dtype: torch.dtype | None) -> None:
+    plain = nn.Linear(96, 160, dtype=dtype).requires_grad_(False)
+    away = FrozenLinear(plain, "none", offloaded=True)
+    x = torch.randn(2, 5, 96, requires_grad=True)
+    results = []
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        for layer in (plain, away):
+            y = layer(x)
+            losses = torch.stack([y.float().square().sum(), y.float().sum(), y[0].float().cos().sum()])
+            together = torch.autograd.grad(losses, x, torch.eye(3), is_grads_batched=True, retain_graph=True)[0]
+            results += [y, together, *(torch.autograd.grad(loss, x, retain_graph=True)[0] for loss in losses)]
+    assert y.dtype == (dtype or torch.float32)
+    for ours, expected in zip(results[5:], results[:5], strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("kind", ["none", "int8", "nf4"])
+def test_a_layer_moves_without_what_is_offloaded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's meta device, which autocast doesn't know, stands for a GPU."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    layer = FrozenLinear(nn.Linear(64, 32, dtype=torch.bfloat16).requires_grad_(False), kind, offloaded=True)
+    weight = layer.weight
+    layer.to(META)
+    assert layer.weight is weight
+    assert (layer.weight.device.type, layer.scale.device.type, layer.bias.device.type) == ("cpu", "cpu", "meta")
+    assert layer(torch.empty(3, 64, device=META)).device == META
+    assert "offloaded=True" in str(layer)
+
+
+def test_a_merge_has_no_use_for_it(tmp_path: Path) -> None:
+    job = MergeJob("small", tmp_path, tmp_path / "merged", base=BaseSettings(offload=True))
+    with pytest.raises(FairHumanError, match=r"base\.offload: a LoRA is merged in main memory"):
+        job.check()
+
+
+class Event:
+    """What a stream has to wait for: how far another one was."""
+
+    def __init__(self) -> None:
+        self.time = 0
+
+    def record(self, stream: "Stream") -> None:
+        self.time = stream.time
+
+
+class Stream:
+    """A stream that counts what it was given to do, and waits for events."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.time = device, 0
+
+    def wait_event(self, event: Event) -> None:
+        self.time = max(self.time, event.time)
+
+
+@pytest.fixture
+def courier(monkeypatch: pytest.MonkeyPatch) -> streaming._Courier:
+    """A courier on a CPU whose streams are pretended; copies are made at once."""
+    now = Stream(torch.device("cpu"))
+
+    @contextmanager
+    def inside(_: Stream) -> Iterator[None]:
+        yield
+
+    pretended = SimpleNamespace(
+        **{"Event": Event, "Stream": Stream, "stream": inside, "synchronize": lambda _: None},
+        current_stream=lambda _: now,
+    )
+    monkeypatch.setattr(torch, "cuda", pretended)
+    return streaming._Courier(torch.device("cpu"))
+
+
+def test_the_next_weights_are_brought_before_they_are_needed(
+    courier: streaming._Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks of three layers by checkpointing: all forwards, then each block forwards and backwards."""
+    groups: list[tuple[Tensor, Tensor]] = [
+        (torch.full((4, 5 + n), float(n), dtype=torch.bfloat16), torch.full((3,), n, dtype=torch.int8))
+        for n in range(6)
+    ]
+    step = [0, 1, 2, 3, 4, 5, 3, 4, 5, 5, 4, 3, 0, 1, 2, 2, 1, 0]
+    copied: list[list[int]] = []
+    fill = streaming._Courier._fill
+
+    def counted(self: streaming._Courier, buffer: streaming._Buffer, weights: streaming.Group) -> None:
+        number = next(n for n, group in enumerate(groups) if group is weights)
+        copied[-1].append(number)
+        fill(self, buffer, weights)
+
+    monkeypatch.setattr(streaming._Courier, "_fill", counted)
+    waited = []
+    for _ in range(3):
+        waits = 0
+        for number in step:
+            copied.append([])
+            for found, expected in zip(courier.bring(groups[number]), groups[number], strict=True):
+                assert found.dtype == expected.dtype
+                assert torch.equal(found, expected)
+            waits += number in copied[-1]
+        waited.append(waits)
+    # The first step knows nothing. Later, after each block's last layer the next block may follow, or the same layer.
+    assert waited[0] > 6
+    assert waited[1:] == [2, 2]
+    assert courier._used.data.nbytes + courier._other.data.nbytes <= 4 * streaming.ALIGNED

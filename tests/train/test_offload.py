@@ -1,0 +1,88 @@
+"""Runs whose frozen weights stay in main memory: as any other in what they write, and smaller on a device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fairhuman.bases.base import networks
+from fairhuman.errors import RecipeError
+from fairhuman.models.frozen_linear import offloaded, product_bytes
+from fairhuman.train.loop import train
+from fairhuman.train.memory import cheapest_changes, memory_of, weight_bytes
+from fairhuman.train.model import build_model
+from fairhuman.train.preflight import findings
+from fairhuman.train.recipe import TrainRecipe
+from helpers.runs import metrics_without_times
+
+MakeRecipe = Callable[..., TrainRecipe]
+META = torch.device("meta")
+AWAY = {"offload": True}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"model": "small-flow", "precision": "fp32"}, {"kind": "mole", "mole": {"rank": 4}}, {"kind": "controlnet"}],
+    ids=str,
+)
+def test_all_else_is_on_the_device(make_recipe: MakeRecipe, settings: dict[str, Any]) -> None:
+    """PyTorch's meta device stands for a GPU."""
+    recipe = make_recipe(gradient_checkpointing=True, base=AWAY, **settings)
+    trained = build_model(recipe, META)
+    away = {id(one) for one in offloaded(networks(trained.pipeline))}
+    assert away
+    places = {(id(p) in away, p.device.type) for part in networks(trained.pipeline) for p in part.parameters()}
+    assert places == {(True, "cpu"), (False, "meta")}
+
+
+def test_a_run_has_the_same_result_and_may_go_on_without(make_recipe: MakeRecipe) -> None:
+    more = {"preview": {"count": 1, "steps": 2}, "validation": {"every": 2, "share": 0.3}, "cache": {"text": True}}
+    files = []
+    for out, runs in (("one", ((4, False),)), ("two", ((2, True), (4, False))), ("three", ((4, True),))):
+        for steps, offload in runs:
+            base = {"offload": offload}
+            recipe = make_recipe(out, steps=steps, precision="bf16", gradient_checkpointing=True, base=base, **more)
+            train(recipe)
+        files.append((recipe.product / "pytorch_lora_weights.safetensors").read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert len(metrics_without_times(recipe.out)) == 4
+
+
+def test_memory_counts_what_stays_in_main_memory(make_recipe: MakeRecipe) -> None:
+    whole, away = (weight_bytes(make_recipe(base={"offload": offload})) for offload in (False, True))
+    assert away.offloaded > 0 == whole.offloaded
+    assert away.frozen + away.offloaded == whole.frozen
+    assert away.trained == whole.trained
+    model = build_model(make_recipe(base=AWAY), META)
+    largest = max(one.nbytes for one in offloaded(networks(model.pipeline)))
+    assert product_bytes(model.pipeline, None) == 2 * largest
+    both = build_model(make_recipe(base={**AWAY, "quantize": "int8"}), META)
+    assert product_bytes(both.pipeline, None) > 4 * max(one.nbytes for one in offloaded(networks(both.pipeline)))
+    needs = [memory_of(make_recipe(base={"offload": offload})) for offload in (False, True)]
+    assert needs[0].total - needs[1].total == away.offloaded - 2 * largest
+    assert needs[1].on_cpu == needs[0].on_cpu + 2 * largest, "the weights themselves are in main memory both times"
+
+
+def test_it_is_offered_where_it_can_be_had_and_the_dry_run_tells_of_it(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(base={"quantize": "int8"}, cache={"text": True}, fairness={"mode": "output"}, precision="bf16")
+    fitting = [str(change) for change in cheapest_changes(recipe, memory_of(recipe).needed - 1, most=9)]
+    names = [text.split("=")[0] + "=" + text.split("=")[1].split(" ")[0] for text in fitting]
+    assert names.index("base.offload=true") < names.index("base.quantize=nf4")
+    for other in ({"kind": "full", "base": {}}, {"compile": True, "base": {}}, {"base": AWAY}):
+        changes = cheapest_changes(recipe.model_copy(update=dict(make_recipe(**other))), 1, most=9)
+        assert "base.offload=true" not in " ".join(map(str, changes))
+    found = [one for one in findings(make_recipe(base=AWAY), device_memory=2**33) if one.what == "memory"]
+    assert "GiB of weights stay in main memory" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "full"}, "base.offload needs frozen weights, which kind full trains: leave it out, found True"),
+        ({"compile": True}, "base.offload brings weights by a stream that compile=true can't follow"),
+    ],
+)
+def test_it_is_refused_where_it_has_no_sense(make_recipe: MakeRecipe, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(base=AWAY, **settings)
