@@ -96,7 +96,7 @@ def test_the_next_weights_are_brought_before_they_are_needed(
 ) -> None:
     """Two blocks of three layers by checkpointing: all forwards, then each block forwards and backwards."""
     groups: list[tuple[Tensor, Tensor]] = [
-        (torch.full((4, 5 + n), float(n), dtype=torch.bfloat16), torch.full((3,), n, dtype=torch.int8))
+        (torch.full((4, 5 + n), float(n), dtype=torch.bfloat16), torch.full((n,), n, dtype=torch.int8))
         for n in range(6)
     ]
     step = [0, 1, 2, 3, 4, 5, 3, 4, 5, 5, 4, 3, 0, 1, 2, 2, 1, 0]

@@ -33,7 +33,7 @@ def pinned(weight: Tensor) -> Tensor:
 
     `pin_memory` isn't used, as it rounds each size up to a power of two.
     """
-    if not torch.cuda.is_available() or weight.device.type != "cpu":
+    if not torch.cuda.is_available() or weight.device.type != "cpu" or not weight.nbytes:
         return weight
     copy = weight.clone()  # what is read from a file may be a map of it, which can't be pinned
     try:
