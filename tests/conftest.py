@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = f"{__file__.rpartition('/')[0]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
 import shutil
+import sqlite3
 import sys
 import threading
 import time
@@ -95,6 +96,25 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def open_connections(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """`open_connections()` counts the connections to SQLite that SQLAlchemy made in this test and nobody closed."""
+    made: list[sqlite3.Connection] = []
+
+    class Noted(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            made.remove(self)
+
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", lambda *args, **options: connect(*args, factory=Noted, **options))
+    return lambda: len(made)
 
 
 @pytest.fixture

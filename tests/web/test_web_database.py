@@ -173,6 +173,14 @@ def test_the_journal_of_a_process_that_makes_the_file_is_waited_for(strangers, t
 
 
 @pytest.mark.parametrize("opened", OPENED)
+def test_a_refused_database_is_closed(strangers, opened, open_connections):
+    path = strangers("CREATE VIEW v AS SELECT 1")
+    with pytest.raises(DataError, match="must have only this program's tables"):
+        OPENED[opened](path)
+    assert open_connections() == 0
+
+
+@pytest.mark.parametrize("opened", OPENED)
 @pytest.mark.parametrize("end", ["-wal", "-shm"])
 def test_a_log_that_is_a_link_is_refused_before_it_is_written(strangers, tmp_path, opened, end):
     victim = tmp_path / "victim.txt"

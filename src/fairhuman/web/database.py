@@ -56,10 +56,14 @@ def open_database(where: Path | str, tables: MetaData) -> Engine:
         FairHumanError: the file isn't a database, can't be opened or written, or fails the checks.
     """
     engine = _open(where)
-    with _naming(where), engine.begin() as connection:
-        _check_content(connection, where, tables)
-        serialize_transactions(connection)  # processes that start at the same time would create the same table
-        tables.create_all(connection)
+    try:
+        with _naming(where), engine.begin() as connection:
+            _check_content(connection, where, tables)
+            serialize_transactions(connection)  # processes that start at the same time would create the same table
+            tables.create_all(connection)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 

@@ -336,6 +336,22 @@ def test_what_can_t_be_reviewed_is_named(tmp_path, review_folder):
         create_review_app(tmp_path, ReviewSettings())
 
 
+def test_a_review_that_ends_before_it_is_served_closes_its_database(review_folder, open_connections):
+    folder = review_folder(1)
+    with pytest.raises(FairHumanError, match="url must be like"):
+        create_review_app(folder, ReviewSettings(url="nowhere"))
+    with pytest.raises(FairHumanError, match=r"port must be in 0\.\.65535"):
+        serve_review(folder, ReviewSettings(), "127.0.0.1", -1, print)
+    assert open_connections() == 0
+    engine = open_review(folder)
+    assert open_connections() == 1, "so it counts"
+    engine.dispose()
+    (cache_folder() / "review.key").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"review\.key: must hold 32 bytes"):
+        create_review_app(folder, ReviewSettings())
+    assert open_connections() == 0
+
+
 def test_skipped_records_are_reported(review_folder, monkeypatch):
     folder = review_folder(9)
     (folder / "images/3.png").write_bytes(b"")

@@ -1,6 +1,7 @@
 """The web app of a review by itself."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -27,19 +28,19 @@ def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport
         DataError: the folder can't be read.
         FairHumanError: the database can't be opened or written, or `url` isn't an address.
     """
-    review = Review(folder, settings, report if report is not None else LoadReport())
-    opened = opened_alone(review)
     hosts, site = settings.hosts, None
     if settings.url is not None:
         site, host = parse_site(settings.url)
         hosts = (*hosts, host)
+    review = Review(folder, settings, report if report is not None else LoadReport())
+    opened = opened_alone(review)
 
     def find(request: Request) -> Opened:
         check_token(request, review.token)
         return opened
 
     app = create_app([Route("/", review.outside), *ReviewPages(PREFIX, find).routes()], hosts, review.close, site)
-    app.state.root = opened.root
+    app.state.root, app.state.review = opened.root, review
     return app
 
 
@@ -71,4 +72,5 @@ def serve_review(
         if text.startswith("http") and settings.url is not None:
             say(f"for reviewers: {parse_site(settings.url)[0]}{root}")
 
-    serve(app, host, port, told, proxy, locked=True, root=root.removeprefix("/"))
+    with closing(app.state.review):  # also where the server can't listen
+        serve(app, host, port, told, proxy, locked=True, root=root.removeprefix("/"))

@@ -47,7 +47,11 @@ class Review:
         self.regions = dict.fromkeys(region for picture in self.pictures.values() for region in picture.record.boxes)
         prompts = {key: picture.prompt for key, picture in self.pictures.items()}
         self.store = ReviewStore(open_review(folder), prompts, settings)
-        self.token = self.store.token()
+        try:
+            self.token = self.store.token()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the database."""
