@@ -8,16 +8,10 @@ from collections.abc import Mapping, Sequence
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.pins import pins
 from helpers.places import ROOT
 
 OPTIONAL = {"wandb", "bitsandbytes"}  # the user's choice; nothing here is tested with them
-
-
-def pins(file: str) -> dict[str, str]:
-    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line)]
-    assert not wrong, f"{file} holds names and versions alone"
-    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
 def test_every_direct_dependency_is_pinned_within_its_range_and_explained() -> None:
