@@ -9,8 +9,9 @@ import torch
 from fairhuman.bases.base import networks
 from fairhuman.errors import RecipeError
 from fairhuman.models.frozen_linear import offloaded, product_bytes
+from fairhuman.train import memory
 from fairhuman.train.loop import train
-from fairhuman.train.memory import cheapest_changes, memory_of, weight_bytes
+from fairhuman.train.memory import cheapest_changes, combined_changes, memory_of, weight_bytes
 from fairhuman.train.model import build_model
 from fairhuman.train.preflight import findings
 from fairhuman.train.recipe import TrainRecipe
@@ -74,6 +75,17 @@ def test_it_is_offered_where_it_can_be_had_and_the_dry_run_tells_of_it(make_reci
         assert "base.offload=true" not in " ".join(map(str, changes))
     found = [one for one in findings(make_recipe(base=AWAY), device_memory=2**33) if one.what == "memory"]
     assert "GiB of weights stay in main memory" in found[0].text
+
+
+def test_texts_are_kept_beside_it(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though memory doesn't need it: else offloaded text encoders would be brought at every step."""
+    options = [("cache.text=true",), ("fairness.pairwise=true",), ("base.offload=true",)]
+    monkeypatch.setattr(memory, "_options", lambda *_: options)
+    limit = memory_of(make_recipe(base=AWAY)).needed
+    assert limit < memory_of(make_recipe(cache={"text": True}, fairness={"pairwise": True})).needed
+    together = combined_changes(make_recipe(), limit)
+    assert together is not None
+    assert together.overrides == ("cache.text=true", "base.offload=true")
 
 
 @pytest.mark.parametrize(

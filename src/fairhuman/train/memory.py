@@ -41,6 +41,7 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
+_TEXTS, _OFFLOAD = ("cache.text=true",), ("base.offload=true",)
 # What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise, type of the gradients), or
 # None, an ordinary one.
 Way = str | tuple[bool, bool, str] | None
@@ -372,7 +373,8 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
     else:
         return None
     chosen = options[:count]
-    for option in chosen[-2::-1]:
+    kept = {_TEXTS} if _OFFLOAD in chosen else set()  # offloaded text encoders would be brought at every step
+    for option in (one for one in chosen[-2::-1] if one not in kept):
         fewer = [one for one in chosen if one is not option]
         change = _change(recipe, fewer, cpu)
         if change.needed <= limit:
@@ -389,7 +391,7 @@ def _change(recipe: TrainRecipe, options: Iterable[tuple[str, ...]], cpu: bool) 
 def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     """Yield changes that save memory, from the cheapest in time to the most expensive."""
     if not cpu and not recipe.cache.text and not (recipe.kind == "full" and recipe.full.text_encoders):
-        yield ("cache.text=true",)  # the text encoders rest in main memory
+        yield _TEXTS  # the text encoders rest in main memory
     view, latents = recipe.view, not cpu and not recipe.cache.latents and not recipe.view.close_up
     if latents and view.same_crop:
         yield ("cache.latents=true",)  # the VAE rests, and encodes pictures before the first step
@@ -411,7 +413,7 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
         kinds = [(f"base.quantize={kind}",) for kind in QUANTIZE[now + 1 :]]
         yield from kinds[:-1]
         if not (cpu or recipe.base.offload or recipe.compile):
-            yield ("base.offload=true",)  # before nf4, which changes what a run learns
+            yield _OFFLOAD  # before nf4, which changes what a run learns
         yield from kinds[-1:]
     if latents and not view.same_crop and view.model_copy(update={"crop": "center"}).same_crop:
         yield "cache.latents=true", "view.crop=center"
