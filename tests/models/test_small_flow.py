@@ -23,6 +23,8 @@ from fairhuman.models.fingerprint import base_fingerprint, encoded_size
 from fairhuman.models.locations import largest_side, name_of, side_multiple
 from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.models.settings import BaseSettings
+from fairhuman.synth.people import write_people
+from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.loop import train
 from fairhuman.train.memory import shape_of
 from fairhuman.train.model import build_model
@@ -189,13 +191,14 @@ def test_losses_of_different_bases_are_not_compared(typed: Callable[..., tuple[i
 
 
 def test_the_shipped_weights_know_pictures_that_random_ones_dont(pipeline: Any, tmp_path: Path) -> None:
-    write_figures(tmp_path, 2, 128, seed=1)
+    """Of people like those that they were trained on: of drawn figures they don't at much noise."""
+    write_people(tmp_path, SynthSettings(count=2, size=128, seed=7), workers=1)
     curve = script("curve")
     pictures = curve.held_out(tmp_path, 2, 128)
     trained, random = (
         np.array(curve.errors_of(base_of(one), pictures)) for one in (load_pipeline(SMALL_FLOW), pipeline)
     )
-    assert (trained < 0.5 * random).all()
+    assert (trained < 0.3 * random).all()
 
 
 def test_its_recipes_train_and_the_curve_has_a_point_for_each_checkpoint(tmp_path: Path) -> None:
