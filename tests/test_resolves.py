@@ -1,4 +1,4 @@
-"""The package, each extra and all together have wheels for Linux, macOS and Windows on each Python: the versions that
+"""The package and its extras have wheels for Linux, macOS and Windows on each Python: the versions that
 are tested together where Python is a tested one, any that fit elsewhere.
 
 uv asks the index that pip is set up to ask.
@@ -18,9 +18,12 @@ from helpers.pins import pins
 from helpers.places import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = sorted(PROJECT["optional-dependencies"])
-CHOICES = {"none": [], "all but official": [extra for extra in EXTRAS if extra != "official"]}
-CHOICES |= {extra: [extra] for extra in EXTRAS}
+# Where all resolve together, each does alone.
+CHOICES = {
+    "none": [],
+    "all but official": sorted(PROJECT["optional-dependencies"].keys() - {"official"}),
+    "official": ["official"],
+}
 CLASSIFIER = "Programming Language :: Python :: "
 TESTED = [each.removeprefix(CLASSIFIER) for each in PROJECT["classifiers"] if each.startswith(CLASSIFIER)]
 NEWEST = "3.14"  # that the pinned torch has wheels for; it isn't tested, but `requires-python` admits it
