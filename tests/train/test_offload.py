@@ -77,15 +77,16 @@ def test_it_is_offered_where_it_can_be_had_and_the_dry_run_tells_of_it(make_reci
     assert "GiB of weights stay in main memory" in found[0].text
 
 
-def test_texts_are_kept_beside_it(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though memory doesn't need it: else offloaded text encoders would be brought at every step."""
-    options = [("cache.text=true",), ("fairness.pairwise=true",), ("base.offload=true",)]
+def test_what_makes_it_faster_is_kept_beside_it(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though memory doesn't need it: else text encoders are brought at every step, and all weights whole."""
+    options = [("cache.text=true",), ("fairness.pairwise=true",), ("base.quantize=int8",), ("base.offload=true",)]
     monkeypatch.setattr(memory, "_options", lambda *_: options)
     limit = memory_of(make_recipe(base=AWAY)).needed
-    assert limit < memory_of(make_recipe(cache={"text": True}, fairness={"pairwise": True})).needed
+    before = make_recipe(cache={"text": True}, fairness={"pairwise": True}, base={"quantize": "int8"})
+    assert limit < memory_of(before).needed
     together = combined_changes(make_recipe(), limit)
     assert together is not None
-    assert together.overrides == ("cache.text=true", "base.offload=true")
+    assert together.overrides == ("cache.text=true", "base.quantize=int8", "base.offload=true")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ OUTSIDE_PEAKS = {
     *("validation", "preview", "track"),
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
-_TEXTS, _OFFLOAD = ("cache.text=true",), ("base.offload=true",)
+_TEXTS, _INT8, _OFFLOAD = ("cache.text=true",), ("base.quantize=int8",), ("base.offload=true",)
 # What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise, type of the gradients), or
 # None, an ordinary one.
 Way = str | tuple[bool, bool, str] | None
@@ -373,7 +373,8 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
     else:
         return None
     chosen = options[:count]
-    kept = {_TEXTS} if _OFFLOAD in chosen else set()  # offloaded text encoders would be brought at every step
+    # Else offloaded text encoders are brought at every step, and twice as many bytes of all weights.
+    kept = {_TEXTS, _INT8} if _OFFLOAD in chosen else set()
     for option in (one for one in chosen[-2::-1] if one not in kept):
         fewer = [one for one in chosen if one is not option]
         change = _change(recipe, fewer, cpu)
