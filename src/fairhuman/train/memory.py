@@ -373,9 +373,9 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
     else:
         return None
     chosen = options[:count]
-    # Else offloaded text encoders are brought at every step, and twice as many bytes of all weights.
-    kept = {_TEXTS, _INT8} if _OFFLOAD in chosen else set()
-    for option in (one for one in chosen[-2::-1] if one not in kept):
+    for option in chosen[-2::-1]:
+        if option in (_TEXTS, _INT8) and _OFFLOAD in chosen:
+            continue  # else text encoders are brought at every step, and twice as many bytes of all weights
         fewer = [one for one in chosen if one is not option]
         change = _change(recipe, fewer, cpu)
         if change.needed <= limit:
