@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fairhuman.bases.base import base_of
 from fairhuman.errors import FairHumanError
+from fairhuman.generate.lora import load_lora
 from fairhuman.models import streaming
+from fairhuman.models.architecture import build_small
 from fairhuman.models.frozen_linear import FrozenLinear
+from fairhuman.models.lora import LoraModel
 from fairhuman.models.merge import MergeJob
-from fairhuman.models.settings import BaseSettings
+from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.settings import BaseSettings, LoraSettings
 
 META = torch.device("meta")
 
@@ -46,6 +51,26 @@ def test_a_layer_moves_without_what_is_offloaded(kind: str, monkeypatch: pytest.
     assert (layer.weight.device.type, layer.scale.device.type, layer.bias.device.type) == ("cpu", "cpu", "meta")
     assert layer(torch.empty(3, 64, device=META)).device == META
     assert "offloaded=True" in str(layer)
+
+
+def test_a_lora_runs_beside_it(tmp_path: Path) -> None:
+    """Fused into a weight, it would be missing from the one that is brought."""
+    lora = LoraModel(build_small(), LoraSettings(rank=2), 0)
+    with torch.no_grad():
+        for parameter in lora.trainable_parameters():
+            parameter.fill_(0.02)
+    lora.save(tmp_path)
+    predictions = []
+    for offload in (False, True):
+        pipeline = load_pipeline("small", base=BaseSettings(offload=offload))
+        load_lora(pipeline, tmp_path)
+        base, noisy = base_of(pipeline), torch.ones(1, 4, 8, 8)
+        with torch.no_grad():
+            predictions.append(base.predict(noisy, torch.tensor([400]), base.texts(["a hat"])))
+    assert torch.allclose(*predictions, atol=1e-5)
+    assert pipeline.get_list_adapters()
+    with pytest.raises(FairHumanError, match="can't be fused into a quantised network or an offloaded one"):
+        load_lora(pipeline, tmp_path, fuse=True)
 
 
 def test_a_merge_has_no_use_for_it(tmp_path: Path) -> None:

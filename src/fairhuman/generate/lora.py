@@ -12,7 +12,7 @@ import torch
 from fairhuman.bases.base import base_of
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
-from fairhuman.models.frozen_linear import is_quantized
+from fairhuman.models.frozen_linear import has_frozen_layers
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
 from fairhuman.models.mole import is_mole
@@ -38,20 +38,22 @@ def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool | None 
     With `fuse`, W is replaced by W + weight (alpha / rank) B A, which needs no more memory or time than the base.
     Otherwise the updates run beside W, and their weight can be changed. None: fused if W is in float32: in half
     precision the sum loses a part of the update (of one of 1 % of W about 2 % in fp16 and 17 % in bf16), and there is
-    no sum with quantised weights.
+    no sum with quantised or offloaded weights.
 
     Raises:
         RecipeError: `weight` isn't finite.
         ModelError: there is no such file, it doesn't fit the pipeline, a weight in it isn't finite, or it is to be
-            fused into a quantised network.
+            fused into a quantised or an offloaded network.
     """
     check_lora_weight(weight)
     file = find_lora(path)
     base = base_of(pipeline)
-    quantized = is_quantized(base.network)
-    fuse = base.dtype == torch.float32 and not quantized if fuse is None else fuse
-    if fuse and quantized:
-        raise ModelError(f"LoRA {str(file)!r}: can't be fused into a quantised network, it runs beside it")
+    frozen = has_frozen_layers(base.network)
+    fuse = base.dtype == torch.float32 and not frozen if fuse is None else fuse
+    if fuse and frozen:
+        raise ModelError(
+            f"LoRA {str(file)!r}: can't be fused into a quantised network or an offloaded one, it runs beside it"
+        )
     if is_mole(file):
         raise ModelError(f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; use --mole or load_mole")
     try:

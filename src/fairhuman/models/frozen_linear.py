@@ -39,7 +39,6 @@ class FrozenLinear(nn.Linear):
 
     Attributes:
         kind: int8, fp8 or nf4; none: the weight as it is.
-        offloaded: whether weight and scale stay in main memory, wherever the layer is moved.
         weight: codes, int8: [out, in], of nf4 two in a byte, [out · in / 2]; bytes of fp8 are read as float8.
         scale: s, [out, 1], of nf4 [out · in / 64, 1]; empty for none.
     """
@@ -48,7 +47,7 @@ class FrozenLinear(nn.Linear):
 
     def __init__(self, layer: nn.Linear, kind: str, offloaded: bool = False) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.kind, self.bias, self.offloaded = kind, layer.bias, offloaded
+        self.kind, self.bias = kind, layer.bias
         codes, scale = _quantized(layer.weight.detach(), kind)
         if offloaded:
             codes, scale = pinned(codes), pinned(scale)
@@ -57,14 +56,19 @@ class FrozenLinear(nn.Linear):
         table = torch.tensor(NF4, device=codes.device) if kind == "nf4" else torch.empty(0, device=codes.device)
         pairs = torch.stack([table.repeat_interleave(len(table)), table.repeat(len(table))], dim=1)
         self.register_buffer("values", pairs, persistent=False)  # of each byte's two codes, [256, 2]
-        self._offloaded = (codes, scale) if offloaded else None
+        self._away = (codes, scale) if offloaded else None  # one tuple, by which the courier knows them
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether weight and scale stay in main memory, wherever the layer is moved."""
+        return self._away is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, in autocast's type or that of x."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         found: Tensor = _Product.apply(
-            x.to(dtype), self.weight, self.scale, self.values, self.bias, self.kind, self._offloaded
+            x.to(dtype), self.weight, self.scale, self.values, self.bias, self.kind, self._away
         )
         return found
 
@@ -97,10 +101,10 @@ class _Product(torch.autograd.Function):
         values: Tensor,
         bias: Tensor | None,
         kind: str,
-        offloaded: tuple[Tensor, Tensor] | None,
+        away: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         ctx.save_for_backward(weight, scale, values)
-        ctx.kind, ctx.offloaded, ctx.inside = kind, offloaded, x.shape[-1]
+        ctx.kind, ctx.away, ctx.inside = kind, away, x.shape[-1]
         w = _weight(ctx, weight, scale, values, x)
         return nn.functional.linear(x, w, None if bias is None else bias.to(x.dtype))
 
@@ -112,8 +116,8 @@ class _Product(torch.autograd.Function):
 
 def _weight(ctx: Any, weight: Tensor, scale: Tensor, values: Tensor, other: Tensor) -> Tensor:
     """Return the W of a product, with type and device of the `other` factor."""
-    if ctx.offloaded is not None:
-        weight, scale = brought(ctx.offloaded, other.device)
+    if ctx.away is not None:
+        weight, scale = brought(ctx.away, other.device)
     return _dequantized(weight, scale, values, ctx.kind, ctx.inside, other.dtype)
 
 
@@ -124,7 +128,7 @@ def freeze_linear_(pipeline: Any, base: BaseSettings) -> None:
     convolutions, biases, the layers before and after blocks, those of less than 1,024 weights and the VAE stay as they
     are.
     """
-    if not base.frozen:
+    if base == base.whole:
         return
     whole = base_of(pipeline)
     lists = [part for one in whole.text_encoders for part in one.modules() if isinstance(part, nn.ModuleList)]
@@ -142,9 +146,9 @@ def _linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def is_quantized(network: nn.Module) -> bool:
-    """Whether a network has quantised layers."""
-    return any(layer.kind != "none" for layer in _frozen([network]))
+def has_frozen_layers(network: nn.Module) -> bool:
+    """Whether a network has quantised or offloaded layers, whose weights nothing can be added to."""
+    return any(True for _ in _frozen([network]))
 
 
 def offloaded(networks: Iterable[nn.Module]) -> list[Tensor]:

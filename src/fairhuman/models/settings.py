@@ -46,9 +46,9 @@ class BaseSettings(Settings):
     )
 
     @property
-    def frozen(self) -> bool:
-        """Whether linear layers are quantised or offloaded, which only frozen weights can be."""
-        return self.offload or self.quantize != "none"
+    def whole(self) -> "BaseSettings":
+        """The same with linear layers as they are: neither quantised nor offloaded, which only frozen ones can be."""
+        return self.model_copy(update={"quantize": "none", "offload": False})
 
     @model_validator(mode="after")
     def _noise_alone_tells_nothing(self) -> "BaseSettings":

@@ -138,9 +138,9 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     """
     model = _without_weights(recipe)
     weights, one = _weight_bytes(recipe, model), product_bytes(model.pipeline, DTYPES[recipe.precision])
-    if recipe.base.frozen:
+    if recipe.base != recipe.base.whole:
         # quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time
-        recipe = _changed(recipe, ["base.quantize=none", "base.offload=false"])
+        recipe = recipe.model_copy(update={"base": recipe.base.whole})
         model = _without_weights(recipe)
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
@@ -175,10 +175,11 @@ def _without_weights(recipe: TrainRecipe) -> TrainableModel:
 
 def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
     changing = {id(parameter) for parameter in model.trainable_parameters()}
-    away = {id(p) for p in offloaded(_networks(model))}
+    away = offloaded(_networks(model))
+    ids = {id(weight) for weight in away}
 
     def on_device(parts: Iterable[nn.Module]) -> list[nn.Parameter]:
-        return [p for part in parts for p in part.parameters() if id(p) not in away]
+        return [p for part in parts for p in part.parameters() if id(p) not in ids]
 
     frozen = bytes_of(p for p in on_device(_networks(model)) if id(p) not in changing)
     aside = bytes_of(on_device(networks_of_step(model)))
@@ -189,7 +190,7 @@ def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
     base, cache = base_of(model.pipeline), recipe.cache
     texts = bytes_of(on_device(base.text_encoders)) if cache.text else None
     vae = bytes_of(base.vae.parameters()) if cache.latents else None
-    return WeightBytes(frozen, trained, optimizer, texts, vae, aside, bytes_of(offloaded(_networks(model))))
+    return WeightBytes(frozen, trained, optimizer, texts, vae, aside, bytes_of(away))
 
 
 def shape_of(model: str) -> Any:

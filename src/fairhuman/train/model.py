@@ -26,8 +26,7 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`; what the recipe caches the results of is in main memory."""
     check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
-    whole = recipe.base.model_copy(update={"quantize": "none", "offload": False})
-    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, whole)
+    pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base.whole)
     base = base_of(pipeline)
     step = base.factor * base.patch
     for size in recipe.sizes:
