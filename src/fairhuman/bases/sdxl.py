@@ -85,10 +85,10 @@ class SDXL(Base):
     ) -> Tensor:
         """Return the U-Net's output; `residuals` returns residuals to add inside it.
 
-        Time ids stay in float32: sizes above 256 aren't exact in bfloat16.
+        Time ids stay in float32: sizes above 256 aren't exact in bfloat16. Without a batch they are zeros.
         """
-        device = noisy_bchw.device  # without a batch, only shapes are asked for
-        time_ids_b6 = torch.empty(len(texts), 6, device=device) if batch is None else batch.time_ids_b6.to(device)
+        device = noisy_bchw.device
+        time_ids_b6 = torch.zeros(len(texts), 6, device=device) if batch is None else batch.time_ids_b6.to(device)
         given: dict[str, Any] = {
             "encoder_hidden_states": stacked(texts, "embeds"),
             "added_cond_kwargs": {"text_embeds": stacked(texts, "pooled"), "time_ids": time_ids_b6},
