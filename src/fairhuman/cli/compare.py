@@ -226,16 +226,15 @@ def _planned(recipe: "CompareRecipe", full: bool, display: ConsoleDisplay, note:
 
 def _plan_lines(recipe: "CompareRecipe") -> Iterator[str]:
     """Runs, pictures, hours and disk of a comparison or reproduction."""
-    if recipe.front is not None and recipe.tuning is not None:
-        from fairhuman.compare.fronts import plan
-
-        return plan.plan_of(recipe, recipe.front, recipe.tuning).lines()
+    from fairhuman.compare.fronts import plan
     from fairhuman.compare.plan import plan_of, prompts_of
 
     try:
         prompts = prompts_of(recipe)
     except DataError:  # is among the findings
         prompts = None
+    if recipe.front is not None and recipe.tuning is not None:
+        return plan.plan_of(recipe, recipe.front, recipe.tuning, prompts).lines()
     return plan_of(recipe, prompts).lines()
 
 

@@ -13,7 +13,8 @@ from fairhuman.compare.paper.recipe import ReproduceRecipe
 from fairhuman.compare.paper.settings import SDXL_SHAPE, VARIANTS, CostSettings
 from fairhuman.compare.run import planned_runs, start_findings
 from fairhuman.compare.runs import cost, exact_steps, passes
-from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.sampling import PromptSampling
+from fairhuman.compare.settings import CompareRecipe, GridSettings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.prompts import captions_of
@@ -98,24 +99,31 @@ def prompts_of(recipe: CompareRecipe) -> int | None:
     Raises:
         DataError: the data set can't be read, has too few records, or one has no caption.
     """
-    sampling = recipe.sampling if isinstance(recipe, ReproduceRecipe) else None
-    asked = sampling or recipe.grid
+    asked = _asked(recipe)
     if asked is None:
         return 0
-    wanted = None if sampling is None else sampling.count
+    wanted = asked.count if isinstance(asked, PromptSampling) else None
     data = recipe.data(asked.data)
     if asked.data in recipe.people or not data.exists():
         rendered = recipe.people[asked.data].count if asked.data in recipe.people else None
         return rendered if wanted is None else wanted
     records = read_source(data, (), SourceSettings(), LoadReport())
     if wanted is not None and len(records) < wanted:
-        raise DataError(f"{data}: sampling.count is {wanted}, found {len(records)} records")
+        named = "sampling" if isinstance(recipe, ReproduceRecipe) else "front.samples"
+        raise DataError(f"{data}: {named}.count is {wanted}, found {len(records)} records")
     return len(captions_of(records[:wanted], data))
+
+
+def _asked(recipe: CompareRecipe) -> PromptSampling | GridSettings | None:
+    """What says which pictures are drawn, if any are."""
+    if isinstance(recipe, ReproduceRecipe):
+        return recipe.sampling
+    return recipe.front.samples if recipe.front is not None else recipe.grid
 
 
 def _not_made_yet(recipe: CompareRecipe) -> bool:
     """Whether the prompts' data set doesn't exist, and isn't one that is rendered."""
-    asked = recipe.sampling if isinstance(recipe, ReproduceRecipe) else recipe.grid
+    asked = _asked(recipe)
     return asked is not None and asked.data not in recipe.people and not recipe.data(asked.data).exists()
 
 
@@ -149,11 +157,11 @@ def _drawing(recipe: CompareRecipe, runs: list[TrainRecipe], device: str) -> tup
         sampling = recipe.sampling
         count = sampling.images_per_prompt * sets_of_pictures(recipe)
         size = (sampling.height or runs[0].size[0], sampling.width or runs[0].size[1])
-        return count, size, _sample_seconds(runs[0].model, size, sampling.steps, sampling.guidance, device)
+        return count, size, sample_seconds(runs[0].model, size, sampling.steps, sampling.guidance, device)
     grid, size = recipe.grid, runs[0].size
     if grid is None:
         return 0, size, 0.0
-    return 1 + len(recipe.cells), size, _sample_seconds(runs[0].model, size, grid.steps, grid.guidance, device)
+    return 1 + len(recipe.cells), size, sample_seconds(runs[0].model, size, grid.steps, grid.guidance, device)
 
 
 def cost_model(settings: CostSettings) -> StartFinding:
@@ -167,7 +175,7 @@ def cost_lines(settings: CostSettings) -> list[str]:
     """What `fairhuman cost` takes: pictures, hours and disk."""
     model, size = SDXL if settings.model == SDXL_SHAPE else settings.model, (settings.size, settings.size)
     pictures, device = len(VARIANTS) * (1 + settings.repeats), _device(model, size)
-    seconds = pictures * _sample_seconds(model, size, settings.steps, None, device)
+    seconds = pictures * sample_seconds(model, size, settings.steps, None, device)
     return [
         f"pictures: {pictures}, of {len(VARIANTS)} variants in {settings.repeats} rounds and one to warm up",
         f"hours on {device}: {duration(seconds)} (estimated from the U-Net's arithmetic)",
@@ -184,7 +192,7 @@ def _device(model: str, size: tuple[int, int]) -> str:
     return GPU if forward_flops(model, size) > LARGE else CPU
 
 
-def _sample_seconds(model: str, size: tuple[int, int], steps: int, guidance: float | None, device: str) -> float:
+def sample_seconds(model: str, size: tuple[int, int], steps: int, guidance: float | None, device: str) -> float:
     """Seconds of a picture; guidance doubles the forward passes."""
     return steps * (1 if guidance == 1 else 2) * forward_flops(model, size) / RATES[device]
 

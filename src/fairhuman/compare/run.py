@@ -114,6 +114,7 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
         raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
     # Here, so that a mistake in the recipe is told without torch.
     from fairhuman.compare.fronts.page import write_fronts
+    from fairhuman.compare.fronts.samples import draw_samples
     from fairhuman.compare.page import write_comparison
     from fairhuman.compare.paper.cost_page import read_costs, write_costs
     from fairhuman.compare.pictures import draw_grid
@@ -122,7 +123,13 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
         tested = run_fronts(recipe, recipe.front, recipe.tuning, render_people, display)
         if isinstance(tested, int):
             return tested
-        return Comparison(write_fronts(recipe, recipe.front, tested), tested.outcome.failed)
+        drawn = (
+            draw_samples(recipe, recipe.front, recipe.front.samples, tested, display) if recipe.front.samples else None
+        )
+        if isinstance(drawn, int):
+            return drawn
+        failed = {**tested.outcome.failed, **(drawn.failed if drawn else {})}
+        return Comparison(write_fronts(recipe, recipe.front, tested, drawn), failed)
     render = render_people if _needs_people(recipe) else _render_nothing
     found = run_comparison(recipe, render, display)
     if isinstance(found, int):

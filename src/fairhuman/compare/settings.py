@@ -252,6 +252,8 @@ class CompareRecipe(Settings):
         trained += [world.train.get("data") for world in worlds.values()]
         tests = {"test": self.test}
         tests |= {f"front.worlds.{name}.test": world.test for name, world in worlds.items() if world.test is not None}
+        if front.samples is not None:
+            tests["front.samples.data"] = front.samples.data
         steered = [config.merge(self.train, own).get("steer") for own in self.cells.values()]
         steering = [str(one["data"]) for one in steered if isinstance(one, dict) and one.get("data")]
         roles: list[dict[str, str]] = [
@@ -294,7 +296,7 @@ class CompareRecipe(Settings):
     @property
     def other_data(self) -> list[str]:
         """Names of the data sets besides those trained on."""
-        sections = (self.tuning, self.grid)
+        sections = (self.tuning, self.grid, self.front.samples if self.front is not None else None)
         worlds = self.front.worlds.values() if self.front is not None else ()
         own = [section.data for section in sections if section is not None]
         return [self.test, *own, *(world.test for world in worlds if world.test is not None)]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fairhuman import config
+from fairhuman.compare.fronts import samples
 from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
@@ -12,7 +13,7 @@ from fairhuman.compare.losses import store_losses
 from fairhuman.compare.run import missing_data, planned_runs, run_all
 from fairhuman.compare.runs import cost, exact_steps, spent
 from fairhuman.compare.settings import CompareRecipe
-from fairhuman.errors import DataError, RecipeError
+from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.utils.display import Display
 
 QUIET = Display()
@@ -151,6 +152,10 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
         ),
         ({"train": {"data": "a/b", "steps": 10}, "test": "a"}, r"training data 'a/b' and test 'a' overlap"),
         (
+            {"front": {**FRONT, "samples": {"data": "tune"}}},
+            r"tuning.data 'tune' and front.samples.data 'tune' overlap",
+        ),
+        (
             {"front": {**FRONT, "families": {"MPD": ["fixed 1"], "fixed": ["fixed 0.3"]}}},
             r"'MPD' is a cell that isn't in",
         ),
@@ -256,6 +261,26 @@ def test_points_are_cells_with_their_learning_rate(tmp_path):
     assert own.tuning is None
 
 
+def test_pictures_that_fail_are_told_and_the_fronts_are_written(tmp_path, train, monkeypatch):
+    trained_again = []
+
+    def run_jobs(jobs, display, at_once, ended):
+        trained_again.extend(job.name for job in jobs)
+        ended(jobs[0], FairHumanError("no memory"))
+
+    monkeypatch.setattr(samples, "run_jobs", run_jobs)
+    recipe = build(tmp_path, {**FRONT, "samples": {"data": "test"}})
+    found = run(recipe)
+    drawn = samples.draw_samples(recipe, recipe.front, recipe.front.samples, found, QUIET)
+    assert trained_again[:2] == ["mpd-0.001-seed-1", "mpd-0.001-seed-2"], "their weights are gone"
+    assert len(trained_again) == 6
+    assert drawn.failed["mpd-0.001-seed-1"] == "no memory"
+    page = write_fronts(recipe, recipe.front, found, drawn).read_text()
+    assert "no memory" in page
+    assert "Pictures at both points" not in page
+    assert found.fronts.judged["", "regions"].verdict == "lower"
+
+
 @pytest.mark.slow
 def test_the_quick_recipe_in_truth(tmp_path):
     recipe = config.load(
@@ -272,4 +297,9 @@ def test_the_quick_recipe_in_truth(tmp_path):
     assert set(results["points"]) == {"MPD output, 0.001", "fixed 0.15 0.1, 0.001"}
     assert results["judged"][0]["of"] == ["", "regions"]
     assert results["judged"][0]["verdict"] in ("lower", "higher", "same", "undecided")
-    assert "Fronts" in done.page.read_text()
+    page = done.page.read_text()
+    assert "Fronts" in page
+    assert "Pictures at both points" in page
+    measured = {one["method"]: one for one in results["samples"] if one["metric"] == "strict face confidence"}
+    assert set(measured) == {"base", "MPD output, 0.001", "fixed 0.15 0.1, 0.001"}
+    assert measured["fixed 0.15 0.1, 0.001"]["difference"] is None, "the others are compared with it"

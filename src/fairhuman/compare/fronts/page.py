@@ -12,8 +12,10 @@ from fairhuman.compare.analysis import Judged
 from fairhuman.compare.fronts.analysis import BETTER, LESS, Curve, Fronts, Number, Outcome, Search
 from fairhuman.compare.fronts.choose import Point, Tuned
 from fairhuman.compare.fronts.run import FrontRuns
+from fairhuman.compare.fronts.samples import FrontSamples
 from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
-from fairhuman.compare.settings import CompareRecipe
+from fairhuman.compare.paper.measurements import Measurement
+from fairhuman.compare.settings import BASE, CompareRecipe
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import seed_changes
 from fairhuman.report.colours import colours
@@ -29,14 +31,19 @@ HERE = "this comparison"
 MARKS = {"better": "down", "worse": "up"}  # classes of a page's colours for good and bad
 
 
-def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -> Path:
+def write_fronts(
+    recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns, drawn: FrontSamples | None = None
+) -> Path:
     """Write `results.json` and `report.html` into the results folder; return the page's path."""
     folder, found = recipe.results_folder, runs.fronts
+    failed = {**runs.outcome.failed, **(drawn.failed if drawn else {})}
     seeds = {
         cell: {name: seed_changes(series, name) for name in series.first}
         for cell, series in runs.outcome.series.items()
     }
-    document = {**found.plain(), "margins": runs.choice.margins, "seeds": seeds, "failed": runs.outcome.failed}
+    document = {**found.plain(), "margins": runs.choice.margins, "seeds": seeds, "failed": failed}
+    if drawn is not None:
+        document["samples"] = [one.plain() for one in drawn.found]
     write_json(folder / "results.json", {**origin(), **document})
     names = list(next(iter(found.points.values())))
     page = render(
@@ -67,7 +74,9 @@ def write_fronts(recipe: CompareRecipe, front: FrontSettings, runs: FrontRuns) -
         lost=percent(found.lost, 1) if found.lost else "",
         tuned=_tuned(runs.tuned),
         tuned_names=[*next(iter(runs.tuned.values())).changes],
-        failed=sorted(runs.outcome.failed.items()),
+        failed=sorted(failed.items()),
+        samples=_samples(front, runs, drawn.found) if drawn is not None and drawn.found else [],
+        samples_page=drawn.page.relative_to(folder).as_posix() if drawn is not None else "",
         settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
     )
     path = folder / "report.html"
@@ -178,6 +187,25 @@ def _search(name: str, search: Search) -> dict[str, Any]:
     ends = [f"more than {many}" if n is None else f"{n}" for n in (runs, low, high)]
     reach = ends[0] if low == runs == high else f"{ends[0]} [{ends[1]}, {ends[2]}]"
     return {"name": name, "lines": [(n, _share(search.best_n[n - 1])) for n in picked], "runs": reach}
+
+
+def _samples(front: FrontSettings, runs: FrontRuns, found: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """A row a metric: values of the base, the tuned rival and the untuned point, and the latter minus the rival."""
+    numbers = {(one.metric, one.method): one for one in found}
+    shown = (BASE, runs.choice.rival.name, _untuned(front).name)
+    lines = []
+    for one in {one.metric: one for one in found}.values():
+        cells = [numbers.get((one.metric, method)) for method in shown]
+        difference = cells[-1].difference if cells[-1] is not None else None
+        lines.append(
+            {
+                "metric": one.metric,
+                "better": one.better,
+                "values": ["" if cell is None else estimate_text(cell.value) for cell in cells],
+                "difference": "" if difference is None else estimate_text(difference, "{:+.3g}", signed=True),
+            }
+        )
+    return lines
 
 
 def _is_volume(number: Number) -> bool:

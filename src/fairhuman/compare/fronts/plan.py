@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fairhuman.compare.fronts.run import tuning_runs
 from fairhuman.compare.fronts.settings import FrontSettings
-from fairhuman.compare.plan import RATES, device_of, forward_flops, train_seconds
+from fairhuman.compare.plan import RATES, device_of, forward_flops, sample_seconds, train_seconds
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.recipe import TrainRecipe
@@ -19,12 +19,14 @@ class FrontPlan:
 
     Attributes:
         tuning_runs, test_runs, world_runs: training runs; of the test the largest number.
+        pictures: drawn at both points and by the base.
         seconds: of all runs, one after the other, estimated from the U-Net's arithmetic.
     """
 
     tuning_runs: int
     test_runs: int
     world_runs: int
+    pictures: int
     seconds: float
     processes: int
     device: str
@@ -35,13 +37,18 @@ class FrontPlan:
             f"{plural(self.tuning_runs, 'run')} on tuning data, at most {self.test_runs:,} on test data, "
             f"{self.world_runs:,} in other worlds"
         )
+        if self.pictures:
+            yield f"pictures: {self.pictures:,} at two points and by the base"
         at_once = f", {self.processes} at once" if self.processes > 1 else ""
         hours = duration(self.seconds / self.processes)
-        yield f"about {hours}{at_once}, each on {self.device} (estimated); rendering adds"
+        more = "rendering and metrics add" if self.pictures else "rendering adds"
+        yield f"about {hours}{at_once}, each on {self.device} (estimated); {more}"
 
 
-def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings) -> FrontPlan:
-    """The plan of a recipe; nothing is loaded. Runs on test data count as the mean tuning run."""
+def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings, prompts: int | None) -> FrontPlan:
+    """The plan of a recipe that draws `prompts` prompts; nothing is loaded. Runs on test data count as the mean tuning
+    run.
+    """
     runs = list(tuning_runs(recipe, tuning).values())
     device = device_of(runs[0])
     each = _seconds(runs, device, _pictures(recipe, runs[0], tuning.data))
@@ -49,7 +56,13 @@ def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings)
     worlds = 2 * len(front.worlds) * len(recipe.seeds)
     later = _seconds(runs, device, _pictures(recipe, runs[0], recipe.test))
     seconds = sum(each) + (tested + worlds) * sum(later) / len(later)
-    return FrontPlan(len(runs), tested, worlds, seconds, recipe.processes, device)
+    pictures = 0
+    if front.samples is not None:
+        one = front.samples
+        size = (one.height or runs[0].size[0], one.width or runs[0].size[1])
+        pictures = (prompts or 0) * one.images_per_prompt * (1 + 2 * len(recipe.seeds))
+        seconds += pictures * sample_seconds(runs[0].model, size, one.steps, one.guidance, device)
+    return FrontPlan(len(runs), tested, worlds, pictures, seconds, recipe.processes, device)
 
 
 def _pictures(recipe: CompareRecipe, run: TrainRecipe, data: str) -> int:

@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fairhuman.compare.sampling import PromptSampling
 from fairhuman.config import Settings
+from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.regions.settings import GLOBAL
 
 STEPS, COMPUTE = "equal steps", "equal compute"
@@ -68,6 +70,12 @@ class PredictionSettings(Settings):
         return self
 
 
+class FrontSampling(PromptSampling):
+    """Pictures of the base, the untuned point and the tuned rival, which raises the global loss no more."""
+
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
 class FrontSettings(Settings):
     """Two stages: every cell with every learning rate on tuning data, then the points that may lie on a front, tested.
 
@@ -105,6 +113,9 @@ class FrontSettings(Settings):
     )
     worlds: dict[str, WorldSettings] = Field(
         default={}, description="name to other circumstances in which the found points are trained again"
+    )
+    samples: FrontSampling | None = Field(
+        default=None, description="pictures that the untuned point and the tuned rival draw, and their metrics"
     )
 
     @model_validator(mode="after")

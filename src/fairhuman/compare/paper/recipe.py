@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fairhuman.compare.sampling import PromptSampling
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.evaluate.settings import EvaluateSettings
-from fairhuman.generate.settings import SampleSettings
 
 Table = Literal["Table 2", "Table 3"]
 Closed = Literal["HanDiffuser", "HyperHuman"]
@@ -17,18 +17,10 @@ Start = Literal["training", "pictures", "report"]  # what a command begins with;
 ONE_RATE, OWN_RATES = "one learning rate", "own learning rates"
 
 
-class TableSampling(SampleSettings):
+class TableSampling(PromptSampling):
     """How the pictures of the tables are drawn: with every cell, seed and LoRA weight, from the same noise."""
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size"})
-
-    data: str = Field(
-        description="validation set, or name of one of `people`: its captions are the prompts, its pictures real ones"
-    )
-    count: int | None = Field(default=None, ge=2, description="use only the first prompts; None: all")
     lora_weights: list[float] = Field(default=[1.0], min_length=1, description="weights with which LoRAs are used")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="bf16", description="of the networks while sampling")
-    batch_size: int = Field(default=8, ge=1, description="pictures per batch; changes the speed, not the noise")
 
     @field_validator("lora_weights")
     @classmethod
