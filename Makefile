@@ -8,7 +8,7 @@ WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-quick test-slow test-size test-official system-deps format lint types bench bench-data bench-quick bench-quality replication table2 evidence evidence-quick docs clean
+.PHONY: demo test test-quick test-slow test-size test-official system-deps format lint types bench bench-data bench-quick replication table2 evidence evidence-quick docs clean
 demo: $(STAMP)
 	$(BIN)/fairhuman demo runs/demo
 
@@ -83,7 +83,7 @@ bench-quick: $(STAMP)
 evidence-quick: $(STAMP)
 	$(BIN)/fairhuman compare recipes/evidence-quick.yaml
 
-# These four take hours; the same again goes on where it was stopped.
+# These three take hours; the same again goes on where it was stopped.
 evidence: $(STAMP)
 	$(BIN)/fairhuman compare recipes/evidence-balancers.yaml
 
@@ -92,9 +92,6 @@ replication: $(STAMP)
 
 table2: $(OFFICIAL)/.installed
 	$(OFFICIAL)/bin/fairhuman reproduce recipes/table2-small.yaml
-
-bench-quality: $(STAMP)
-	$(BIN)/python benchmarks/quality.py
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
