@@ -4,7 +4,8 @@
 
 A PLACE is a model, or a run's folder: of a run each kept checkpoint is measured, with the averaged weights if there
 are any. Runs are given in the order in which they were trained; one that starts from the result of the run before it
-adds to its core-hours. Writes `curve.json` and `curve.png`.
+adds to its core-hours. A run that had other work beside it is given its speed on idle cores (`--speed runs/unet=43`).
+Writes `curve.json` and `curve.png`.
 
 A noise prediction and a velocity have other errors, so both are converted into the picture that they mean: with noisy
 latents z = a x + s e and a prediction p x + q e, x = (q z - s prediction) / (q a - s p). The error of a level is the
@@ -13,7 +14,7 @@ of another's is then the same in errors of the picture, the noise and the veloci
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,8 @@ def held_out(data: Path, count: int, size: int) -> list[Batch]:
     ]
 
 
-def measure(places: Sequence[str], batches: Sequence[Batch]) -> Iterator[Point]:
-    """Yield a point for each model and each checkpoint, as it is measured."""
+def measure(places: Sequence[str], batches: Sequence[Batch], speeds: Mapping[str, float]) -> Iterator[Point]:
+    """Yield a point for each model and each checkpoint, as it is measured; `speeds`: of runs on idle cores."""
     spent: dict[str, tuple[int, int, float]] = {}  # by result: steps, pictures and core-hours
     for place in places:
         if not (Path(place) / "recipe.yaml").is_file():
@@ -132,18 +133,20 @@ def measure(places: Sequence[str], batches: Sequence[Batch]) -> Iterator[Point]:
                 averages = state["average"]["shadow_params"]
                 for parameter, average in zip(model.trainable_parameters(), averages, strict=True):
                     parameter.data.copy_(average)
-            steps, pictures, hours = spent_until(Path(place), checkpoint_step(folder))
+            steps, pictures, hours = spent_until(Path(place), checkpoint_step(folder), speeds.get(place))
             whole = before[0] + steps, before[1] + pictures, before[2] + hours
             spent[str((Path(place) / "model").absolute())] = whole
             yield Point(place, errors_of(base_of(model.pipeline), batches), *whole)
 
 
-def spent_until(run: Path, step: int) -> tuple[int, int, float]:
-    """Return steps, pictures and core-hours of a run up to a step: a process has one core."""
+def spent_until(run: Path, step: int, speed: float | None) -> tuple[int, int, float]:
+    """Return steps, pictures and core-hours of a run up to a step: a process has one core. `speed`: pictures a second
+    instead of those that the run had.
+    """
     metrics, processes = read_metrics(run), int(read_json(run / "summary.json").get("processes", 1))
     until = metrics.steps_n <= step
     images, rates = (metrics.columns[name][until] for name in ("images", "images_per_s"))
-    seconds = np.diff(images, prepend=0.0) / rates
+    seconds = np.diff(images, prepend=0.0) / (rates if speed is None else speed)
     return step, int(images[-1]), float(seconds.sum() * processes / 3600)
 
 
@@ -173,10 +176,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="pictures")
     parser.add_argument("--size", type=int, default=128, help="pixels per side")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", action="append", default=[], metavar="RUN=N", help="pictures a second on idle cores")
     args = parser.parse_args()
+    speeds = {run: float(number) for run, _, number in (given.rpartition("=") for given in args.speed)}
     torch.set_num_threads(args.threads)
     batches, points = held_out(args.data, args.count, args.size), []
-    for point in measure(args.places, batches):
+    for point in measure(args.places, batches, speeds):
         points.append(point)
         so_far = "" if point.core_hours is None else f" step {point.step}, {point.core_hours:.2f} core-hours"
         levels = " ".join(f"{error:.4f}" for error in point.errors)
