@@ -10,7 +10,7 @@ import pytest
 
 from fairhuman import config
 from fairhuman.compare import run as comparison
-from fairhuman.compare.analysis import contrasts, document, verdict
+from fairhuman.compare.analysis import at_a_price, contrasts, document, judge, verdict
 from fairhuman.compare.losses import load_losses
 from fairhuman.compare.page import write_comparison
 from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
@@ -201,6 +201,32 @@ def test_a_comparison_whose_runs_all_fail_says_why(tmp_path, train):
 )
 def test_verdicts(low, high, expected):
     assert verdict(Estimate((low + high) / 2, low, high, 10), 0.02) == expected
+
+
+@pytest.mark.parametrize(
+    ("gain", "paid", "expected", "within"),
+    [
+        ((-0.3, -0.2), (-0.04, 0.04), "lower", False),
+        ((-0.3, -0.2), (-0.5, -0.4), "lower", False),
+        ((-0.3, -0.2), (0.01, 0.04), "lower", False),
+        ((-0.3, -0.2), (-0.1, 0.2), "undecided", False),
+        ((-0.3, -0.2), (0.2, 0.4), "moved", False),
+        ((0.2, 0.3), (-0.04, 0.04), "higher", False),
+        ((0.2, 0.3), (0.1, 0.2), "higher", False),
+        ((0.2, 0.3), (-0.2, -0.1), "moved", False),
+        ((-0.02, 0.03), (-0.04, 0.04), "same", True),
+        ((-0.02, 0.03), (0.2, 0.4), "undecided", False),
+        ((0.01, 0.03), (-0.04, 0.04), "higher", True),
+        ((-0.1, 0.1), (-0.04, 0.04), "undecided", False),
+    ],
+)
+def test_a_loss_counts_only_at_the_same_price(gain, paid, expected, within):
+    def number(low, high):
+        return judge(lambda _: Estimate((low + high) / 2, low, high, 10), 0.05, 0.99)
+
+    found = at_a_price(number(*gain), number(*paid))
+    assert (found.verdict, found.within) == (expected, within)
+    assert found.plain()["paid"]["margin"] == 0.05
 
 
 def test_without_a_cell_to_compare_with_there_are_no_differences(tmp_path, train):

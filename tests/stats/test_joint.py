@@ -102,8 +102,10 @@ def test_a_band_is_that_of_each_limit_by_itself() -> None:
     joint = joint_changes(*measured(TRUE, 4), resamples=2000)
     low_l, median_l, high_l = joint.band(lambda c: c[..., 1])
     for row in range(len(TRUE)):
-        alone = joint.estimate(lambda c, row=row: c[..., row, 1])
-        assert [low_l[row], high_l[row]] == pytest.approx([alone.low, alone.high], abs=2e-4)
+        alone = joint.band(lambda c, row=row: c[..., row : row + 1, 1])
+        assert [low_l[row], median_l[row], high_l[row]] == pytest.approx([float(one[0]) for one in alone])
+        interval = joint.estimate(lambda c, row=row: c[..., row, 1])
+        assert [low_l[row], high_l[row]] == pytest.approx([interval.low, interval.high], abs=3e-4)
     assert (low_l < median_l).all()
     assert (median_l < high_l).all()
 
@@ -136,5 +138,21 @@ def test_wrong_input_is_refused() -> None:
         joint_changes(first, last[:2])
     with pytest.raises(ValueError, match="areas must be"):
         joint_changes(first, np.concatenate([last[..., :1], -last[..., 1:]], axis=-1))
-    with pytest.raises(ValueError, match=r"leave ten of 100 draws, got 0.95"):
-        joint_changes(first, last, resamples=100).estimate(lambda c: c[..., 0, 0])
+    with pytest.raises(ValueError, match=r"level must lie between 0 and 1, got 1.0"):
+        joint_changes(first, last, resamples=100).estimate(lambda c: c[..., 0, 0], level=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "numbers"), [(3, 4), (5, 8), (8, 6)])
+@pytest.mark.parametrize("of_samples", [1e-4, 1e-2])
+def test_joint_intervals_of_few_seeds_cover(seeds: int, numbers: int, of_samples: float) -> None:
+    generator, repeats, miss = np.random.default_rng(1), 1500, 0.05 / numbers
+    missed = 0
+    for _ in range(repeats):
+        shape = (2, seeds, 40, 1)
+        first = generator.gamma(2.0, 1.0, (1, *shape[1:])) * np.ones(shape)
+        noise = generator.normal(0, of_samples, (2, 1, 40, 1)) + generator.normal(0, 1e-3, (2, seeds, 1, 1))
+        tables = (np.stack([each, np.ones(shape)], axis=-1) for each in (first, first * (1 + noise)))
+        found = joint_changes(*tables, resamples=1000).estimate(lambda c: c[..., 0, 0] - c[..., 1, 0], 1 - miss)
+        missed += not found.low <= 0.0 <= found.high
+    assert missed <= repeats * miss + 2 * (repeats * miss) ** 0.5, f"{missed} of {repeats}"

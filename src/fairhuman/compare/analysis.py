@@ -1,7 +1,7 @@
 """Analysis of a comparison: changes relative to the base, and differences between cells with verdicts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from fairhuman.report.changes import base_loss, change, seed_changes
 from fairhuman.stats.estimate import Estimate
 
 Contrasts = dict[str, dict[str, dict[str, "Judged"]]]  # by reference cell, cell, objective
-Verdict = Literal["lower", "higher", "same", "undecided"]
+Verdict = Literal["lower", "higher", "same", "moved", "undecided"]
 LEVEL = 0.95
 
 
@@ -25,13 +25,21 @@ class Judged:
         joint: with an interval that covers jointly for all numbers that are judged together (Bonferroni).
         margin: differences within ± it count as none; set in advance.
         verdict: from `joint`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin
-            (Schuirmann's two one-sided tests), else `undecided`.
+            (Schuirmann's two one-sided tests), else `undecided`. With `paid` see `at_a_price`.
+        paid: the difference of what both cost, if that is judged too.
     """
 
     estimate: Estimate
     joint: Estimate
     margin: float
     verdict: Verdict
+    paid: "Judged | None" = None
+
+    @property
+    def within(self) -> bool:
+        """Whether the difference, and that of what both cost, lie within the margins, though they may be sure."""
+        own = -self.margin <= self.joint.low and self.joint.high <= self.margin
+        return own and (self.paid is None or self.paid.within)
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
@@ -40,7 +48,26 @@ class Judged:
             "joint": self.joint.plain(),
             "margin": self.margin,
             "verdict": self.verdict,
+            **({} if self.paid is None else {"paid": self.paid.plain()}),
         }
+
+
+def at_a_price(gain: Judged, paid: Judged) -> Judged:
+    """What is said of a loss if it counts only at the same price: the verdict on it needs that of the price.
+
+    `lower` also needs that the price isn't higher, `higher` that it isn't lower, and `same` that it is the same, each
+    within its margin. `moved`: the loss is surely lower and the price surely higher, or the other way round. All parts
+    of a verdict must hold at once, so that the level of the single ones needs no further correction.
+    """
+    low, high = paid.joint.low, paid.joint.high
+    word: Verdict = "undecided"
+    if gain.verdict == "lower":
+        word = "lower" if high <= paid.margin else "moved" if low > 0 else "undecided"
+    elif gain.verdict == "higher":
+        word = "higher" if low >= -paid.margin else "moved" if high < 0 else "undecided"
+    elif gain.verdict == "same" and paid.within:
+        word = "same"
+    return replace(gain, verdict=word, paid=paid)
 
 
 def judge(estimate: Callable[[float], Estimate], margin: float, level: float) -> Judged:

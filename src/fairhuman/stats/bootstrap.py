@@ -215,14 +215,18 @@ def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
 
 
 def stretch(of_seeds: float, of_samples: float, s: int, n: int, tail: float) -> float:
-    """t_ν / z at the upper `tail`, ν by Welch and Satterthwaite from the variances due to S seeds and N samples; 1 if
-    nothing varies. See `change_over_seeds`.
+    """t_ν / z at the upper `tail`; 1 if nothing varies. See `t_quantile` and `change_over_seeds`."""
+    return t_quantile(of_seeds, of_samples, s, n, tail) / NormalDist().inv_cdf(1 - tail)
+
+
+def t_quantile(of_seeds: float, of_samples: float, s: int, n: int, tail: float) -> float:
+    """t_ν at the upper `tail`, ν by Welch and Satterthwaite from the variances due to S seeds and N samples; z if
+    nothing varies.
     """
     spread = of_seeds**2 / max(s - 1, 1) + of_samples**2 / max(n - 1, 1)
     if not spread > 0:
-        return 1.0
-    freedom = (of_seeds + of_samples) ** 2 / spread
-    return float(stdtrit(freedom, 1 - tail)) / NormalDist().inv_cdf(1 - tail)
+        return NormalDist().inv_cdf(1 - tail)
+    return float(stdtrit((of_seeds + of_samples) ** 2 / spread, 1 - tail))
 
 
 def _paired_table(

@@ -3,7 +3,8 @@
 Methods that were trained with the same seeds and measured on the same samples share most of their noise. A draw takes
 the same seeds and the same samples for all of them, so that the shared part cancels in differences, also in those of
 non-linear statistics such as hypervolumes. The design is that of `change_over_seeds`: seeds and samples are crossed,
-S - 1 of the S seeds are taken, and the interval is stretched by Student's t for few seeds.
+and S - 1 of the S seeds are taken. Few seeds have few such draws, so that their extreme quantiles say little about the
+high levels of joint intervals: an interval is value ± t_ν s, with the standard deviation s of the draws.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairhuman.stats.bootstrap import Array, sample_counts, seed_weights, stretch
+from fairhuman.stats.bootstrap import Array, sample_counts, seed_weights, stretch, t_quantile
 from fairhuman.stats.estimate import Estimate
 
 PARTS = 2000  # draws that the shares of seeds and samples in the variance are estimated from
@@ -42,19 +43,18 @@ class JointChanges:
         return float(1 - np.isfinite(self.both_bpk).all(axis=(1, 2)).mean())
 
     def estimate(self, statistic: Callable[[Array], Array], level: float = 0.95, least: float = -np.inf) -> Estimate:
-        """A statistic of the changes with its interval; `statistic` maps [..., P, K] to [...].
+        """A statistic of the changes with its interval of `level`; `statistic` maps [..., P, K] to [...].
 
-        The bootstrap's estimate of the bias, such as that of a minimum over noisy points, is subtracted from the value
-        and from the ends of the interval. That reduces the bias; where many points are equally good, about half of it
-        is left (`tests/stats/test_joint.py`). `least` is the smallest value that the statistic can have: a corrected
-        value or end below it becomes `least`.
+        The bootstrap's estimate of the bias, such as that of a minimum over noisy points, is subtracted from the value.
+        That reduces the bias; where many points are equally good, about half of it is left
+        (`tests/stats/test_joint.py`). `least` is the smallest value that the statistic can have: a corrected value or
+        end below it becomes `least`.
 
         Raises:
-            ValueError: `level` is outside (0, 1), or so high that fewer than ten draws lie beyond each end.
+            ValueError: `level` is outside (0, 1).
         """
-        tail = (1 - level) / 2
-        if not 0 < level < 1 or tail * len(self.both_bpk) < 10:
-            raise ValueError(f"level must lie between 0 and 1 and leave ten of {len(self.both_bpk)} draws, got {level}")
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {level}")
         plain = float(statistic(self.value_pk))
         drawn_b = statistic(self.both_bpk)
         known_b = drawn_b[np.isfinite(drawn_b)]
@@ -62,12 +62,10 @@ class JointChanges:
             return Estimate(np.nan, np.nan, np.nan, self.samples)
         value = 2 * plain - float(known_b.mean())
         parts = [float(part) for part in self._parts(statistic)]
-        factor = stretch(parts[0], parts[1], len(self.seeds_spk), self.samples, tail)
-        low, high = (
-            value + factor * (float(end) - float(known_b.mean())) for end in np.quantile(known_b, [tail, 1 - tail])
-        )
-        value, low, high = (max(number, least) for number in (value, low, high))
-        return Estimate(value, low, high, self.samples, float(known_b.std(ddof=1)))
+        deviation = float(known_b.std(ddof=1))
+        half = deviation * t_quantile(parts[0], parts[1], len(self.seeds_spk), self.samples, (1 - level) / 2)
+        value, low, high = (max(number, least) for number in (value, value - half, value + half))
+        return Estimate(value, low, high, self.samples, deviation)
 
     def band(self, statistic: Callable[[Array], Array], level: float = 0.95) -> tuple[Array, Array, Array]:
         """Low end, median and high end, [L] each, of a statistic that maps [..., P, K] to [..., L].

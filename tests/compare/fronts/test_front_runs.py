@@ -1,6 +1,7 @@
 """Comparisons in two stages: what is trained on what, what stays untouched until the choice, and what is told."""
 
 import json
+import shutil
 
 import pytest
 
@@ -226,6 +227,24 @@ def test_a_world_overrules_cells_and_must_change_something(tmp_path):
         RecipeError, match=r"front.worlds.image: MPD, 0.001 is trained and measured there exactly as in"
     ):
         recipe_of_points(recipe, [Point("MPD", 1e-3)], "image")
+
+
+def test_a_world_that_leaves_the_rival_as_it_is_is_told_before_the_test(tmp_path, train):
+    trained, _ = train
+    worlds = {"image": {"train": {"regions": {"normalize": "image"}}}}
+    cells = {name: {"strategy": "si", "regions": {"normalize": "image"}} for name in ("fixed 1", "fixed 0.3")}
+    recipe = build(tmp_path, {**FRONT, "worlds": worlds}, cells={**cells, "MPD": {"strategy": "mpd"}})
+    with pytest.raises(RecipeError, match=r"front.worlds.image: fixed .* is trained and measured there exactly as in"):
+        run(recipe)
+    assert {one.validation.data.name for one in trained} == {"tune"}
+
+
+def test_a_test_run_that_has_begun_locks_the_choice(tmp_path, train):
+    run(build(tmp_path))
+    (tmp_path / "out" / "chosen.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "losses" / "test")
+    with pytest.raises(DataError, match=r"chosen.json: "):
+        run(build(tmp_path))
 
 
 def test_a_run_costs_the_exact_steps_that_it_took(tmp_path, train):

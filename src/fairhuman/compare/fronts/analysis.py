@@ -1,6 +1,5 @@
 """Analysis of tested points: fronts of families, the untuned point beside the tuned one, and what tuning costs."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -8,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fairhuman.compare.analysis import LEVEL, Judged, judge
+from fairhuman.compare.analysis import LEVEL, Judged, at_a_price, judge
 from fairhuman.compare.fronts.choose import VOLUME, Choice, Point
 from fairhuman.compare.fronts.settings import REGIONS, FrontSettings, PredictionSettings
 from fairhuman.errors import DataError
@@ -18,13 +17,14 @@ from fairhuman.stats.estimate import Estimate
 from fairhuman.stats.fronts import Array, attainment, expected_best, hypervolume
 from fairhuman.stats.joint import JointChanges, joint_changes
 
-BEYOND = 20  # draws beyond each end of the widest interval
+DRAWS = 4000
 LIMITS = 61  # of a curve
 SEARCH_DRAWS = 2000
 Number = tuple[str, str]  # budget and family, or world and loss
 Statistic = Callable[[Array], Array]
 Outcome = Literal["confirmed", "refuted", "undecided", "missing"]
-BETTER = {"higher": "better", "lower": "worse", "same": "same", "undecided": "undecided"}  # of a hypervolume
+MOVED = "moved along the front"
+BETTER = {"higher": "better", "lower": "worse", "same": "same", "moved": MOVED, "undecided": "undecided"}  # of a volume
 LESS = {**BETTER, "higher": "worse", "lower": "better"}  # of a loss
 
 
@@ -239,9 +239,8 @@ def analyse(
     families = {budget: found for budget, found in families.items() if front.rival in found}
     numbers = numbers_judged(front, families)
     level = 1 - (1 - LEVEL) / max(1, len(numbers))
-    resamples = math.ceil(2 * BEYOND / (1 - level))
     measured = {"": whole, **{world: found for world, found in worlds.items() if {untuned, rival} <= found.keys()}}
-    drawn = {world: draw_jointly(found, resamples) for world, found in measured.items()}
+    drawn = {world: draw_jointly(found, DRAWS) for world, found in measured.items()}
     statistics = _Statistics(front, choice, families, drawn)
     judged = {number: one for number in numbers if (one := statistics.judged(number, level)) is not None}
     here, losses = drawn[""], statistics.losses
@@ -331,8 +330,12 @@ class _Statistics:
             return None
         here = self.drawn[at]
         effect = abs(float(here.loss(self.choice.rival, name)(here.changes.value_pk)))
-        margin = self.front.margin * effect if at else self.choice.margins[name]
-        return judge(partial(here.changes.estimate, self.difference(at, name)), margin, level)
+        margins = {**self.choice.margins, **({name: self.front.margin * effect} if at else {})}
+        gain, paid = (
+            judge(partial(here.changes.estimate, self.difference(at, loss)), margins[loss], level)
+            for loss in (name, GLOBAL)
+        )
+        return at_a_price(gain, paid)
 
 
 def complete_points(tested: Mapping[Point, Series], needed: Sequence[Point]) -> dict[Point, Series]:
@@ -363,10 +366,12 @@ def numbers_judged(front: FrontSettings, families: Mapping[str, Mapping[str, Seq
 
 
 def outcome(prediction: PredictionSettings, found: Judged | None) -> Outcome:
-    """Whether a verdict confirms a prediction."""
+    """Whether a verdict confirms a prediction; a small difference may be sure and yet confirm "same"."""
     if found is None:
         return "missing"
     word = (LESS if prediction.family is None else BETTER)[found.verdict]
+    if prediction.verdict == "same" and found.within:
+        return "confirmed"
     return "undecided" if word == "undecided" else "confirmed" if word == prediction.verdict else "refuted"
 
 

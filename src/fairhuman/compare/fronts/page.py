@@ -98,7 +98,7 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
     name, rival = _untuned(front).name, runs.choice.rival.name
     words = [f"{loss} {_share(found.beside[''][loss])}" for loss in (GLOBAL, REGIONS)]
     judged = found.judged.get(("", REGIONS))
-    verdict = f"; regions: {LESS[judged.verdict]}" if judged is not None else ""
+    verdict = f"; regions at the same global loss: {LESS[judged.verdict]}" if judged is not None else ""
     yield f"{name}, without a search, minus {rival}, tuned: {', '.join(words)}{verdict}."
     for searched, search in found.cost.searches.items():
         if not searched.startswith(f"{front.rival}, "):
@@ -217,7 +217,7 @@ def _called(front: FrontSettings, number: Number) -> str:
     at, name = number
     if _is_volume(number):
         return f"hypervolume of {name} minus that of {front.rival}, at {at}"
-    return f"{name} of the untuned point minus the tuned one, {at or HERE}"
+    return f"{name} of the untuned point minus the tuned one, at the same global loss, {at or HERE}"
 
 
 def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]:
@@ -230,6 +230,7 @@ def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]
         "estimate": texts[0],
         "joint": texts[1],
         "margin": f"± {margin}",
+        "paid": "" if one.paid is None else f"{_share(one.paid.joint)} (± {percent(one.paid.margin, 3)})",
         "word": word,
         "mark": MARKS.get(word, ""),
     }

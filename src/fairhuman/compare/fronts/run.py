@@ -100,6 +100,7 @@ def run_fronts(
 
     Raises:
         DataError: as in `keep_choice` and `analyse`.
+        RecipeError: a world leaves the chosen rival as it is, told before the first test run.
         FairHumanError: settings that training doesn't have; all runs failed.
     """
     planned = tuning_runs(recipe, tuning)
@@ -132,13 +133,22 @@ def _choose(
     recipe: CompareRecipe, front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[Point], display: Display
 ) -> Choice:
     file = recipe.results_folder / CHOSEN
-    tested = any((recipe.results_folder / "losses" / "test").glob("*.npz"))
+    stored, begun = recipe.results_folder / "losses" / "test", recipe.out / "runs" / "test"
+    tested = any(stored.glob("*.npz")) or any(begun.glob("*.yaml"))
     rest = recipe.model_dump(mode="json", include={"seeds", "tuning", "test", "people"})
     choice = keep_choice(file, front, tuned, tested, rest, failed, display.say)
+    if not tested:  # while the recipe may still change
+        for world in front.worlds:
+            recipe_of_points(recipe, two_points(front, choice), world)
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
     for point, of in choice.edges.items():
         display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
     return choice
+
+
+def two_points(front: FrontSettings, choice: Choice) -> list[Point]:
+    """The untuned point and the tuned rival."""
+    return [Point(front.untuned.cell, front.untuned.learning_rate), choice.rival]
 
 
 def _run_worlds(
@@ -148,7 +158,7 @@ def _run_worlds(
 
     A world whose runs all fail is empty; the failures are recorded in `outcome`.
     """
-    points = [Point(front.untuned.cell, front.untuned.learning_rate), choice.rival]
+    points = two_points(front, choice)
     worlds: dict[str, dict[Point, Series]] = {}
     for world in front.worlds:
         own = ComparisonRuns()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairhuman import config
 from fairhuman.compare.fronts.choose import Point
-from fairhuman.compare.fronts.run import FrontRuns, recipe_of_points
+from fairhuman.compare.fronts.run import FrontRuns, recipe_of_points, two_points
 from fairhuman.compare.fronts.settings import FrontSampling, FrontSettings
 from fairhuman.compare.jobs import Command, run_jobs, training_job
 from fairhuman.compare.paper.drawing import draw_all, prompt_set, table_settings
@@ -41,7 +41,7 @@ def draw_samples(
 
     Runs whose weights are gone, while their losses are there, are trained again. What fails is recorded.
     """
-    points = [Point(front.untuned.cell, front.untuned.learning_rate), runs.choice.rival]
+    points = two_points(front, runs.choice)
     drawn = _recipe_of(recipe, points, asked)
     rival = runs.choice.rival.name
     seeds = {point.name: runs.outcome.seeds[point.name] for point in points}
