@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,9 @@ def held_out(data: Path, count: int, size: int) -> list[Batch]:
     ]
 
 
-def measure(places: Sequence[str], batches: Sequence[Batch], speeds: Mapping[str, float]) -> Iterator[Point]:
+def measure(
+    places: Sequence[str], batches: Sequence[Batch], speeds: Mapping[str, float] = MappingProxyType({})
+) -> Iterator[Point]:
     """Yield a point for each model and each checkpoint, as it is measured; `speeds`: of runs on idle cores."""
     spent: dict[str, tuple[int, int, float]] = {}  # by result: steps, pictures and core-hours
     for place in places:
