@@ -215,9 +215,12 @@ def test_verdicts(low, high, expected):
         ((0.2, 0.3), (0.1, 0.2), "higher", False),
         ((0.2, 0.3), (-0.2, -0.1), "moved", False),
         ((-0.02, 0.03), (-0.04, 0.04), "same", True),
-        ((-0.02, 0.03), (0.2, 0.4), "undecided", False),
+        ((-0.02, 0.03), (0.2, 0.4), "higher", False),
+        ((-0.1, 0.03), (0.2, 0.4), "undecided", False),
+        ((-0.1, 0.03), (-0.4, -0.2), "lower", False),
         ((0.01, 0.03), (-0.04, 0.04), "higher", True),
         ((-0.1, 0.1), (-0.04, 0.04), "undecided", False),
+        ((-0.02, 0.03), (-0.04, 0.1), "undecided", False),
     ],
 )
 def test_a_loss_counts_only_at_the_same_price(gain, paid, expected, within):

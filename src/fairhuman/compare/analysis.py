@@ -53,19 +53,21 @@ class Judged:
 
 
 def at_a_price(gain: Judged, paid: Judged) -> Judged:
-    """What is said of a loss if it counts only at the same price: the verdict on it needs that of the price.
+    """What is said of a loss if its price counts too, such as the global loss that both methods end with.
 
-    `lower` also needs that the price isn't higher, `higher` that it isn't lower, and `same` that it is the same, each
-    within its margin. `moved`: the loss is surely lower and the price surely higher, or the other way round. All parts
-    of a verdict must hold at once, so that the level of the single ones needs no further correction.
+    `lower`: one of both, loss and price, is surely lower, and the other isn't higher by more than its margin; `higher`
+    is the reverse. `moved`: one is surely lower and the other surely higher. `same`: both lie within their margins.
+    A verdict needs all its parts at once, so that the level of the single ones needs no further correction.
     """
-    low, high = paid.joint.low, paid.joint.high
+    pairs = [(gain, paid), (paid, gain)]
     word: Verdict = "undecided"
-    if gain.verdict == "lower":
-        word = "lower" if high <= paid.margin else "moved" if low > 0 else "undecided"
-    elif gain.verdict == "higher":
-        word = "higher" if low >= -paid.margin else "moved" if high < 0 else "undecided"
-    elif gain.verdict == "same" and paid.within:
+    if any(one.joint.high < 0 and other.joint.high <= other.margin for one, other in pairs):
+        word = "lower"
+    elif any(one.joint.low > 0 and other.joint.low >= -other.margin for one, other in pairs):
+        word = "higher"
+    elif any(one.joint.high < 0 < other.joint.low for one, other in pairs):
+        word = "moved"
+    elif gain.within and paid.within:
         word = "same"
     return replace(gain, verdict=word, paid=paid)
 
