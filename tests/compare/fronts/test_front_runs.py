@@ -7,6 +7,7 @@ import pytest
 
 from fairhuman import config
 from fairhuman.compare.fronts import samples
+from fairhuman.compare.fronts.analysis import numbers_judged
 from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
@@ -298,6 +299,15 @@ def test_pictures_that_fail_are_told_and_the_fronts_are_written(tmp_path, train,
     assert "no memory" in page
     assert "Pictures at both points" not in page
     assert found.fronts.judged["", "regions"].verdict == "lower"
+
+
+def test_the_same_points_at_both_budgets_are_one_number(tmp_path):
+    front = build(tmp_path).front
+    own, others, rival = [Point("MPD", 1e-3)], [Point("MPD", 3e-4)], [Point("fixed 1", 1e-3)]
+    found = {"equal steps": {"fixed": rival, "MPD": own}, "equal compute": {"fixed": rival, "MPD": own}}
+    assert numbers_judged(front, found) == [("equal steps", "MPD"), ("", "regions")]
+    found["equal compute"] = {"fixed": rival, "MPD": others}
+    assert numbers_judged(front, found) == [("equal steps", "MPD"), ("equal compute", "MPD"), ("", "regions")]
 
 
 @pytest.mark.slow

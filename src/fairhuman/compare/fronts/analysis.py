@@ -357,12 +357,17 @@ def complete_points(tested: Mapping[Point, Series], needed: Sequence[Point]) -> 
 
 def numbers_judged(front: FrontSettings, families: Mapping[str, Mapping[str, Sequence[Point]]]) -> list[Number]:
     """The numbers that are judged, whether or not there are results: those of the predictions, or without any all
-    hypervolumes and the mean of the regions in every world.
+    hypervolumes and the mean of the regions in every world. A family with the same points at both budgets has one
+    number, that of the first.
     """
     if front.predictions:
         return [prediction.number for prediction in front.predictions]
-    volumes = [(budget, family) for budget, found in families.items() for family in found if family != front.rival]
-    return [*volumes, *((world, REGIONS) for world in ("", *front.worlds))]
+    volumes: dict[tuple[tuple[Point, ...], ...], Number] = {}
+    for budget, found in families.items():
+        for family in found:
+            if family != front.rival:
+                volumes.setdefault((tuple(found[family]), tuple(found[front.rival])), (budget, family))
+    return [*volumes.values(), *((world, REGIONS) for world in ("", *front.worlds))]
 
 
 def outcome(prediction: PredictionSettings, found: Judged | None) -> Outcome:
