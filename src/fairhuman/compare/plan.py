@@ -156,7 +156,7 @@ def _drawing(recipe: CompareRecipe, runs: list[TrainRecipe], device: str) -> tup
     if isinstance(recipe, ReproduceRecipe):
         sampling = recipe.sampling
         count = sampling.images_per_prompt * sets_of_pictures(recipe)
-        size = (sampling.height or runs[0].size[0], sampling.width or runs[0].size[1])
+        size = sampling.size(runs[0].size)
         return count, size, sample_seconds(runs[0].model, size, sampling.steps, sampling.guidance, device)
     grid, size = recipe.grid, runs[0].size
     if grid is None:

@@ -18,3 +18,7 @@ class PromptSampling(SampleSettings):
     count: int | None = Field(default=None, ge=2, description="use only the first prompts; None: all")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="bf16", description="of the networks while sampling")
     batch_size: int = Field(default=8, ge=1, description="pictures per batch; changes the speed, not the noise")
+
+    def size(self, trained: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels, of a model that was trained at `trained` where they aren't given."""
+        return self.height or trained[0], self.width or trained[1]

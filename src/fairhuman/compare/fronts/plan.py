@@ -58,8 +58,7 @@ def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings,
     seconds = sum(each) + (tested + worlds) * sum(later) / len(later)
     pictures = 0
     if front.samples is not None:
-        one = front.samples
-        size = (one.height or runs[0].size[0], one.width or runs[0].size[1])
+        one, size = front.samples, front.samples.size(runs[0].size)
         pictures = (prompts or 0) * one.images_per_prompt * (1 + 2 * len(recipe.seeds))
         seconds += pictures * sample_seconds(runs[0].model, size, one.steps, one.guidance, device)
     return FrontPlan(len(runs), tested, worlds, pictures, seconds, recipe.processes, device)

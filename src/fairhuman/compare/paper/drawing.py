@@ -197,7 +197,7 @@ def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: Train
     )
     whole_model = run is not None and run.kind == "full"
     model, base = (run.product, None) if run is not None and whole_model else (like.model, like.base)
-    size = (sampling.height or like.size[0], sampling.width or like.size[1])
+    size = sampling.size(like.size)
     yield from sampling_options(model, sampling.steps, sampling.guidance, size, sampling.seed, base)
     yield from ("--precision", sampling.precision, "--batch-size", sampling.batch_size, "--count", asked.each)
     yield from (f"--suffix={sampling.prompt_suffix}", f"--negative={sampling.negative_prompt}")
