@@ -1,6 +1,7 @@
 """The demo at tiny size: everything is made once, the page shows it, and other settings are refused."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,12 +27,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_page_shows_base_ls_and_mpd_and_stands_alone(demo: Path) -> None:
+def test_the_page_shows_all_models_and_stands_alone(demo: Path) -> None:
     page = (demo / "report.html").read_text(encoding="utf-8")
     for heading in ("Held-out losses", "Held-out pictures", "Samples from captions", "Training", "What the model sees"):
         assert f">{heading}" in page
-    assert re.findall(r'alt="(base|LS|MPD)"', page) == ["base", "LS", "MPD"] * 4  # 2 previews, 2 samples
-    links = {"ls/report.html", "mpd/report.html", "evaluation/report.html"}
+    shown = re.findall(r'alt="(base|LS|fixed weights|MPD)"', page)
+    assert shown == ["base", "LS", "fixed weights", "MPD"] * 4  # 2 previews, 2 samples
+    links = {"ls/report.html", "fixed/report.html", "mpd/report.html", "evaluation/report.html"}
     assert set(re.findall(r"(?:src|href)=\"(?!data:|#)([^\"]*)\"", page)) == links
     assert all((demo / link).is_file() for link in links)
     assert "face detection rate" in page
@@ -39,16 +41,28 @@ def test_the_page_shows_base_ls_and_mpd_and_stands_alone(demo: Path) -> None:
     assert len(re.findall(r"<td>[\d.]+ \[", page)) >= 3  # the base's losses with their intervals
 
 
-def test_the_two_runs_are_paired(demo: Path) -> None:
-    ls, mpd = demo / "ls", demo / "mpd"
+@pytest.mark.parametrize("method", ["ls", "fixed"])
+def test_the_runs_are_paired(demo: Path, method: str) -> None:
+    other, mpd = demo / method, demo / "mpd"
     for which in ("global", "face", "hand"):
-        losses = [read_metrics(run).columns[f"loss/{which}"][0] for run in (ls, mpd)]
+        losses = [read_metrics(run).columns[f"loss/{which}"][0] for run in (other, mpd)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    (before_ls, *_, after_ls), (before_mpd, *_, after_mpd) = read_validation(ls), read_validation(mpd)
-    assert before_ls.keys == before_mpd.keys
-    assert list(before_ls.errors["face"]) == list(before_mpd.errors["face"])
-    assert list(after_ls.errors["face"]) != list(after_mpd.errors["face"])
-    assert all(key.startswith(f"validation/{TINY.seed + 1}-") for key in before_ls.keys)
+    (before, *_, after), (before_mpd, *_, after_mpd) = read_validation(other), read_validation(mpd)
+    assert before.keys == before_mpd.keys
+    assert list(before.errors["face"]) == list(before_mpd.errors["face"])
+    assert list(after.errors["face"]) != list(after_mpd.errors["face"])
+    assert all(key.startswith(f"validation/{TINY.seed + 1}-") for key in before.keys)
+
+
+def test_a_demo_of_before_the_fixed_weights_gets_their_run(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "subprocess", warm)
+    for folder in (demo / "fixed", demo / "samples" / "fixed"):
+        shutil.rmtree(folder)
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*.safetensors")}
+    assert run_demo(demo, TINY, Display()) is None
+    assert (demo / "fixed" / "report.html").is_file()
+    assert before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_the_same_again_redoes_nothing_but_the_page(demo: Path) -> None:
@@ -66,12 +80,13 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(demo: Path) -> No
         run_demo(demo, other, Display())
 
 
-def test_a_dry_run_writes_nothing_and_shows_both_recipes(
+def test_a_dry_run_writes_nothing_and_shows_all_recipes(
     tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
 ) -> None:
     code, shown, _ = typed("demo", tmp_path / "out", "--targets", "attention+conv", "--dry-run")
     assert code == 0
-    assert "strategy: ls" in shown
+    assert shown.count("strategy: ls") == 2
+    assert "face: 0.15" in shown
     assert "strategy: mpd" in shown
     assert "targets: attention+conv" in shown
     assert not (tmp_path / "out").exists()

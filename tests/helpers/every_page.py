@@ -25,7 +25,7 @@ from fairhuman.data.look.show import show_dataset
 from fairhuman.data.look.statistics import dataset_statistics
 from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
-from fairhuman.demo.page import Samples, write_demo_report
+from fairhuman.demo.page import METHODS, TITLES, Samples, write_demo_report
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric, MetricResult
@@ -67,7 +67,7 @@ METRICS = [
 
 def every_page(folder: Path) -> dict[str, Path]:
     """Write a page of every kind below the folder; its path by the kind."""
-    runs = {name: make_run(folder / "demo" / name, steps=40) for name in ("ls", "mpd")}
+    runs = {name: make_run(folder / "demo" / name, steps=40) for name in METHODS}
     write_figures(folder / "people", 4, size=64)
     give_poses(folder / "people", without=1)
     show_dataset(folder / "people", folder / "show.html")
@@ -119,7 +119,7 @@ def _comparison(out: Path, runs: dict[str, Path]) -> Path:
         "test": "people",
     }
     recipe = config.build(CompareRecipe, values, origin="compare")
-    names = dict(zip(recipe.cells, runs.values(), strict=True))
+    names = {"LS": runs["ls"], LONG: runs["mpd"]}
     outcome = ComparisonRuns(
         series={cell: read_series([run, run]) for cell, run in names.items()},
         seeds={cell: [1, 2] for cell in names},
@@ -207,7 +207,7 @@ def _study(out: Path) -> Path:
 
 def _demo(out: Path, runs: dict[str, Path]) -> Path:
     picture = runs["mpd"] / "previews" / "photo-00.png"
-    pictures = {name: [picture] for name in ("base", "LS", "MPD")}
+    pictures = {name: [picture] for name in TITLES.values()}
     samples = Samples(["a person"], pictures, None, "no detector is installed.")
     settings = {"model": "small", "people": 6, "steps": 40, "held_out": 60}
     return write_demo_report(out, runs, samples, settings, "people: 6", [("steps", "40")])

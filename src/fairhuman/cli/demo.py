@@ -15,7 +15,7 @@ def demo(
     model: Annotated[str, Option(help="'small', 'small-flow', or another base: a folder or a hub id.")] = "small",
     dry_run: DryRun = False,
 ) -> None:
-    """Render people, fine-tune a small model with MPD and with LS, sample, measure and report.
+    """Render people, fine-tune a small model with MPD, with fixed weights and with LS, sample, measure and report.
 
     Run the same command again to resume.
 

@@ -1,4 +1,4 @@
-"""The demo: render people, fine-tune a small model with LS and with MPD from the same seeds, sample, evaluate, report.
+"""The demo: render people, fine-tune a small model in three ways from the same seeds, sample, evaluate, report.
 
 Each finished stage is kept in the folder, so running the same command again resumes the demo.
 """
@@ -17,7 +17,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import build_dataset
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, read_source
-from fairhuman.demo.page import TITLES, Samples, write_demo_report
+from fairhuman.demo.page import METHODS, TITLES, Samples, write_demo_report
 from fairhuman.demo.settings import DemoSettings
 from fairhuman.detect.bundled import load_runtime
 from fairhuman.detect.detection import DetectorError
@@ -32,7 +32,6 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import write_text
 
-METHODS = ("mpd", "ls")
 # Rendered people are fully annotated, so the build only checks and stores them.
 BUILD = config.build(BuildRecipe, {"min_side": None, "detect": None, "caption": {"kind": "text"}}, origin="demo")
 
@@ -47,14 +46,14 @@ def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
     _begin(out, settings)
     make_people(out, settings, display)
     prompts = write_prompts(out / "data" / "held-out", settings.samples, out / "prompts.txt")
-    display.say("fine-tuning with MPD and with LS, then sampling from all three models")
+    display.say("fine-tuning with MPD, with fixed weights and with LS, then sampling from all four models")
     signal = jobs.run_jobs(_jobs(out, settings, runs), display, at_once=min(2, os.cpu_count() or 1))
     if signal is not None:
         display.say("stopped; run the same command again to resume")
         return signal
     path = write_demo_report(
         out,
-        {name: runs[name].out for name in ("ls", "mpd")},
+        {name: runs[name].out for name in METHODS},
         _look(out, prompts, display),
         settings.model_dump(),
         yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
@@ -83,7 +82,7 @@ def make_people(out: Path, settings: DemoSettings, display: Display) -> None:
 
 
 def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
-    """Training recipes by strategy.
+    """Training recipes by method.
 
     Raises:
         ModelError: the model doesn't exist.
@@ -96,18 +95,18 @@ def demo_recipes(out: Path, settings: DemoSettings) -> dict[str, TrainRecipe]:
     return recipes
 
 
-def demo_recipe(out: Path, settings: DemoSettings, strategy: str) -> TrainRecipe:
-    """The training recipe of a strategy. Only `strategy` differs between them, so data order and noise are the same."""
+def demo_recipe(out: Path, settings: DemoSettings, method: str) -> TrainRecipe:
+    """The training recipe of a method. They differ in the strategy alone, so data order and noise are the same."""
     values: dict[str, Any] = {
         "model": settings.model,
         "data": str(out / "data" / "train"),
-        "out": str(out / strategy),
+        "out": str(out / method),
         "seed": settings.seed,
         "steps": settings.steps,
         "batch_size": settings.batch_size,
         "resolution": settings.size,
         "learning_rate": settings.learning_rate,
-        "strategy": strategy,
+        **METHODS[method],
         "checkpoint_every": 50,
         "cache": {"latents": True, "text": True, "folder": str(out / "cache")},
         "lora": {"rank": settings.rank, "targets": settings.targets},

@@ -17,7 +17,7 @@ class DemoSettings(config.Settings):
     held_out: int = Field(default=96, ge=2, description="rendered people for validation")
     size: int = Field(default=128, ge=64, description="width and height of pictures in pixels")
     seed: int = Field(default=21, ge=0, description="seed of the training people; held-out people use seed + 1")
-    steps: int = Field(default=200, ge=2, description="optimiser steps of each of the two runs")
+    steps: int = Field(default=200, ge=2, description="optimiser steps of each run")
     batch_size: int = Field(default=8, ge=1, description="pictures per optimiser step")
     rank: int = Field(default=16, ge=1, description="rank of the LoRA")
     learning_rate: float = Field(default=1e-3, gt=0.0, description="maximum of a cosine schedule with warm-up")
