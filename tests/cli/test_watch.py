@@ -84,6 +84,23 @@ def test_prompts_of_ones_own_are_drawn_and_change_nothing(make: Make) -> None:
     assert all(prompt in page for prompt in PROMPTS)
 
 
+def test_the_first_previews_can_wait_for_their_turn(make: Make) -> None:
+    usual, waiting = make("usual", count=1, every=2), make("waiting", count=1, every=2, at_start=False)
+    train(usual, [Previews()])
+    train(waiting, [Previews()])
+    assert [list(row["steps"]) for row in rows(usual)] == [["0", "2", "4"]]
+    assert [list(row["steps"]) for row in rows(waiting)] == [["2", "4"]]
+    assert lora_bytes(waiting) == lora_bytes(usual)
+    for file in rows(waiting)[0]["steps"]["4"].values():
+        assert (waiting.out / file).read_bytes() == (usual.out / file).read_bytes()
+    page = write_training_report(waiting.out).read_text(encoding="utf-8")
+    assert "<b>step 2</b>" in page
+    assert "before (step" not in page
+    end = make("end", count=1, at_start=False)
+    train(end, [Previews()])
+    assert "<p>Step 4 alone. Each photo" in write_training_report(end.out).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("step", "after"), [(0, 0), pytest.param(0, 2, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow)]
 )
@@ -137,6 +154,21 @@ def test_the_time_left_counts_previews(make: Make, monkeypatch: pytest.MonkeyPat
     assert left.after(10, 2.0, recipe) == pytest.approx(20 * 2.0 + 2 * 100.0 + 100.0)
     now += 50.0 + 2.0  # the second preview was faster
     assert left.after(11, 2.0, recipe) == pytest.approx(19 * 2.0 + 1 * 50.0 + 100.0)
+
+
+def test_the_time_left_counts_previews_of_the_end_that_none_at_the_start_has_shown(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recipe = make("run", count=1, every=10, at_start=False).model_copy(update={"steps": 20})
+    left = TimeLeft()
+    left.start(0)
+    for step in range(1, 11):
+        now += 2.0
+        assert left.after(step, 2.0, recipe) == pytest.approx((20 - step) * 2.0)
+    now += 50.0 + 2.0
+    assert left.after(11, 2.0, recipe) == pytest.approx(9 * 2.0 + 50.0)
 
 
 def test_previews_are_of_the_records_captions(make: Make) -> None:

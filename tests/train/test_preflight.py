@@ -101,6 +101,13 @@ def test_a_device_that_is_too_small_is_missing_with_the_cheapest_change(make_rec
     assert "; cheapest change that fits: " in text
 
 
+def test_shards_may_fit_where_the_whole_does_not(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(batch_size=8, resolution=128, kind="full", processes={"sharding": "fsdp"})
+    state, text = found(recipe, 2**27)["memory"]
+    assert state == "note"
+    assert text.endswith(": so by one process; how much less shards take isn't known")
+
+
 def test_a_folder_of_pictures_is_no_place_for_a_run(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     recipe.out.mkdir(parents=True)

@@ -204,7 +204,7 @@ class TimeLeft:
         self._step, self._at = step, now
         self._steps.append(seconds)
         mean = sum(self._steps) / len(self._steps)
-        ends = self._between.get("ends", 0.0)
+        ends = max(self._between.get(name, 0.0) for name in ("ends", "preview"))
         previews, validations = recipe.preview.every, recipe.validation.every
         drawn = _multiples(previews, step, recipe.steps)
         measured = _multiples(validations, step, recipe.steps)

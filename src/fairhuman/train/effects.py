@@ -126,6 +126,7 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     ),
     "validation.mask": (_VALIDATES, _REGIONS),
     "preview.every": (_DRAWN,),
+    "preview.at_start": (_DRAWN,),
     "preview.steps": (_DRAWN,),
     "preview.guidance": (_DRAWN,),
     "preview.strength": (_isnt("preview.count", 0),),

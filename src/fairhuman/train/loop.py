@@ -298,7 +298,8 @@ def _evaluate_if_due(run: Run, tracker: Tracker | None) -> None:
     ends = run.step == 0 or run.finished
     validate = run.data.held_out is not None and (ends or _due(run.step, run.recipe.validation.every))
     previews = run.recipe.preview
-    preview = (previews.count > 0 or bool(previews.prompts)) and (ends or _due(run.step, previews.every))
+    turn = previews.at_start if run.step == 0 else run.finished or _due(run.step, previews.every)
+    preview = turn and (previews.count > 0 or bool(previews.prompts))
     if validate or preview:
         with sharding.gathered(run.sharded):
             if tracker is not None:

@@ -379,6 +379,8 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
         return StartFinding("memory", "ok", text)
     if not gpu and not device_memory:
         return StartFinding(GPU, "missing", text)
+    if recipe.processes.sharding == "fsdp":
+        return StartFinding("memory", "note", f"{text}: so by one process; how much less shards take isn't known")
     cheapest = cheapest_changes(recipe, limit, 1)
     advice = f"; cheapest change that fits: {cheapest[0]}" if cheapest else ""
     return StartFinding("memory", "missing", text + advice)

@@ -389,6 +389,10 @@ class PreviewSettings(Settings):
     """Preview pictures drawn with fixed seeds."""
 
     every: int = Field(default=0, ge=0, description="steps; 0: only at the start and the end")
+    at_start: bool = Field(
+        default=True,
+        description="also before the first step, which shows what training changes; false: the run begins at once",
+    )
     count: int = Field(default=4, ge=0, description="rows of held-out captions and photos; 0: none")
     prompts: tuple[str, ...] = Field(
         default=(), description="prompts of your own, drawn beside them at `resolution`, without a condition"
