@@ -30,8 +30,8 @@ test-quick: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m slow --timeout 3600
 
-# SDXL's true size with random weights: hours on a CPU, at most 16 GB of memory, 30 GB of disk in FAIRHUMAN_SIZE_FOLDER
-# (runs/size by default). The same again uses what is there.
+# SDXL's true size with random weights: a quarter of an hour on two cores, at most 16 GB of memory, 30 GB of disk in
+# FAIRHUMAN_SIZE_FOLDER (runs/size by default). The same again uses what is there.
 test-size: $(STAMP)
 	$(BIN)/pytest -v -m size tests/size
 

@@ -1,7 +1,7 @@
 """SDXL at its true size with random weights, and the same on the small SDXL in minutes.
 
-The true size needs 16 GB of memory, 30 GB of disk in FAIRHUMAN_SIZE_FOLDER (by default `runs/size`) and hours. What is
-there already, such as the model and finished runs, is used again; delete the folder to begin anew.
+The true size needs 16 GB of memory, 30 GB of disk in FAIRHUMAN_SIZE_FOLDER (by default `runs/size`) and a quarter of
+an hour. What is there already, such as the model and finished runs, is used again; delete the folder to begin anew.
 """
 
 import os

@@ -105,12 +105,16 @@ def peak_of(run: Path) -> Peak:
 
 
 def check_peak(place: Place, recipe: TrainRecipe) -> None:
-    """The peak is within 10 % of the predicted one; the small model's is mostly the program, and only limited."""
+    """The peak is within 10 % of the predicted one; the small model's is mostly the program, and only limited.
+
+    Quantised weights are the process's own; the files that they were made from stay mapped, but nobody reads them.
+    """
     measured, predicted = peak_of(recipe.out), memory_of(recipe).on_cpu
-    assert measured.own < 1.1 * predicted
+    needed = sum(measured) if place.true and recipe.base.quantize == "none" else measured.own
+    assert needed < 1.1 * predicted
     if place.true:
-        assert 0.9 * predicted < sum(measured) < 1.1 * predicted
-        assert sum(measured) < 16 * GB
+        assert needed > 0.9 * predicted
+        assert needed < 16 * GB
 
 
 @pytest.mark.parametrize("mode", ["output", "exact"])
@@ -208,4 +212,4 @@ def test_eight_bits_take_less_memory(place: Place) -> None:
     tensors = load_file(run / "lora" / KOHYA_FILE)
     assert len(tensors) == 3 * LAYERS[place.shape]
     if place.true:
-        assert sum(peak_of(whole.out)) - sum(peak_of(run)) > 1.5 * GB
+        assert sum(peak_of(whole.out)) - peak_of(run).own > 1.5 * GB

@@ -3,11 +3,9 @@
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from fairhuman.bases.base import base_of, networks
-from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.control import Control, ControlModel
 from fairhuman.models.frozen_linear import freeze_linear_
@@ -42,9 +40,6 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     for part in networks(pipeline):
         if all(part is not other for other in cached):
             part.to(device)
-    if recipe.precision == "bf16" and device.type == "cpu" and isinstance(base, SDXL):
-        # Fused attention is about 25 % slower on a CPU, forward and backward.
-        pipeline.unet.set_attn_processor(AttnProcessor())
     if recipe.compile:
         # Several backward passes through one graph need its buffers to stay.
         torch._functorch.config.donated_buffer = False
