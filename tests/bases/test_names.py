@@ -44,7 +44,6 @@ ASKS_FOR_SDXL = {
     "models/lora.py": "LoRA files in other trainers' formats",
     "train/captions.py": "its files and hub ids have the words that ship",
     "train/memory.py": "its text encoders run in a step whose texts aren't cached",
-    "train/model.py": "its attention on a CPU",
 }
 
 

@@ -69,7 +69,7 @@ def test_it_is_known_everywhere_without_being_loaded(
     assert model_finding(FLOW_UNTRAINED, BaseSettings()).text == "small-flow-untrained, which ships with fairhuman"
     code, said, errors = typed("demo", tmp_path / "out", "--model", FLOW_UNTRAINED, "--dry-run")
     assert code == 0, errors
-    assert said.count("model: small-flow-untrained") == 2
+    assert said.count("model: small-flow-untrained") == 3
 
 
 def test_its_shape_is_that_of_the_loaded_pipeline(pipeline: Any) -> None:

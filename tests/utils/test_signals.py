@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from fairhuman.utils.signals import announced, end_at_once, signals
+from fairhuman.utils.signals import announced, end_at_once, held_back, signals
 
 
 def test_the_first_signal_is_told_and_the_second_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +37,28 @@ def test_an_announced_interrupt_is_told_once(capfd: pytest.CaptureFixture[str]) 
         with announced("Stopping"):
             os.kill(os.getpid(), signal.SIGINT)
         assert capfd.readouterr().err == "", "it is ignored"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done: list[str] = []
+
+    def interrupted() -> None:
+        with held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("the block")
+        done.append("what follows")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert done == ["the block"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with held_back():
+            os.kill(os.getpid(), signal.SIGINT)  # ignored afterwards, too
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
 from fairhuman.utils.orphans import end_with_parent
+from fairhuman.utils.signals import held_back
 
 # Switch off Daft's and Ray's telemetry, Daft's progress bars, which would appear beside ours, and ids of its queries.
 QUIET = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "DAFT_SHOW_QUERY_ID": "0"}
@@ -81,7 +82,8 @@ def _import_daft(ray: str | None) -> Any:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        import daft
+        with held_back():
+            import daft
     except ImportError as error:
         raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
     logging.getLogger(NOISY).setLevel(logging.CRITICAL)
