@@ -76,6 +76,28 @@ def test_a_hundred_thousand_random_problems_are_solved() -> None:
     check_random_problems(100_000, seed=1)
 
 
+@pytest.mark.parametrize("alpha", [30.0, 100.0])
+@pytest.mark.parametrize("ratio", [1e6, 1e14])
+@pytest.mark.parametrize("cosine", [0.5, 0.9])
+def test_a_weight_below_what_a_float_can_say_is_0(alpha: float, ratio: float, cosine: float) -> None:
+    """The second gradient's rate is met by the first one alone, and w_2 = (cosine · ratio)^-α."""
+    info = solve_info([[1.0, cosine * ratio], [cosine * ratio, ratio**2]], alpha)
+    assert info.converged
+    assert info.weights[0] == pytest.approx(1.0, rel=1e-9)
+    assert 0.0 <= info.weights[1] <= max((cosine * ratio) ** -alpha, 1e-280)
+
+
+def test_large_alpha_and_gradients_of_any_length_are_solved() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(300):
+        size = int(generator.choice([2, 3, 5, 8]))
+        rows = generator.normal(size=(size, 12)) + 5.0 * generator.normal(size=12)
+        rows *= np.exp(8.0 * generator.normal(size=(size, 1)))
+        info = solve_info(gram_of(rows), float(generator.choice([30.0, 100.0])))
+        assert info.converged
+        assert torch.isfinite(info.weights).all()
+
+
 def gradients(*rows: list[float]) -> np.ndarray:
     return np.array(rows, dtype=np.float64)
 

@@ -7,6 +7,7 @@ EPSILON = 2.0**-52
 ITERATIONS = 40
 LAST_RESORT_ITERATIONS = 500
 SMALLEST = 1e-290  # keeps y away from underflow
+TINY = 1e-300  # what is divided by isn't smaller
 
 Matrix = list[list[float]]
 
@@ -120,9 +121,12 @@ def _newton(unit: Matrix, q: list[float], alpha: float, y: list[float], iteratio
                 magnitude += abs(term)
             h[a] = q[a] * y[a] ** exponent
             g[a] = product * y[a] - h[a]
+            if y[a] == SMALLEST and g[a] >= 0.0:  # its solution is below what is kept: it stays here
+                g[a] = 0.0
+                continue
             error = abs(g[a])
-            residual = max(residual, error / h[a])
-            score = max(score, min(error / (1e-13 * h[a]), error / (50.0 * EPSILON * magnitude * y[a])))
+            residual = max(residual, error / max(h[a], TINY))
+            score = max(score, error / max(1e-13 * h[a], 50.0 * EPSILON * magnitude * y[a], TINY))
         if score < best.score:
             best = Solution(y, residual, score, iteration)
             stalled = 0
@@ -131,7 +135,7 @@ def _newton(unit: Matrix, q: list[float], alpha: float, y: list[float], iteratio
         if best.converged or stalled >= patience:
             break
         delta, decrement = _newton_step(unit, y, g, h, alpha)
-        if decrement > 1e-6 * sum(h):
+        if decrement > 1e-2 * sum(h):
             step = _line_search(unit, q, exponent, y, delta, decrement)
             y = [max(y[a] * (1.0 + step * delta[a]), SMALLEST) for a in rows]
         else:  # f is flat here: limit each coordinate alone, so that one near zero does not shorten all steps
@@ -157,7 +161,7 @@ def _newton_step(
     """Return δ and the Newton decrement gᵀA⁻¹g, A = diag(y) R diag(y) + diag(h)/α, by Jacobi-scaled Cholesky."""
     size = len(y)
     rows = range(size)
-    jacobi = [1.0 / math.sqrt(y[a] * unit[a][a] * y[a] + h[a] / alpha) for a in rows]
+    jacobi = [1.0 / math.sqrt(max(y[a] * unit[a][a] * y[a] + h[a] / alpha, TINY)) for a in rows]
     factor: Matrix = []
     z: list[float] = []
     for a in rows:
