@@ -95,6 +95,18 @@ def test_a_lock_of_another_process_ends_in_an_error(tmp_path, engine, monkeypatc
     other.dispose()
 
 
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path):
+    """SQLite itself doesn't wait where the write-ahead log is turned on beside another's transaction."""
+    other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(0.2, other.execute, ["COMMIT"])
+    end.start()
+    open_database(tmp_path / "a.sqlite", TABLES).dispose()
+    end.join()
+    assert not other.in_transaction
+    other.close()
+
+
 @pytest.mark.parametrize("kind", ["folder", "not a database", "missing folder"])
 def test_what_can_t_be_opened_is_named(tmp_path, kind):
     path = tmp_path / "x.sqlite"
