@@ -210,6 +210,22 @@ def test_under_a_grad_scaler(mode: str) -> None:
     assert not take(fair, unet, 6).skipped
 
 
+@every_mode
+def test_a_first_step_that_overflows_is_followed_by_another_exact_one(mode: str) -> None:
+    unet = small_unet()
+    fair = fair_backward(unet, mode)
+    fair.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    found, output = losses(unet, 0)
+    assert found[0] is not None
+    skipped = fair([found[0] * torch.inf, *found[1:]], output=output)
+    assert skipped is not None
+    assert skipped.skipped
+    steps = [take(fair, unet, seed) for seed in (1, 2)]
+    assert [step.skipped for step in steps] == [False, False]
+    assert steps[0].exact or mode == "output"  # which needs no exact step
+    assert not steps[1].exact
+
+
 @amortised
 def test_a_loss_that_is_not_finite_is_an_error_and_a_good_step_can_follow(mode: str) -> None:
     unet = small_unet()

@@ -83,6 +83,11 @@ class EmaEstimator(AuditedEstimator):
             raise ValueError("every must be > 0: the moving average is updated by exact steps alone")
         self.average = RunningGram(rate)
 
+    @property
+    def auditing(self) -> bool:
+        """Whether this step is taken exactly: also as long as no exact step was finite."""
+        return super().auditing or self.average.predict() is None
+
     def _reset(self) -> None:
         self._gradient: Gradient = [None] * len(self.parameters)
         self._gram: Tensor | None = None
