@@ -81,7 +81,7 @@ def install(tmp_path: Path, forget: None, monkeypatch: pytest.MonkeyPatch) -> Ca
 def test_a_strategy_of_another_package_trains(installed: None) -> None:
     recipe = config.build(TrainRecipe, RECIPE, ["strategy=softmax", "fairness.options.temperature=0.5"])
     assert "fairhuman_example" not in sys.modules, "a recipe is checked by the name alone"
-    assert not recipe.balances
+    assert not recipe.needs_gram
     assert not recipe.amortised
     strategy = build_strategy(recipe, torch.device("cpu"))
     assert type(strategy) is strategy_named("softmax")
@@ -155,7 +155,7 @@ def test_a_strategy_that_fails_does_so_before_data_and_model_are_loaded(
 def test_our_own_strategies_come_first(install: Callable[..., None]) -> None:
     install("strategies", "mpd = broken_parts:Own", "raise AssertionError('it must not be imported')")
     assert strategy_named("mpd") is STRATEGIES["mpd"]
-    assert config.build(TrainRecipe, RECIPE, ["strategy=mpd"]).balances
+    assert config.build(TrainRecipe, RECIPE, ["strategy=mpd"]).needs_gram
 
 
 def test_a_strategy_that_balances_gradients(install: Callable[..., None]) -> None:
@@ -165,7 +165,7 @@ def test_a_strategy_that_balances_gradients(install: Callable[..., None]) -> Non
         "from fairhuman.fairness import AlphaFair\nclass Own(AlphaFair):\n    pass\n",
     )
     recipe = config.build(TrainRecipe, RECIPE, ["strategy=own", "fairness.options.alpha=3.0"])
-    assert recipe.balances
+    assert recipe.needs_gram
     assert recipe.amortised
     assert build_strategy(recipe, torch.device("cpu")).alpha == 3.0  # type: ignore[attr-defined]
 
@@ -181,7 +181,7 @@ def test_a_strategy_that_balances_gradients(install: Callable[..., None]) -> Non
 def test_a_package_that_fails_is_named(install: Callable[..., None], code: str, message: str) -> None:
     install("strategies", "own = broken_parts:Own", code)
     recipe = config.build(TrainRecipe, RECIPE, ["strategy=own"])
-    for call in (lambda: recipe.balances, lambda: build_strategy(recipe, torch.device("cpu"))):
+    for call in (lambda: recipe.needs_gram, lambda: build_strategy(recipe, torch.device("cpu"))):
         with pytest.raises(PluginError) as error:
             call()
         assert str(error.value).startswith(f"the strategy 'own' of broken 2.0 {message}")

@@ -194,7 +194,7 @@ def test_every_balancer_is_an_entry_point() -> None:
         assert kind is getattr(balancers, name)
         assert issubclass(kind, LossWeighting if name == "STCH" else GradientBalancing)
         recipe = config.build(TrainRecipe, {**RECIPE, "strategy": f"torchjd:{name}"})
-        assert recipe.balances == (name != "STCH")
+        assert recipe.needs_gram == (name != "STCH")
         assert isinstance(build_strategy(recipe, torch.device("cpu")), kind)
 
 

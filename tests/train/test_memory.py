@@ -121,11 +121,22 @@ def test_a_step_on_cuda_needs_the_computed_memory(make_recipe: MakeRecipe, name:
 
 def test_an_amortised_run_includes_its_audits(make_recipe: MakeRecipe) -> None:
     exact, amortised = (memory_of(make_recipe(kind="full", fairness={"mode": mode})) for mode in ("exact", "output"))
-    plain = memory_of(make_recipe(kind="full", strategy="ls", fairness={"mode": "output"}))
+    plain = memory_of(make_recipe(kind="full", strategy="ls", fairness={"measure_every": 0}))
     assert amortised.audit == exact.step
     assert amortised.step == plain.step < exact.step
     assert plain.audit is None
     assert exact.total == amortised.total
+
+
+def test_a_loss_weighting_includes_its_logged_gram_matrices(make_recipe: MakeRecipe) -> None:
+    """As many bytes as an exact step; doing without is the first change that is offered."""
+    recipe = make_recipe(kind="full", strategy="ls")
+    logged, exact = memory_of(recipe), memory_of(make_recipe(kind="full", **EXACT))
+    assert logged.audit == exact.step > logged.step
+    found = cheapest_changes(recipe, logged.needed - 1, most=1)
+    assert [change.overrides for change in found] == [("fairness.measure_every=0",)]
+    one = make_recipe(kind="full", strategy="ls", regions={"names": []})
+    assert memory_of(one).audit is None, "one gradient is that of an ordinary step"
 
 
 def test_gradients_kept_in_bfloat16_take_half(make_recipe: MakeRecipe) -> None:

@@ -78,7 +78,7 @@ def test_it_is_offered_where_it_can_be_had_and_the_dry_run_tells_of_it(make_reci
 
 
 def test_what_makes_it_faster_is_kept_beside_it(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though memory doesn't need it: else text encoders are brought at every step, and all weights whole."""
+    """Though memory doesn't need it: otherwise the text encoders would be copied to the device at every step."""
     options = [("cache.text=true",), ("fairness.pairwise=true",), ("base.quantize=int8",), ("base.offload=true",)]
     monkeypatch.setattr(memory, "_options", lambda *_: options)
     limit = memory_of(make_recipe(base=AWAY)).needed

@@ -13,7 +13,7 @@ from fairhuman.train.memory import Memory, MemoryChange, combined_changes, memor
 from fairhuman.train.recipe import TrainRecipe
 
 METHODS: dict[str, dict[str, Any]] = {
-    "LS": {"strategy": "ls"},
+    "LS": {"strategy": "ls", "fairness": {"measure_every": 0}},
     "MPD, exact": {"strategy": "mpd", "fairness": {"mode": "exact"}},
     "MPD, exact, pairs": {"strategy": "mpd", "fairness": {"mode": "exact", "pairwise": True}},
 }

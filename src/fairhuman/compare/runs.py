@@ -194,7 +194,7 @@ def passes(run: TrainRecipe, exact: bool) -> float:
 def exact_steps(run: TrainRecipe) -> int:
     """Steps of a run that are exact by its settings; audits that end badly add more."""
     if not run.amortised:
-        return run.steps if run.balances else 0
+        return run.steps if run.needs_gram else 0
     mode = "ema" if run.accumulate > 1 else run.fairness.mode
     every, first = run.fairness.every or AUDITS[mode], WARM_UP if mode == "output" else 0
     return sum(step < first or step % every == 0 for step in range(run.steps))
@@ -207,7 +207,7 @@ def cost(run: TrainRecipe, exact: int) -> float:
 
 def spent(recipe: CompareRecipe, run: TrainRecipe) -> float:
     """The cost of a finished run, with the exact steps that it took; by its settings where they weren't stored."""
-    found = stored_exact_steps(recipe, run) if run.balances else 0
+    found = stored_exact_steps(recipe, run) if run.needs_gram else 0
     return cost(run, exact_steps(run) if found is None else found)
 
 

@@ -104,7 +104,7 @@ class RegionSettings(Settings):
         return (GLOBAL, *self.names)
 
     @property
-    def balanced(self) -> tuple[str, ...]:
+    def step_objectives(self) -> tuple[str, ...]:
         """All objectives of a step: `objectives`, and `prior` if there is one."""
         return (*self.objectives, PRIOR) if self.prior else self.objectives
 
@@ -114,7 +114,7 @@ class RegionSettings(Settings):
         Raises:
             ValueError: `scale` names an unknown objective.
         """
-        return by_objective("regions.scale", self.scale, self.balanced)
+        return by_objective("regions.scale", self.scale, self.step_objectives)
 
 
 def by_objective(setting: str, values: Mapping[str, float], objectives: Sequence[str]) -> tuple[float, ...]:

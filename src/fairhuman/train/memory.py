@@ -59,7 +59,8 @@ class Memory:
         optimizer: optimizer state and the moving average of the weights.
         encode: peak of activations while encoding pictures to latents.
         step: peak of an ordinary step: activations, gradients and their combinations.
-        audit: peak of an amortised mode's exact step; None if there is none.
+        audit: peak of an amortised mode's exact step, or of a loss weighting's step that logs a Gram matrix
+            (`fairness.measure_every`); None if there is none.
         update: gradients and temporary tensors of the optimizer.
         resting: of `frozen`, the text encoders, which are on the device only while texts are encoded, before the first
             step, if texts are cached; None if they aren't cached.
@@ -143,7 +144,8 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         recipe = recipe.model_copy(update={"base": recipe.base.whole})
         model = _without_weights(recipe)
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
-    peaks = _peaks(recipe, model, [False, True] if recipe.amortised else [True], previews)
+    also_exact = recipe.amortised or _measures(recipe)
+    peaks = _peaks(recipe, model, [False, True] if also_exact else [recipe.needs_gram], previews)
     return Memory(
         **weights._asdict(),
         encode=peaks["encode"],
@@ -154,6 +156,12 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         preview=peaks["preview"] + one if "preview" in peaks else None,
         decode=peaks.get("decode"),
     )
+
+
+def _measures(recipe: TrainRecipe) -> bool:
+    """Whether some steps of a loss weighting hold K gradients, as they log the Gram matrix."""
+    several = len(recipe.objective_names) > 1
+    return several and not recipe.needs_gram and recipe.fairness.measure_every > 0
 
 
 def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
@@ -228,9 +236,9 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
     whole = recipe.model_dump_json(exclude=OUTSIDE_PEAKS), weights
     vae = recipe.model, recipe.base.vae, recipe.batch_size, recipe.size
     ways: dict[str, Way] = {"encode": "encode", "texts": "texts"}
-    balanced = batched(recipe), recipe.fairness.pairwise, recipe.fairness.gradients
+    exact_way = batched(recipe), recipe.fairness.pairwise, recipe.fairness.gradients
     for name, exact in zip(("step", "audit"), steps, strict=False):
-        ways[name] = balanced if exact and recipe.balances else None
+        ways[name] = exact_way if exact else None
     if previews:
         ways |= {"preview": "preview", "decode": "decode"}
     keys = {name: (*(vae if way in ("encode", "decode") else whole), way) for name, way in ways.items()}
@@ -376,7 +384,7 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
     chosen = options[:count]
     for option in chosen[-2::-1]:
         if option in (_TEXTS, _INT8) and _OFFLOAD in chosen:
-            continue  # else text encoders are brought at every step, and twice as many bytes of all weights
+            continue  # otherwise the text encoders would be copied to the device at every step, or twice the bytes
         fewer = [one for one in chosen if one is not option]
         change = _change(recipe, fewer, cpu)
         if change.needed <= limit:
@@ -392,16 +400,18 @@ def _change(recipe: TrainRecipe, options: Iterable[tuple[str, ...]], cpu: bool) 
 
 def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
     """Yield changes that save memory, from the cheapest in time to the most expensive."""
+    if _measures(recipe):
+        yield ("fairness.measure_every=0",)  # which saves time, too
     if not cpu and not recipe.cache.text and not (recipe.kind == "full" and recipe.full.text_encoders):
         yield _TEXTS  # the text encoders rest in main memory
     view, latents = recipe.view, not cpu and not recipe.cache.latents and not recipe.view.close_up
     if latents and view.same_crop:
         yield ("cache.latents=true",)  # the VAE rests, and encodes pictures before the first step
-    balances = recipe.balances and recipe.accumulate == 1
-    several = balances and len(recipe.objective_names) > 1
+    reducible = recipe.needs_gram and recipe.accumulate == 1  # exact steps can hold less
+    several = reducible and len(recipe.objective_names) > 1
     if several and recipe.fairness.gradients == "fp32":
         yield ("fairness.gradients=bf16",)  # as many backward passes
-    if balances and not recipe.fairness.pairwise:
+    if reducible and not recipe.fairness.pairwise:
         mode = () if recipe.fairness.mode in ("output", "ema") else ("fairness.mode=output",)
         yield *mode, "fairness.pairwise=true"  # audits hold two gradients, ordinary steps one
     if recipe.precision == "fp32":
@@ -425,7 +435,7 @@ def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
         yield (
             *("batch_size=1", f"accumulate={recipe.batch_size * recipe.accumulate}"),
             # pairwise needs all losses in one graph, which accumulation doesn't have
-            *(["fairness.pairwise=false"] if balances else []),
+            *(["fairness.pairwise=false"] if reducible else []),
             *(["fairness.gradients=fp32"] if several else []),  # in which they are summed
         )
 

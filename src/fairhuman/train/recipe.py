@@ -118,10 +118,10 @@ class TrainRecipe(Settings):
     @property
     def objective_names(self) -> tuple[str, ...]:
         """The K objectives of a step: the whole picture, in bands if it is split, the regions, and the prior."""
-        return self.objectives.split(self.regions.balanced)
+        return self.objectives.split(self.regions.step_objectives)
 
     @property
-    def balances(self) -> bool:
+    def needs_gram(self) -> bool:
         """Whether the strategy balances gradients; see `needs_gram`, and its errors."""
         return needs_gram(self.strategy)
 
@@ -133,7 +133,7 @@ class TrainRecipe(Settings):
     @property
     def amortised(self) -> bool:
         """Whether most steps use an estimate of the Gram matrix."""
-        return self.balances and self.fairness.mode != "exact"
+        return self.needs_gram and self.fairness.mode != "exact"
 
     @property
     def product(self) -> Path:
