@@ -255,6 +255,10 @@ def test_bad_losses_are_named() -> None:
         fair([torch.tensor(1.0), losses[1]])
     with pytest.raises(ValueError, match="losses is empty"):
         fair([])
+    with pytest.raises(ValueError, match="present must have a flag for each of 3 losses, got 2"):
+        fair(losses, present=[True, True])
+    with pytest.raises(ValueError, match=r"present\[1\] must be True, as the face loss is given"):
+        fair(losses, present=[True, False, True])
     fair(losses, sync=False)
     with pytest.raises(ValueError, match="got 2 losses in a step that started with 3"):
         fair(three_losses(net, batch())[:2])

@@ -304,6 +304,42 @@ def test_ema_accumulates() -> None:
         torch.testing.assert_close(flat_grad(unet), direction / direction.norm(), rtol=0.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_ema_accumulates_without_an_absent_objective_if_it_is_told(told: bool) -> None:
+    unet = small_unet()
+    fair = fair_backward(unet, "ema")
+    audit = take(fair, unet, 0)
+    unet.zero_grad()
+    rows = torch.stack([true_gradients(unet, seed, absent=True) for seed in (1, 2)]).sum(dim=0)
+    for seed in (1, 2):
+        found, output = losses(unet, seed, absent=True)
+        step = fair(found, output=output, sync=seed == 2, present=[True, False, True] if told else None)
+    assert step is not None
+    assert step.present == (True, not told, True)
+    assert (step.weights[1] == 0.0) == told
+    mask = torch.tensor([1.0, float(not told), 1.0])
+    expected = solve(audit.gram * torch.outer(mask, mask))
+    np.testing.assert_allclose(step.weights / step.weights.sum(), expected / expected.sum(), rtol=1e-6)
+    direction = step.weights @ rows
+    torch.testing.assert_close(flat_grad(unet), direction / direction.norm(), rtol=0.0, atol=1e-5)
+
+
+def test_an_audit_of_ema_judges_the_weights_of_what_is_present() -> None:
+    unet = small_unet()
+    fair = fair_backward(unet, "ema", every=1)
+    audit = take(fair, unet, 0)
+    found, output = losses(unet, 1, absent=True)
+    step = fair(found, output=output, present=[True, False, True])
+    assert step is not None
+    assert step.cosine is not None
+    guess, exact = torch.zeros(3).double(), step.weights
+    guess[[0, 2]] = solve(audit.gram[[0, 2]][:, [0, 2]])
+    product = float(guess @ step.gram @ exact)
+    assert step.cosine == pytest.approx(
+        product / float((guess @ step.gram @ guess) * (exact @ step.gram @ exact)) ** 0.5
+    )
+
+
 def test_output_needs_the_network_output() -> None:
     unet = small_unet()
     with pytest.raises(ValueError, match="call fair"):

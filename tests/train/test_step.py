@@ -11,7 +11,7 @@ from fairhuman.bases.latents import encode_pictures
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import ModelError
-from fairhuman.fairness import FairBackward, MinimumPotentialDelay
+from fairhuman.fairness import EmaEstimator, FairBackward, MinimumPotentialDelay
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
@@ -93,6 +93,21 @@ def test_an_objective_that_no_sample_has_is_absent(make_recipe: MakeRecipe) -> N
     assert step.losses[2] is None
     assert step.weights[2] == 0
     assert areas[2] == 0
+
+
+def test_an_accumulated_step_of_ema_leaves_an_absent_objective_out(make_recipe: MakeRecipe) -> None:
+    objectives, data = parts(make_recipe())
+    parameters = objectives.model.trainable_parameters()
+    fair = FairBackward(parameters, MinimumPotentialDelay(), estimator=EmaEstimator(parameters))
+    batches = [batch_of(data, 0, 1), batch_of(data, 2, 3)]
+    whole, _ = fair_step(objectives, fair, batches)
+    for batch in batches:
+        batch.masks_brhw[:, 1] = 0.0
+    step, _ = fair_step(objectives, fair, batches)
+    assert (whole.exact, step.exact) == (True, False)
+    assert whole.present == (True, True, True)
+    assert step.present == (True, True, False)
+    assert step.weights[2] == 0
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -115,7 +116,13 @@ class FairBackward:
         self._weights: list[float] | None = None  # chosen before the backward pass; None: they need the Gram matrix
 
     def __call__(
-        self, losses: Sequence[Tensor | None], *, output: Output | None = None, sync: bool = True, measure: bool = False
+        self,
+        losses: Sequence[Tensor | None],
+        *,
+        output: Output | None = None,
+        sync: bool = True,
+        measure: bool = False,
+        present: Sequence[bool] | None = None,
     ) -> FairStep | None:
         """Process K scalar losses (None: absent). Return the step's result, or None while accumulating.
 
@@ -125,40 +132,43 @@ class FairBackward:
             sync: whether this is the last micro-batch of the step.
             measure: compute K gradients even if the strategy doesn't need them, so that `gram` is known. Must be equal
                 for all micro-batches of a step.
+            present: K flags, equal in all processes: which objectives the whole step has in any of them. For
+                `EmaEstimator`, which chooses the weights of accumulated losses at the first micro-batch; None: it
+                weighs all K, and one that is absent bends the direction.
 
         Raises:
-            ValueError: a loss isn't a scalar or depends on no parameter, their number changed within a step, or the
-                estimator supports only one micro-batch per step.
+            ValueError: a loss isn't a scalar, depends on no parameter or is of an objective that isn't `present`; their
+                number changed within a step; or the estimator supports only one micro-batch per step.
             FloatingPointError: a loss or gradient isn't finite, and there is no `GradScaler` to skip the step.
                 After any error the step is discarded, including its earlier micro-batches.
         """
         try:
-            scalars = [None if loss is None else loss.reshape(()) for loss in self._checked(losses)]
-            self._add(scalars, output, measure, sync)
+            scalars = [None if loss is None else loss.reshape(()) for loss in self._checked(losses, present)]
+            self._add(MicroBatch(scalars, output, sync, present), measure)
             return self._finish() if sync else None
         except BaseException:
             self._start_step()
             raise
 
-    def _add(self, losses: Sequence[Tensor | None], output: Output | None, measure: bool, sync: bool) -> None:
+    def _add(self, micro: MicroBatch, measure: bool) -> None:
         """Differentiate a micro-batch; choose the weights first if they don't need the K gradients."""
-        first = not self._losses
+        first, losses = not self._losses, micro.losses
         values = [None if loss is None else loss.detach().double() for loss in losses]
         self._losses = values if first else [_sum(a, b) for a, b in zip(self._losses, values, strict=True)]
         if self._sharded:
-            losses = with_zero_losses(losses, output, self.parameters[0].device, self.process_group)
+            losses = with_zero_losses(losses, micro.output, self.parameters[0].device, self.process_group)
         scaled = (
             losses if self.scaler is None else [None if loss is None else self.scaler.scale(loss) for loss in losses]
         )
         if not isinstance(self.strategy, LossWeighting):
-            if not ((first and sync) or self.estimator.accumulates):
+            if not ((first and micro.last) or self.estimator.accumulates):
                 raise ValueError(f"{type(self.estimator).__name__} supports one micro-batch per step; use EmaEstimator")
-            self.estimator.add(MicroBatch(scaled, output, sync))
+            self.estimator.add(replace(micro, losses=scaled))
             return
         if first and not measure:
             if not self.strategy.needs_losses:
                 self._weights = self.strategy.weights([None if loss is None else 0.0 for loss in losses])
-            elif sync and _finite(totals := self._total_losses()):
+            elif micro.last and _finite(totals := self._total_losses()):
                 self._weights = self.strategy.weights(totals)
         self._loss_estimator.add(MicroBatch(scaled if self._weights is None else [weighted_sum(scaled, self._weights)]))
 
@@ -279,20 +289,24 @@ class FairBackward:
     def _total_losses(self) -> list[float | None]:
         return average_losses(self._losses, self.parameters[0].device, self.process_group)
 
-    def _checked(self, losses: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def _checked(self, losses: Sequence[Tensor | None], present: Sequence[bool] | None) -> Sequence[Tensor | None]:
         if self._losses and len(losses) != len(self._losses):
             raise ValueError(f"got {len(losses)} losses in a step that started with {len(self._losses)}")
         if not losses:
             raise ValueError("losses is empty")
-        present = {i: loss for i, loss in enumerate(losses) if loss is not None}
-        for i, loss in present.items():
+        if present is not None and len(present) != len(losses):
+            raise ValueError(f"present must have a flag for each of {len(losses)} losses, got {len(present)}")
+        given = {i: loss for i, loss in enumerate(losses) if loss is not None}
+        for i, loss in given.items():
+            if present is not None and not present[i]:
+                raise ValueError(f"present[{i}] must be True, as {self._name(i)} is given, or pass None for that loss")
             if loss.numel() != 1:
                 raise ValueError(f"{self._name(i)} must be a scalar, got shape {tuple(loss.shape)}")
             if not loss.requires_grad:
                 raise ValueError(f"{self._name(i)} depends on no parameter; pass None for an absent objective")
         # With several processes all must raise together: that happens after the gradients are averaged.
         if self.scaler is None and world_size(self.process_group) == 1:
-            for i, value in zip(present, scalar_values(list(present.values())), strict=True):
+            for i, value in zip(given, scalar_values(list(given.values())), strict=True):
                 if not math.isfinite(value):
                     raise FloatingPointError(f"{self._name(i)} is {value}")
         return losses

@@ -207,10 +207,11 @@ def fair_step(
     # Losses are sums over all processes, but gradients are averaged: so multiply by the number of processes.
     normalize, bands = objectives.regions.normalize, objectives.bands
     denominators_k = denominators(areas_k, channels, normalize, bands) / processes
+    present = (areas_k > 0.0).tolist()
     step: FairStep | None = None
     for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
         losses, output = objectives.losses(batch, mask, denominators_k)
         with record_function(PARTS["direction"]):
-            step = fair(losses, output=output, sync=number == len(batches), measure=measure)
+            step = fair(losses, output=output, sync=number == len(batches), measure=measure, present=present)
     assert step is not None
     return step, areas_k

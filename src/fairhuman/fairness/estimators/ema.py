@@ -64,7 +64,8 @@ class EmaEstimator(AuditedEstimator):
     """One backward pass with the weights of the average Gram matrix.
 
     For steps of at least 16 samples: with fewer, the best weights depend on the drawn noise levels and areas, which an
-    average cannot follow. An objective has weight 0 until the first exact step that contains it.
+    average cannot follow. An objective has weight 0 until the first exact step that contains it. With accumulation, one
+    that the step lacks has weight 0 only if the micro-batches tell which are `present`.
 
     Args:
         parameters: the parameters to differentiate with respect to.
@@ -96,10 +97,11 @@ class EmaEstimator(AuditedEstimator):
     def _add(self, micro: MicroBatch) -> None:
         losses = micro.losses
         if not self._weights and (gram := self.average.predict()) is not None:
-            # While accumulating, the step's objectives aren't known yet; an audit estimates for all of them.
-            unknown = self.auditing or not micro.last
-            present = [unknown or loss is not None for loss in losses]
-            present = present_in_any_process(present, self.parameters[0].device, self._group)
+            present = micro.present
+            if present is None:  # not known yet while accumulating; an audit estimates for all
+                unknown = self.auditing or not micro.last
+                here = [unknown or loss is not None for loss in losses]
+                present = present_in_any_process(here, self.parameters[0].device, self._group)
             present_k = torch.tensor(present, dtype=gram.dtype)
             self._gram = gram * torch.outer(present_k, present_k)
             self._weights = self._weigh(self._gram)

@@ -42,11 +42,13 @@ class MicroBatch:
     losses: K scalars; None where an objective is absent.
     output: the network output that they come from; None: unknown.
     last: whether this is the step's last micro-batch.
+    present: which of K objectives the whole step has, over all processes; None: unknown.
     """
 
     losses: Sequence[Tensor | None]
     output: Output | None = None
     last: bool = True
+    present: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
