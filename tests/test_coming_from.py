@@ -8,7 +8,7 @@ import yaml
 from fairhuman import config
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.settings_reference import settings_of
-from helpers.places import ROOT
+from helpers.places import RECIPES, ROOT
 
 PAGE = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
 WISHES = ROOT.parent / "shared" / "docs" / "wishes.md"
@@ -26,6 +26,7 @@ def test_the_recipe_is_valid() -> None:
     block = re.search(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     assert block is not None
     assert config.build(TrainRecipe, yaml.safe_load(block.group(1))).lora.rank == 32
+    assert yaml.safe_load(block.group(1)) == config.read(RECIPES / "photos-sdxl.yaml"), "as the one that ships"
 
 
 def test_the_settings_that_it_names_exist() -> None:

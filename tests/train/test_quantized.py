@@ -68,19 +68,30 @@ def test_quantised_weights_need_less_memory(make_recipe: MakeRecipe) -> None:
 
 
 RECIPE = RECIPES / "lora-sdxl-8gb.yaml"
+OF_PHOTOS = RECIPES / "photos-sdxl.yaml"
 
 
-def test_the_recipe_for_8_gb_runs_on_the_small_base(people: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "changes"), [(RECIPE, ()), (OF_PHOTOS, ("base.quantize=int8",))], ids=["8gb", "photos"]
+)
+def test_recipes_for_8_gb_run_on_the_small_base(
+    people: Path, tmp_path: Path, path: Path, changes: tuple[str, ...]
+) -> None:
     small = ("model=small", "resolution=32", "steps=2", "source.workers=0", "preview.count=0", f"data={people}")
-    run = train(config.load(TrainRecipe, RECIPE, [*small, f"out={tmp_path / 'run'}"]))
+    run = train(config.load(TrainRecipe, path, [*small, *changes, f"out={tmp_path / 'run'}"]))
     assert run.finished
     assert run.objectives.texts is not None
     assert any(isinstance(layer, FrozenLinear) for layer in run.model.pipeline.unet.modules())
 
 
 @pytest.mark.slow
-def test_the_recipe_for_8_gb_needs_no_more(people: Path) -> None:
-    assert memory_of(config.load(TrainRecipe, RECIPE, ["model=sdxl", f"data={people}"])).needed < 8e9
+@pytest.mark.parametrize(
+    ("path", "changes", "most"),
+    [(RECIPE, (), 8e9), (OF_PHOTOS, ("base.quantize=int8",), 8e9), (OF_PHOTOS, (), 11 * 2**30)],
+    ids=["8gb", "photos-8gb", "photos-12gb"],
+)
+def test_recipes_need_no_more_than_they_say(people: Path, path: Path, changes: tuple[str, ...], most: float) -> None:
+    assert memory_of(config.load(TrainRecipe, path, ["model=sdxl", f"data={people}", *changes])).needed < most
 
 
 def test_trained_weights_are_not_quantised(make_recipe: MakeRecipe) -> None:

@@ -261,7 +261,7 @@ def test_settings_that_a_recipe_does_not_name_are_those_of_the_run(
     assert (elsewhere.view.keep_region, elsewhere.view.bucket_aspect) == (1.0, "auto")
 
 
-@pytest.mark.parametrize("name", ["lora-small", "lora-sdxl", "photos"])
+@pytest.mark.parametrize("name", ["lora-small", "lora-sdxl", "photos", "photos-sdxl"])
 def test_recipes_on_photos_show_them_nearly_whole(shared: Path, name: str) -> None:
     sources = [shared / "data" / one for one in ("ccp", "wholebody")]
     settings = SourceSettings(max_reject_share=1.0)

@@ -68,7 +68,7 @@ def sample(
     Run the same command again to resume: pictures that are there are kept. Other settings need another folder or
     --redraw.
 
-    Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora --lora-weight 0.3
+    Example: fairhuman sample out --prompt "a woman waving" --model MODEL --lora runs/lora/lora
     """
     from fairhuman.generate.checks import check_options, collect_prompts
     from fairhuman.generate.control_options import ControlOptions

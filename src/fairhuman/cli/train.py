@@ -30,7 +30,7 @@ def train(
 
     A dry run ends with 0 if the run could start now, 1 if something is missing here, 2 if a setting is wrong.
 
-    Example: fairhuman train recipes/lora-sdxl.yaml data=photos out=runs/lora strategy=mpd
+    Example: fairhuman train recipes/photos-sdxl.yaml data=people out=runs/photos
     """
     from fairhuman.train.built import build_data, built_recipe
     from fairhuman.train.preflight import check_at_once, check_main_memory, findings, parse_memory
