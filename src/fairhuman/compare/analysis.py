@@ -23,7 +23,7 @@ class Judged:
     Attributes:
         estimate: with its 95 % interval.
         joint: with an interval that covers jointly for all numbers that are judged together (Bonferroni).
-        margin: differences within ± it count as none; set in advance.
+        margin: differences within ± it count as none.
         verdict: from `joint`: `lower` or `higher` if the interval excludes 0, `same` if it lies within the margin
             (Schuirmann's two one-sided tests), else `undecided`. With `paid` see `at_a_price`.
         paid: the difference of what both cost, if that is judged too.
@@ -57,7 +57,7 @@ def at_a_price(gain: Judged, paid: Judged) -> Judged:
 
     `lower`: one of both, loss and price, is surely lower, and the other isn't higher by more than its margin; `higher`
     is the reverse. `moved`: one is surely lower and the other surely higher. `same`: both lie within their margins.
-    A verdict needs all its parts at once, so that the level of the single ones needs no further correction.
+    Either of both can be lower by chance, so that they count as two numbers in the level of joint intervals.
     """
     pairs = [(gain, paid), (paid, gain)]
     word: Verdict = "undecided"

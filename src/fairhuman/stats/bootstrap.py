@@ -265,11 +265,9 @@ def _bootstrap(
         return Estimate(np.nan, np.nan, np.nan, n)
     generator = np.random.default_rng(seed)
     values: list[Array] = []
-    block = max(1, CELLS_PER_BLOCK // n)
     with np.errstate(divide="ignore", invalid="ignore"):  # NaN: a loss of exactly zero has no relative change
         value = float(statistic(table_nc.sum(axis=0, keepdims=True))[0])
-        for start in range(0, resamples, block):
-            counts_bn = generator.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))
+        for counts_bn in sample_counts(generator, n, resamples, n):
             values.append(statistic(counts_bn @ table_nc))
     tail = (1 - level) / 2
     values_b = np.concatenate(values)

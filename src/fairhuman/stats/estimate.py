@@ -18,6 +18,11 @@ class Estimate:
     n: int
     standard_error: float = math.nan
 
+    def scaled(self, factor: float) -> "Estimate":
+        """The estimate in another unit; `factor` > 0."""
+        value, low, high, error = (factor * each for each in (self.value, self.low, self.high, self.standard_error))
+        return Estimate(value, low, high, self.n, error)
+
     def plain(self) -> dict[str, float | None]:
         """Ready for JSON: null instead of NaN."""
         known = {name: value for name, value in asdict(self).items() if value is not None}

@@ -19,7 +19,11 @@ def non_dominated(points_pk: Array) -> NDArray[np.bool_]:
     Raises:
         ValueError: the points aren't a finite table [P, K].
     """
-    points_pk = _checked(points_pk, points_pk.shape[-1])
+    points_pk = np.asarray(points_pk, dtype=np.float64)
+    if points_pk.ndim != 2:
+        raise ValueError(f"points must have the shape [P, K], got {points_pk.shape}")
+    if not np.isfinite(points_pk).all():
+        raise ValueError("points must be finite")
     no_worse_pp = (points_pk[:, None] <= points_pk[None]).all(axis=2)
     better_pp = (points_pk[:, None] < points_pk[None]).any(axis=2)
     return np.asarray(~(no_worse_pp & better_pp).any(axis=0))
@@ -53,16 +57,6 @@ def hypervolume(points_bp2: Array, reference: tuple[float, float]) -> Array:
     return np.asarray(((ends_bp - x_bp) * gains_bp).sum(axis=-1))
 
 
-def contributions(points_p2: Array, reference: tuple[float, float]) -> Array:
-    """Hypervolume that is lost without a point, [P]; 0 for dominated points, and for points outside `reference`."""
-    points_p2 = _checked(points_p2, 2)
-    if len(points_p2) == 1:
-        return hypervolume(points_p2, reference)[None]
-    whole = hypervolume(points_p2, reference)
-    rest_p = [hypervolume(np.delete(points_p2, number, axis=0), reference) for number in range(len(points_p2))]
-    return np.asarray(np.maximum(0.0, whole - np.array(rest_p)))
-
-
 def expected_best(values_bm: Array, n: int) -> Array:
     """Expected smallest of `n` values drawn without replacement from the M on the last axis, [...].
 
@@ -80,12 +74,3 @@ def expected_best(values_bm: Array, n: int) -> Array:
     for i in range(1, m):  # C(m - i - 1, n - 1) / C(m - i, n - 1) = (m - i - n + 1) / (m - i)
         shares[i] = shares[i - 1] * max(0, m - i - n + 1) / (m - i)
     return np.asarray(np.sort(values_bm, axis=-1) @ shares)
-
-
-def _checked(points_pk: Array, k: int) -> Array:
-    points_pk = np.asarray(points_pk, dtype=np.float64)
-    if points_pk.ndim != 2 or points_pk.shape[1] != k:
-        raise ValueError(f"points must have the shape [P, {k}], got {points_pk.shape}")
-    if not np.isfinite(points_pk).all():
-        raise ValueError("points must be finite")
-    return points_pk

@@ -4,7 +4,9 @@ Methods that were trained with the same seeds and measured on the same samples s
 the same seeds and the same samples for all of them, so that the shared part cancels in differences, also in those of
 non-linear statistics such as hypervolumes. The design is that of `change_over_seeds`: seeds and samples are crossed,
 and S - 1 of the S seeds are taken. Few seeds have few such draws, so that their extreme quantiles say little about the
-high levels of joint intervals: an interval is value ± t_ν s, with the standard deviation s of the draws.
+high levels of joint intervals: an interval is value ± t_ν s, with the standard deviation s of the draws. Resampling
+both, crossed, counts what seeds and samples do together three times (Owen, Ann. Appl. Stat. 1(2), 2007), so that s errs
+on the wide side.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ import pytest
 
 from fairhuman import config
 from fairhuman.compare.fronts import samples
-from fairhuman.compare.fronts.analysis import numbers_judged
+from fairhuman.compare.fronts.analysis import joint_level, numbers_judged
 from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
@@ -66,7 +66,7 @@ def test_a_whole_comparison_in_two_stages(tmp_path, train):
     searches = found.fronts.cost.searches
     assert [len(one.best_n) for one in searches.values()] == [2, 4, 2]
     assert searches["fixed, all learning rates"].runs == (None, None, None), "none is as good and as cheap"
-    assert searches["MPD, all learning rates"].runs[0] == 2, "its other learning rate is worse"
+    assert searches["MPD, all learning rates"].runs[0] is None, "its other learning rate is worse"
     page = write_fronts(recipe, recipe.front, found).read_text()
     for text in (
         "Fronts compared with that of fixed, at equal steps: MPD: better",
@@ -230,14 +230,26 @@ def test_a_world_overrules_cells_and_must_change_something(tmp_path):
         recipe_of_points(recipe, [Point("MPD", 1e-3)], "image")
 
 
-def test_a_world_that_leaves_the_rival_as_it_is_is_told_before_the_test(tmp_path, train):
+def with_image(folder, rival, untuned):
+    """A comparison in whose world losses are normalised by image, as they are for one of both points already."""
+    image = {"regions": {"normalize": "image"}}
+    cells = {name: {"strategy": "si", **(image if rival else {})} for name in ("fixed 1", "fixed 0.3")}
+    cells["MPD"] = {"strategy": "mpd", **(image if untuned else {})}
+    predictions = [{"world": "image", "verdict": "moved along the front"}, {"verdict": ["same", "better"]}]
+    return build(folder, {**FRONT, "worlds": {"image": {"train": image}}, "predictions": predictions}, cells=cells)
+
+
+def test_a_world_that_leaves_the_untuned_point_as_it_is_is_told_before_the_test(tmp_path, train):
     trained, _ = train
-    worlds = {"image": {"train": {"regions": {"normalize": "image"}}}}
-    cells = {name: {"strategy": "si", "regions": {"normalize": "image"}} for name in ("fixed 1", "fixed 0.3")}
-    recipe = build(tmp_path, {**FRONT, "worlds": worlds}, cells={**cells, "MPD": {"strategy": "mpd"}})
-    with pytest.raises(RecipeError, match=r"front.worlds.image: fixed .* is trained and measured there exactly as in"):
-        run(recipe)
+    with pytest.raises(RecipeError, match=r"front.worlds.image: MPD.* is trained and measured there exactly as in"):
+        run(with_image(tmp_path, rival=False, untuned=True))
     assert {one.validation.data.name for one in trained} == {"tune"}
+
+
+def test_a_world_that_leaves_the_rival_as_the_search_found_it_is_left_out(tmp_path, train):
+    found = run(with_image(tmp_path, rival=True, untuned=False))
+    assert "fixed" in found.outcome.failed["image"]
+    assert [came for _, came in found.fronts.predictions] == ["missing", "confirmed"]
 
 
 def test_a_test_run_that_has_begun_locks_the_choice(tmp_path, train):
@@ -306,6 +318,7 @@ def test_the_same_points_at_both_budgets_are_one_number(tmp_path):
     own, others, rival = [Point("MPD", 1e-3)], [Point("MPD", 3e-4)], [Point("fixed 1", 1e-3)]
     found = {"equal steps": {"fixed": rival, "MPD": own}, "equal compute": {"fixed": rival, "MPD": own}}
     assert numbers_judged(front, found) == [("equal steps", "MPD"), ("", "regions")]
+    assert joint_level([("equal steps", "MPD"), ("", "regions")]) == pytest.approx(1 - 0.05 / 3), "a loss has a price"
     found["equal compute"] = {"fixed": rival, "MPD": others}
     assert numbers_judged(front, found) == [("equal steps", "MPD"), ("equal compute", "MPD"), ("", "regions")]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fairhuman.compare.analysis import LEVEL, Judged, at_a_price, judge
 from fairhuman.compare.fronts.choose import VOLUME, Choice, Point
-from fairhuman.compare.fronts.settings import REGIONS, FrontSettings, PredictionSettings
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
 from fairhuman.errors import DataError
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, check_paired
@@ -23,8 +23,13 @@ SEARCH_DRAWS = 2000
 Number = tuple[str, str]  # budget and family, or world and loss
 Statistic = Callable[[Array], Array]
 Outcome = Literal["confirmed", "refuted", "undecided", "missing"]
-MOVED = "moved along the front"
-BETTER = {"higher": "better", "lower": "worse", "same": "same", "moved": MOVED, "undecided": "undecided"}  # of a volume
+BETTER = {  # of a hypervolume
+    "higher": "better",
+    "lower": "worse",
+    "same": "same",
+    "moved": "moved along the front",
+    "undecided": "undecided",
+}
 LESS = {**BETTER, "higher": "worse", "lower": "better"}  # of a loss
 
 
@@ -35,12 +40,12 @@ class Search:
     Attributes:
         best_n: expected lowest change of `REGIONS` after n runs in random order, n = 1..M, among runs that raise the
             global loss at most as much as the untuned point; a search without one keeps the base, whose change is 0.
-        runs: the smallest n whose expectation reaches the untuned point, with the ends of its 95 % interval over
-            samples; None if M runs don't.
+        runs: runs in random order until one reaches the untuned point, on average, (M + 1) / (k + 1) if k of M do, with
+            the ends of its 95 % interval over samples; None where none does. The untuned point itself isn't counted.
     """
 
     best_n: Sequence[Estimate]
-    runs: tuple[int | None, int | None, int | None]
+    runs: tuple[float | None, float | None, float | None]
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
@@ -238,7 +243,7 @@ def analyse(
     }
     families = {budget: found for budget, found in families.items() if front.rival in found}
     numbers = numbers_judged(front, families)
-    level = 1 - (1 - LEVEL) / max(1, len(numbers))
+    level = joint_level(numbers)
     measured = {"": whole, **{world: found for world, found in worlds.items() if {untuned, rival} <= found.keys()}}
     drawn = {world: draw_jointly(found, DRAWS) for world, found in measured.items()}
     statistics = _Statistics(front, choice, families, drawn)
@@ -370,14 +375,19 @@ def numbers_judged(front: FrontSettings, families: Mapping[str, Mapping[str, Seq
     return [*volumes.values(), *((world, REGIONS) for world in ("", *front.worlds))]
 
 
+def joint_level(numbers: Sequence[Number]) -> float:
+    """Level of each interval at which all cover jointly (Bonferroni); a loss is judged together with its price."""
+    return 1 - (1 - LEVEL) / max(1, sum(1 if at in (STEPS, COMPUTE) else 2 for at, _ in numbers))
+
+
 def outcome(prediction: PredictionSettings, found: Judged | None) -> Outcome:
     """Whether a verdict confirms a prediction; a small difference may be sure and yet confirm "same"."""
     if found is None:
         return "missing"
     word = (LESS if prediction.family is None else BETTER)[found.verdict]
-    if prediction.verdict == "same" and found.within:
+    if word in prediction.words or ("same" in prediction.words and found.within):
         return "confirmed"
-    return "undecided" if word == "undecided" else "confirmed" if word == prediction.verdict else "refuted"
+    return "undecided" if word == "undecided" else "refuted"
 
 
 def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned: Point) -> TuningCost:
@@ -401,15 +411,18 @@ def _search(drawn: Drawn, points: Sequence[Point], untuned: Point) -> Search:
         within = places[..., 0] <= limit(changes)[..., None]
         return expected_best(np.where(within, np.minimum(places[..., 1], 0.0), 0.0), n)
 
-    counts = range(1, len(points) + 1)
+    others = drawn.plane([point for point in points if point != untuned])
 
-    def reached(changes: Array) -> Array:
-        found = np.stack([best(n, changes) <= own(changes) + 1e-12 for n in counts], axis=-1)
-        return np.where(found.any(axis=-1), found.argmax(axis=-1) + 1.0, np.inf)
+    def needed(changes: Array) -> Array:
+        places, own_b = others(changes), own(changes)[..., None]
+        reach = (places[..., 0] <= limit(changes)[..., None]) & (places[..., 1] <= own_b)
+        many = reach.sum(axis=-1)
+        return np.where(many > 0, (reach.shape[-1] + 1) / (many + 1), np.inf)
 
-    ends = np.quantile(reached(drawn.changes.both_bpk), [0.025, 0.975], method="inverted_cdf")
-    runs = [int(n) if np.isfinite(n) else None for n in (float(reached(drawn.changes.value_pk)), *ends)]
-    return Search([drawn.changes.estimate(partial(best, n)) for n in counts], (runs[0], runs[1], runs[2]))
+    ends = np.quantile(needed(drawn.changes.both_bpk), [0.025, 0.975], method="inverted_cdf")
+    runs = [float(n) if np.isfinite(n) else None for n in (float(needed(drawn.changes.value_pk)), *ends)]
+    estimates = [drawn.changes.estimate(partial(best, n)) for n in range(1, len(points) + 1)]
+    return Search(estimates, (runs[0], runs[1], runs[2]))
 
 
 def _curve(drawn: Drawn, points: Sequence[Point], reference: float) -> Curve:

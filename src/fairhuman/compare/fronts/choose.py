@@ -16,7 +16,7 @@ import numpy as np
 from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings
 from fairhuman.errors import DataError
 from fairhuman.regions.settings import GLOBAL
-from fairhuman.stats.fronts import Array, contributions, hypervolume, non_dominated
+from fairhuman.stats.fronts import Array, hypervolume, non_dominated
 from fairhuman.utils.digest import content_digest
 from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
@@ -47,7 +47,7 @@ class Tuned:
     Attributes:
         changes: relative change of each held-out loss.
         steps: training steps.
-        cost: cost of the run in steps with one gradient.
+        cost: cost of the run in passes of a sample with one gradient.
     """
 
     changes: Mapping[str, float]
@@ -73,7 +73,8 @@ class Choice:
         edges: points of a front at an end of the learning rates or of a row of weights, so that better ones may lie
             beyond, to the setting in which they do.
         compared: by budget and family, the points whose hypervolume is compared, the most important ones first.
-        failed: points without a tuning result when the others were chosen; they take no part.
+        failed: points without a tuning result when the others were chosen; they take no part, also if they finish
+            later.
     """
 
     why: Mapping[Point, str]
@@ -94,7 +95,7 @@ def budgets(tuned: Mapping[Point, Tuned], rival: Tuned) -> dict[str, list[Point]
 
 def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[Point] = ()) -> Choice:
     """Choose points: the untuned one and the tuned rival; `front.each` points of each family whose hypervolume is
-    judged, one of each in turn; the best of the other families; neighbours of the front; more of the other families.
+    judged, one of each in turn; the best of the other families; more of the other families.
 
     At most `front.at_most` points, in this order. Of a family, each next point is the one that adds the most to the
     hypervolume of those before it.
@@ -105,9 +106,8 @@ def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[
     untuned, rival = untuned_and_rival(front, tuned)
     among = budgets(tuned, tuned[rival])
     ranked = {name: _by_family(points, tuned, front) for name, points in among.items()}
-    fronts = {name: _front(points, tuned, front) for name, points in among.items()}
     why: dict[Point, str] = {untuned: "untuned", rival: f"tuned {front.rival}"}
-    for point, reason in _candidates(front, tuned, ranked, fronts):
+    for point, reason in _candidates(front, ranked):
         if len(why) < front.at_most:
             why.setdefault(point, reason)
     compared = {
@@ -116,7 +116,7 @@ def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[
     }
     volume = hypervolume(_places(compared[STEPS][front.rival] or [rival], tuned), _reference(front))
     margins = _margins(front, tuned[rival], float(volume))
-    return Choice(why, rival, margins, _edges(front, fronts, tuned), compared, tuple(failed))
+    return Choice(why, rival, margins, _edges(front, among, tuned), compared, tuple(failed))
 
 
 def untuned_and_rival(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, Point]:
@@ -151,7 +151,8 @@ def keep_choice(
 ) -> Choice:
     """The choice in `file`, with points of cells that were added since; chosen and written if there is none.
 
-    Points of cells that are no more stay in the file, and are left out of what is returned.
+    Points of cells that are no more stay in the file, and are left out of what is returned; those of a family that is
+    judged may not go.
 
     Args:
         file: `chosen.json`.
@@ -164,14 +165,14 @@ def keep_choice(
 
     Raises:
         DataError: results on test data exist, and the file is missing, can't be read, was changed, or was made from
-            other tuning results or settings.
+            other tuning results, settings or cells.
     """
     settings = {**_decisive(front), **(rest or {})}
     before: Mapping[str, Any] = {"families": {}, "tuned": {}}
     if tested:
         choice, before = _read(file, say)
         settings = _with_people(settings, before["settings"])
-        _check_same(file, settings, front, choice.rival, tuned, before)
+        _check_same(file, settings, front, choice.rival, tuned, failed, before)
         choice = _with_added(choice, front, tuned, before)
     else:
         choice = choose(front, tuned, failed)
@@ -182,26 +183,24 @@ def keep_choice(
 def _with_added(
     choice: Choice, front: FrontSettings, tuned: Mapping[Point, Tuned], before: Mapping[str, Any]
 ) -> Choice:
-    """The choice with families that were added later, and with points of earlier cells that had failed; these are
-    tested, and no hypervolume has them.
+    """The choice with families that were added later: the first `front.each` points of each, at every budget, and those
+    of a family that is within no budget, which are shown alone.
     """
-    added = [point for point in tuned if point.name not in before["tuned"]]
+    new = [p for p in tuned if p.name not in before["tuned"] and p.cell not in before["families"]]
+    among = budgets(tuned, tuned[choice.rival])
+    beyond = [point for point in new if not any(point in points for points in among.values())]
     why = dict(choice.why)
     compared = {name: dict(families) for name, families in choice.compared.items()}
-    late = [point for point in added if point.cell in before["families"]]
-    why |= dict.fromkeys(late, "finished after the choice")
-    new = [point for point in added if point not in late]
-    for name, among in budgets(tuned, tuned[choice.rival]).items():
-        own = _by_family([point for point in among if point in new], tuned, front)
+    for name, points in among.items():
+        own = _by_family([point for point in points if point in new], tuned, front)
         compared[name] |= own
-        for points in own.values():
-            why |= {point: "of a family added later" for point in points if point not in why}
+        why = {**{point: "of a family added later" for each in own.values() for point in each}, **why}
+    for each in _by_family(beyond, tuned, front).values():
+        why |= dict.fromkeys(each, "of a family added later, within no budget")
     return replace(choice, why=why, compared=compared)
 
 
-def _candidates(
-    front: FrontSettings, tuned: Mapping[Point, Tuned], ranked: Compared, fronts: Mapping[str, Sequence[Point]]
-) -> Iterator[tuple[Point, str]]:
+def _candidates(front: FrontSettings, ranked: Compared) -> Iterator[tuple[Point, str]]:
     lists = [(name, family) for name, families in ranked.items() for family in families]
     judged = [one for one in lists if front.judges(*one)]
     others = [one for one in lists if one not in judged]
@@ -210,8 +209,6 @@ def _candidates(
             for point in ranked[name][family][rank : rank + 1]:
                 yield point, f"hypervolume of {family} at {name}"
     yield from ((ranked[name][family][0], f"best of {family} at {name}") for name, family in others)
-    for point in dict.fromkeys(point for points in fronts.values() for point in points):
-        yield from ((other, f"neighbour of {point.name}") for other in _neighbours(point, front, tuned))
     for rank in range(1, front.each):
         for name, family in others:
             for point in ranked[name][family][rank : rank + 1]:
@@ -242,44 +239,21 @@ def _ranked(points: Sequence[Point], tuned: Mapping[Point, Tuned], front: FrontS
     return ordered
 
 
-def _neighbours(point: Point, front: FrontSettings, tuned: Mapping[Point, Tuned]) -> Iterator[Point]:
-    """The same cell with the next learning rates, then the next cells of its row with the same learning rate."""
-    rates = sorted({other.rate for other in tuned if other.cell == point.cell})
-    wanted: list[Point] = [Point(point.cell, rate) for rate in _beside(rates, point.rate)]
-    wanted += [Point(cell, point.rate) for cell in _beside(_row(point, front), point.cell)]
-    yield from (other for other in wanted if other in tuned)
-
-
-def _row(point: Point, front: FrontSettings) -> list[str]:
-    """The cells of the row that a point's cell is in."""
-    return next(row for row in front.rows(front.family(point.cell)) if point.cell in row)
-
-
-def _beside(row: Sequence[Any], item: object) -> list[Any]:
-    """The items before and after `item` in a row."""
-    at = row.index(item) if item in row else None
-    return [] if at is None else [row[i] for i in (at - 1, at + 1) if 0 <= i < len(row)]
-
-
-def _front(points: Sequence[Point], tuned: Mapping[Point, Tuned], front: FrontSettings) -> list[Point]:
-    """The points that none of `points` dominates, those that matter most to the hypervolume first."""
-    if not points:
-        return []
-    places = _places(points, tuned)
-    left = [point for point, free in zip(points, non_dominated(places), strict=True) if free]
-    shares = contributions(_places(left, tuned), _reference(front))
-    within = [tuned[point].place[0] <= front.reference for point in left]
-    order = sorted(range(len(left)), key=lambda i: (not within[i], -shares[i], left[i]))
-    return [left[i] for i in order]
-
-
 def _edges(
-    front: FrontSettings, fronts: Mapping[str, Sequence[Point]], tuned: Mapping[Point, Tuned]
+    front: FrontSettings, among: Mapping[str, Sequence[Point]], tuned: Mapping[Point, Tuned]
 ) -> dict[Point, str]:
+    """The points that none of their budget dominates, at an end of the learning rates or of their row of cells."""
     rates = {point.rate for point in tuned}
+    fronts = [
+        point
+        for points in among.values()
+        if points
+        for point, free in zip(points, non_dominated(_places(points, tuned)), strict=True)
+        if free
+    ]
     found: dict[Point, str] = {}
-    for point in dict.fromkeys(point for points in fronts.values() for point in points):
-        row = _row(point, front)
+    for point in dict.fromkeys(fronts):
+        row = next(row for row in front.rows(front.family(point.cell)) if point.cell in row)
         at = ["learning rate"] if len(rates) > 1 and point.rate in (min(rates), max(rates)) else []
         at += ["weights"] if len(row) > 1 and point.cell in (row[0], row[-1]) else []
         if at:
@@ -289,8 +263,8 @@ def _edges(
 
 def _margins(front: FrontSettings, rival: Tuned, volume: float) -> dict[str, float]:
     effects = {name: abs(change) for name, change in rival.changes.items()}
-    effects |= {GLOBAL: front.reference, REGIONS: abs(rival.place[1]), VOLUME: volume}
-    return {name: front.margin * effect for name, effect in effects.items()}
+    effects |= {REGIONS: abs(rival.place[1]), VOLUME: volume}
+    return {**{name: front.margin * effect for name, effect in effects.items()}, GLOBAL: front.global_margin}
 
 
 def _places(points: Sequence[Point], tuned: Mapping[Point, Tuned]) -> Array:
@@ -307,6 +281,7 @@ def _check_same(
     front: FrontSettings,
     rival: Point,
     tuned: Mapping[Point, Tuned],
+    failed: Sequence[Point],
     stored: Mapping[str, Any],
 ) -> None:
     advice = "results on test data exist, so the choice can't be repeated; use other `out` and `results`, and new seeds"
@@ -316,7 +291,10 @@ def _check_same(
         raise DataError(f"{file}: chosen with other settings than now: {values}; {advice}")
     if rival not in tuned:
         raise DataError(f"{file}: the rival, {rival.name}, has no tuning result any more; {advice}")
-    cells, known = {point.cell for point in tuned}, stored["families"]
+    cells, known = {point.cell for point in (*tuned, *failed)}, stored["families"]
+    compared = {front.rival, *(one.family for one in front.predictions)} if front.predictions else set()
+    if gone := [cell for cell, family in known.items() if family in compared and cell not in cells]:
+        raise DataError(f"{file}: {gone[0]!r} of the family {known[gone[0]]!r}, which is judged, is gone; {advice}")
     for cell in sorted(cells):
         family = front.family(cell)
         if cell in known and family != known[cell]:

@@ -103,12 +103,13 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
     for searched, search in found.cost.searches.items():
         if not searched.startswith(f"{front.rival}, "):
             continue
+        many = plural(len(search.best_n), "run")
         if search.runs[0] is None:
-            yield f"{searched}: even the best of {plural(len(search.best_n), 'run')} doesn't reach {name}, one seed."
+            yield f"{searched}: none of {many} reaches {name}, one seed."
         else:
             yield (
-                f"{searched}: after {plural(search.runs[0], 'run')} in random order the expected best reaches {name}, "
-                "one seed."
+                f"{searched}: of {many} in random order, run {search.runs[0]:.1f} is on average the first to reach "
+                f"{name}, one seed."
             )
 
 
@@ -183,8 +184,8 @@ def _volumes(found: Fronts, budget: str) -> list[dict[str, Any]]:
 
 def _search(name: str, search: Search) -> dict[str, Any]:
     many, (runs, low, high) = len(search.best_n), search.runs
-    picked = sorted({1, 2, 3, 5, 10, 20, 50, runs or 1, many} & set(range(1, many + 1)))
-    ends = [f"more than {many}" if n is None else f"{n}" for n in (runs, low, high)]
+    picked = sorted({1, 2, 3, 5, 10, 20, 50, many} & set(range(1, many + 1)))
+    ends = [f"more than {many}" if n is None else f"{n:.1f}" for n in (runs, low, high)]
     reach = ends[0] if low == runs == high else f"{ends[0]} [{ends[1]}, {ends[2]}]"
     return {"name": name, "lines": [(n, _share(search.best_n[n - 1])) for n in picked], "runs": reach}
 
@@ -237,7 +238,7 @@ def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]
 
 
 def _predicted(front: FrontSettings, one: PredictionSettings, came: Outcome) -> tuple[str, str, str]:
-    return _called(front, one.number), one.verdict, came
+    return _called(front, one.number), " or ".join(one.words), came
 
 
 def _tuned(tuned: Mapping[Point, Tuned]) -> Sequence[tuple[str, str, list[str]]]:
@@ -252,5 +253,4 @@ def _share(estimate: Estimate) -> str:
 
 
 def _area(estimate: Estimate, signed: bool = False) -> str:
-    scaled = Estimate(1e4 * estimate.value, 1e4 * estimate.low, 1e4 * estimate.high, estimate.n)
-    return estimate_text(scaled, signed=signed)
+    return estimate_text(estimate.scaled(1e4), signed=signed)

@@ -1,14 +1,16 @@
 """What a comparison in two stages takes, before it starts: runs and hours."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fairhuman.compare.fronts.run import tuning_runs
+from fairhuman.compare.fronts.run import CHOSEN, tuning_runs
 from fairhuman.compare.fronts.settings import FrontSettings
 from fairhuman.compare.plan import RATES, device_of, forward_flops, sample_seconds, train_seconds
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils.parse import parse_json
 
 START_SECONDS = 12.0  # of a run before its first step, on a core of 2026
 
@@ -52,7 +54,7 @@ def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings,
     runs = list(tuning_runs(recipe, tuning).values())
     device = device_of(runs[0])
     each = _seconds(runs, device, _pictures(recipe, runs[0], tuning.data))
-    tested = min(front.at_most, len(runs)) * len(recipe.seeds)
+    tested = _tested(recipe, front, tuning) * len(recipe.seeds)
     worlds = 2 * len(front.worlds) * len(recipe.seeds)
     later = _seconds(runs, device, _pictures(recipe, runs[0], recipe.test))
     seconds = sum(each) + (tested + worlds) * sum(later) / len(later)
@@ -62,6 +64,18 @@ def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings,
         pictures = (prompts or 0) * one.images_per_prompt * (1 + 2 * len(recipe.seeds))
         seconds += pictures * sample_seconds(runs[0].model, size, one.steps, one.guidance, device)
     return FrontPlan(len(runs), tested, worlds, pictures, seconds, recipe.processes, device)
+
+
+def _tested(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings) -> int:
+    """Largest number of points that are tested: those to choose, or those chosen and those of cells added since, which
+    are up to `front.each` of a family at both budgets.
+    """
+    file, rates = recipe.results_folder / CHOSEN, len(tuning.learning_rates)
+    if not file.is_file():
+        return min(front.at_most, rates * len(recipe.cells))
+    found = parse_json(file.read_text(encoding="utf-8"))
+    added = Counter(front.family(cell) for cell in recipe.cells if cell not in found["families"])
+    return len(found["points"]) + sum(min(2 * front.each, rates * cells) for cells in added.values())
 
 
 def _pictures(recipe: CompareRecipe, run: TrainRecipe, data: str) -> int:

@@ -60,7 +60,7 @@ def recipe_of_points(recipe: CompareRecipe, points: Sequence[Point], world: str 
     """The comparison of points, each of them a cell, with the shared settings or those of a world.
 
     Raises:
-        RecipeError: the world changes nothing for one of the points.
+        RecipeError: the world changes nothing for one of the points, so that it says nothing about transfer.
     """
     values = recipe.model_dump(exclude={"front", "tuning", "cost", "grid", "against"})
     cells = {point.name: config.merge(recipe.cells[point.cell], {"learning_rate": point.rate}) for point in points}
@@ -77,8 +77,8 @@ def recipe_of_points(recipe: CompareRecipe, points: Sequence[Point], world: str 
         )
         if set(differences(before, after)) <= {"out"}:
             raise RecipeError(
-                f"front.worlds.{world}: {name} is trained and measured there exactly as in the comparison itself; "
-                "remove the world, or change what it sets"
+                f"front.worlds.{world}: {name} is trained and measured there exactly as in the comparison itself, so "
+                "that it can't tell what becomes of it elsewhere"
             )
     return there
 
@@ -100,7 +100,7 @@ def run_fronts(
 
     Raises:
         DataError: as in `keep_choice` and `analyse`.
-        RecipeError: a world leaves the chosen rival as it is, told before the first test run.
+        RecipeError: a world leaves the untuned point as it is, told before the first test run.
         FairHumanError: settings that training doesn't have; all runs failed.
     """
     planned = tuning_runs(recipe, tuning)
@@ -112,7 +112,7 @@ def run_fronts(
     ended = {p: stored_series(recipe, [run]) for p, run in planned.items() if run.out.name not in outcome.failed}
     if not ended:
         raise FairHumanError(f"{recipe.out}: all tuning runs failed. {next(iter(outcome.failed.values()))}")
-    tuned = {p: Tuned(loss_changes(ended[p]), planned[p].steps, spent(recipe, planned[p])) for p in ended}
+    tuned = {p: _tuned(recipe, planned[p], ended[p]) for p in ended}
     choice = _choose(recipe, front, tuned, [point for point in planned if point not in ended], display)
     tested = recipe_of_points(recipe, list(choice.why))
     outcome.picked = dict.fromkeys(tested.cells, None)
@@ -123,10 +123,18 @@ def run_fronts(
     if isinstance(worlds, int):
         return worlds
     untuned = Point(front.untuned.cell, front.untuned.learning_rate)
-    searched = {p: one for p, one in ended.items() if p.cell == untuned.cell or front.family(p.cell) == front.rival}
+    searched = {
+        p: one
+        for p, one in ended.items()
+        if (p.cell == untuned.cell or front.family(p.cell) == front.rival) and p not in choice.failed
+    }
     series = {point: outcome.series[point.name] for point in choice.why if point.name in outcome.series}
     found = analyse(front, choice, series, worlds, searched)
     return FrontRuns(tested, outcome, tuned, choice, found)
+
+
+def _tuned(recipe: CompareRecipe, run: TrainRecipe, losses: Series) -> Tuned:
+    return Tuned(loss_changes(losses), run.steps, run.samples(1) * spent(recipe, run))
 
 
 def _choose(
@@ -139,7 +147,7 @@ def _choose(
     choice = keep_choice(file, front, tuned, tested, rest, failed, display.say)
     if not tested:  # while the recipe may still change
         for world in front.worlds:
-            recipe_of_points(recipe, two_points(front, choice), world)
+            recipe_of_points(recipe, two_points(front, choice)[:1], world)
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
     for point, of in choice.edges.items():
         display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
@@ -156,7 +164,8 @@ def _run_worlds(
 ) -> dict[str, dict[Point, Series]] | int:
     """Train the untuned point and the tuned rival in every world; returns the signal if one interrupted it.
 
-    A world whose runs all fail is empty; the failures are recorded in `outcome`.
+    A world is empty if its runs all fail, or if it leaves the tuned rival as it is, such as a rival found by the
+    normalisation that the world sets; what is wrong is recorded in `outcome`.
     """
     points = two_points(front, choice)
     worlds: dict[str, dict[Point, Series]] = {}

@@ -10,6 +10,7 @@ from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.regions.settings import GLOBAL
 
 STEPS, COMPUTE = "equal steps", "equal compute"
+Word = Literal["better", "worse", "same", "moved along the front"]
 REGIONS = "regions"  # mean change of all but the global loss
 
 
@@ -30,7 +31,7 @@ class WorldSettings(Settings):
 
 
 class PredictionSettings(Settings):
-    """A number and the verdict expected of it: confirmed by that verdict, refuted by any other except undecided.
+    """A number and the verdicts expected of it: confirmed by one of these, refuted by any other except undecided.
 
     The number is the hypervolume of a family minus the rival's (`family`, `budget`), or a loss of the untuned point
     minus that of the tuned rival (`world`, `loss`).
@@ -46,8 +47,8 @@ class PredictionSettings(Settings):
     loss: str | None = Field(
         default=None, description="a region, or regions: the mean of all; without a family; None: regions"
     )
-    verdict: Literal["better", "worse", "same"] = Field(
-        description="what is expected of the family or of the untuned point, compared with the rival"
+    verdict: Word | list[Word] = Field(
+        description="what is expected of the family or of the untuned point, compared with the rival; a list: one of it"
     )
 
     @property
@@ -56,6 +57,11 @@ class PredictionSettings(Settings):
         if self.family is not None:
             return self.budget or "equal steps", self.family
         return self.world or "", self.loss or REGIONS
+
+    @property
+    def words(self) -> list[Word]:
+        """The verdicts that confirm it."""
+        return self.verdict if isinstance(self.verdict, list) else [self.verdict]
 
     @model_validator(mode="after")
     def _one_number(self) -> "PredictionSettings":
@@ -67,6 +73,8 @@ class PredictionSettings(Settings):
             raise ValueError("budget is for the hypervolume of a family: name one, or remove budget")
         if self.family is None and self.loss == GLOBAL:
             raise ValueError("loss must be a region or regions: the global loss is what a point costs")
+        if not self.words or (self.family is not None and "moved along the front" in self.words):
+            raise ValueError("verdict must be better, worse or same, or of a loss also 'moved along the front'")
         return self
 
 
@@ -109,7 +117,10 @@ class FrontSettings(Settings):
         default=0.1,
         gt=0.0,
         description="differences within ± this share of the effect of training are equal; the effect is that of the "
-        "tuned rival, and of hypervolumes the rival family's, on tuning data",
+        "tuned rival on tuning data or in a world, and of hypervolumes the rival family's",
+    )
+    global_margin: float = Field(
+        default=0.001, gt=0.0, description="differences of the global loss within ± this share of the base's are equal"
     )
     worlds: dict[str, WorldSettings] = Field(
         default={}, description="name to other circumstances in which the found points are trained again"

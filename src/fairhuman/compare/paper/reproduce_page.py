@@ -24,7 +24,6 @@ from fairhuman.report.changes import change
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.outcome import verdict
 from fairhuman.report.text import estimate_text, listed, plural
-from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_json, write_text
 from fairhuman.utils.provenance import origin
 
@@ -168,12 +167,8 @@ def _pair(table: str, cell: str, column: str, numbers: Mapping[tuple[str, str], 
     published = PUBLISHED.get(PublishedCell(table, ALIASES.get(cell, cell), column))
     metric, factor = OURS[column]
     one = numbers.get((metric, cell))
-    ours = "-" if one is None else estimate_text(_scaled(one.value, factor))
+    ours = "-" if one is None else estimate_text(one.value.scaled(factor))
     return "-" if published is None else f"{published:.2f}", ours
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    return Estimate(factor * estimate.value, factor * estimate.low, factor * estimate.high, estimate.n)
 
 
 def _text(one: Measurement | None) -> str:
