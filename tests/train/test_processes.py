@@ -1,5 +1,6 @@
 """Two and three processes train like one on the whole batch; crashes of a process."""
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from fairhuman import config
+from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.errors import RecipeError
+from fairhuman.train.data import load_data
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from helpers.figures import write_shapes
@@ -101,6 +104,21 @@ def test_a_killed_process_ends_the_run_and_other_process_counts_resume(make_reci
     train(make_recipe("run", batch_size=2, accumulate=3, steps=at + 4, **settings))
     train(make_recipe("alone", batch_size=6, steps=at + 4, **settings))
     check_same_lora(tmp_path / "alone", first.out)
+
+
+def test_pictures_lost_in_another_process_are_counted_and_end_all(
+    make_recipe: MakeRecipe, people: Path, tmp_path: Path
+) -> None:
+    """The second process alone meets the picture that is cut behind its header."""
+    data = shutil.copytree(people, tmp_path / "cut")
+    source = {"check": "header", "max_reject_share": 0.0}
+    recipe = make_recipe(data=str(data), steps=1, batch_size=1, lora={"rank": 2}, source=source)
+    found = load_data(recipe, LoadReport()).train
+    picture = found.records[found.order.index(1)].image
+    assert isinstance(picture, Path)
+    picture.write_bytes(picture.read_bytes()[:-200])
+    for said in finish(train_in(recipe, tmp_path, 2), [1, 1]):
+        assert "1 of 12 pictures have become unreadable" in said
 
 
 def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: MakeRecipe) -> None:

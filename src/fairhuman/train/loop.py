@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch.profiler import record_function
 from torch.utils.data import Subset
 
@@ -103,8 +103,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
             if run.finished or run.stopped_by is not None:
                 break
             micro, metrics = take_step(run, batches)
+            _note_lost_pictures(run, micro)
             if tracker is not None:
-                _note_lost_pictures(run, micro)
                 _tell(run, run.caches.new_messages())
                 tracker.metrics(run.step, metrics)
                 for watcher in run.watchers:
@@ -114,7 +114,8 @@ def _train(run: Run, tracker: Tracker | None) -> None:
                 _tell_saving(run)
                 save_checkpoint(run)
                 saved = run.step
-    if run.finished and _broadcast_from_main(run, run.step > started_at or not recipe.product.exists()):
+    # the main process decides: others may not see its folder, or only later
+    if run.finished and _from_main(run, run.step > started_at or not recipe.product.exists()):
         save_product(run)
 
 
@@ -331,12 +332,13 @@ def _validate(run: Run, tracker: Tracker) -> None:
 
 
 def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
-    """Report pictures that have become unreadable since the start; raise if there are too many."""
+    """Report pictures that have become unreadable since the start, in any process; all raise if there are too many."""
     notes = [note for batch in batches for note in batch.notes]
-    if not notes:
+    if not sum_over_processes(torch.tensor([float(len(notes))]), run.process.device):
         return
+    notes = gather_object(notes)
     run.data.report.extend(notes)
-    for watcher in run.watchers:
+    for watcher in run.watchers if run.main else ():
         watcher.on_data_notes(run, notes)
     lost = {(note.file, note.line) for note in run.data.report.skipped() if note.stage == notes[0].stage}
     limit = run.recipe.source.max_reject_share * len(run.data.train)
@@ -351,15 +353,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _broadcast_from_main(run: Run, flag: bool) -> bool:
-    """Return the main process's `flag` in all processes; others may not see its folder, or only later."""
-    return bool(_from_main(run, float(flag)))
-
-
 def _from_main(run: Run, value: float) -> float:
     """Return the main process's `value` in all processes."""
     mine = torch.tensor([value if run.main else 0.0], dtype=torch.float64)
-    return float(sum_over_processes(mine, run.process.device, None))
+    return float(sum_over_processes(mine, run.process.device))
 
 
 def _agree_on_stop(run: Run) -> None:

@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples; see `Sample` for ranges. The main process adds `notes` to its report."""
+    """Stacked samples; see `Sample` for ranges. Training adds the `notes` of all processes to its report."""
 
     pictures_bchw: Tensor  # of the samples without cached `moments`, so perhaps none
     masks_brhw: Tensor
