@@ -193,6 +193,17 @@ def test_conflicting_gradients_give_a_zero_step(name: str, factor: float, dtype:
     assert not flat_grad(trained(net)).any()
 
 
+@pytest.mark.parametrize("ridge", [0.1, 0.5, 1.0, 100.0])
+def test_a_ridge_that_is_asked_for_is_no_reason_to_stop(ridge: float) -> None:
+    for cosine in (0.9, 0.0, -0.3):
+        parameter = nn.Parameter(torch.zeros(2))
+        one, other = torch.tensor([1.0, 0.0]), torch.tensor([cosine, math.sqrt(1.0 - cosine**2)])
+        step = FairBackward([parameter], MinimumPotentialDelay(ridge))([parameter @ one, parameter @ other])
+        assert step is not None
+        assert not step.stationary
+        torch.testing.assert_close(parameter.grad, nn.functional.normalize(one + other, dim=0))
+
+
 @both
 def test_a_third_objective_moves_while_two_conflict(batched: bool) -> None:
     a, b = nn.Parameter(torch.randn(50)), nn.Parameter(torch.randn(50))

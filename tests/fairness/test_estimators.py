@@ -334,10 +334,8 @@ def test_an_audit_of_ema_judges_the_weights_of_what_is_present() -> None:
     assert step.cosine is not None
     guess, exact = torch.zeros(3).double(), step.weights
     guess[[0, 2]] = solve(audit.gram[[0, 2]][:, [0, 2]])
-    product = float(guess @ step.gram @ exact)
-    assert step.cosine == pytest.approx(
-        product / float((guess @ step.gram @ guess) * (exact @ step.gram @ exact)) ** 0.5
-    )
+    a, b = (float(weights @ step.gram @ weights) ** 0.5 for weights in (guess, exact))
+    assert step.cosine == pytest.approx(float(guess @ step.gram @ exact) / (a * b))
 
 
 def test_output_needs_the_network_output() -> None:

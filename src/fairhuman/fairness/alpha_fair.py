@@ -29,7 +29,7 @@ class AlphaFair(GradientBalancing):
     def weights(self, gram: Tensor) -> list[float]:
         """Solve for w [K]."""
         self.info = solve_info(gram, self.alpha, self.ridge)
-        self.ridge_used = self.info.ridge
+        self.ridge_used = self.info.ridge if self.ridge is None else 0.0
         weights: list[float] = self.info.weights.tolist()
         return weights
 

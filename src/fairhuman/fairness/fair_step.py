@@ -19,8 +19,8 @@ class FairStep:
     norm: ‖Σ w_i g_i‖ before scaling to the set length.
     scale: the factor that sets the length.
     skipped: a gradient wasn't finite under a `GradScaler`; `.grad` is left non-finite, so that the scaler skips too.
-    stationary: Σ w_i g_i was within rounding or the effect of a ridge, so d = 0: the objectives conflict and no
-        direction improves all of them.
+    stationary: Σ w_i g_i was within rounding or the effect of the ridge that a singular M needed, so d = 0: the
+        objectives conflict and no direction improves all of them.
     turned: degrees by which a `RateFloor` turned the strategy's direction; None without one, or without a gradient of
         the objective that it guards.
     """

@@ -57,7 +57,7 @@ class GradientBalancing(Strategy, ABC):
     needs_gram = True
 
     ridge_used = 0.0
-    """Relative ridge of the last solution; opposed gradients cancel only up to it, so a shorter d counts as 0."""
+    """Relative ridge that a singular M needed; opposed gradients cancel only up to it, so a shorter d counts as 0."""
 
     @abstractmethod
     def weights(self, gram: Tensor) -> list[float]:
