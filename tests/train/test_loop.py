@@ -27,6 +27,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import STOP, Run, Watcher, set_up
 from fairhuman.train.validation import held_out_losses
+from helpers.figures import write_shapes
 from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
 
@@ -97,6 +98,18 @@ def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: Make
     assert metrics_without_times(broken.out) == metrics_without_times(whole.out)
     if whole.validation.every:
         assert lines(broken.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
+
+
+def test_in_fp16_a_step_without_a_weighted_objective_changes_nothing(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "handless", [(32, 32)] * 4, hands=[])
+    weights = {"global": 0.0, "face": 0.0}
+    recipe = make_recipe(data=str(data), precision="fp16", strategy="ls", fairness={"weights": weights}, steps=2)
+    run = train(recipe)
+    assert run.finished
+    assert [row["stationary"] for row in metrics_without_times(recipe.out)] == [True, True]
+    assert not any(weight.any() for name, weight in run.model.pipeline.unet.named_parameters() if "lora_B" in name)
+    assert run.scaler is not None
+    assert run.scaler.get_scale() == 2.0**16
 
 
 def test_an_orderly_stop_saves_the_step_it_is_at(make_recipe: MakeRecipe) -> None:

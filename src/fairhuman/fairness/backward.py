@@ -48,7 +48,8 @@ class FairBackward:
     stay sharded: the K gradients are shards, and M is the sum of the K x K matrices of all processes.
 
     fp16: pass the `GradScaler` and unscaled losses. The Gram matrix is that of the unscaled gradients, `.grad` is left
-    scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual.
+    scaled for `scaler.step(optimizer)`, and an overflow skips the step as usual. Where no loss has a weight, `.grad`
+    stays None everywhere: call neither `scaler.step` nor `scaler.update` then, as a scaler demands a gradient.
 
     Length of d = s Σ w_i g_i, which replaces gradient clipping:
         radius: ‖d‖ = r, the constraint of FairHuman's Eq. 6.

@@ -210,7 +210,7 @@ def _step(run: Run, micro: Sequence[Batch]) -> tuple[FairStep, torch.Tensor]:
     with record_function(PARTS["optimizer"]):
         if run.scaler is None:
             run.optimizer.step()
-        else:
+        elif any(parameter.grad is not None for parameter in run.fair.parameters):  # without one, the scaler fails
             run.scaler.step(run.optimizer)
             run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
