@@ -1,5 +1,5 @@
 """Memory of a LoRA on each published base, computed from shapes and never run: the tables of `docs/bases.md`, and, with
-what fits each card, of `docs/performance.md`.
+what fits each card, of `docs/memory.md`.
 """
 
 from dataclasses import asdict, replace

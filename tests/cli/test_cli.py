@@ -30,6 +30,7 @@ from helpers.places import ROOT
 ELSEWHERE = (GPU, HUB_WEIGHTS)
 PAGES = (
     "README.md",
+    "training/photos/README.md",
     *(
         f"docs/{name}.md"
         for name in ("data", "evaluation", "comparing", "photos", "published-recipes", "settings/index")

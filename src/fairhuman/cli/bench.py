@@ -186,7 +186,7 @@ def _memory_table(settings: "MemoryTableSettings", display: ConsoleDisplay) -> l
             parts = (held.frozen + held.trained, held.optimizer, held.step, held.audit, held.needed, row.cached.needed)
             table.add_row(f"{row.kind}, {row.way}", *("" if part is None else f"{part / GIB:.1f}" for part in parts))
         display.table(table)
-    display.say("GiB, from shapes alone; weights and audit: see the docs on performance")
+    display.say("GiB, from shapes alone; weights and audit: see the docs on memory")
     return [{**asdict(row), "memory": _plain(row.memory), "cached": _plain(row.cached)} for row in rows]
 
 
