@@ -171,6 +171,7 @@ COMMANDS = (
             (FRONT, TUNING, "front.predictions=[{family: MPD, loss: face, verdict: same}]"),
             (FRONT, TUNING, "front.predictions=[{budget: equal compute, verdict: same}]"),
             (FRONT, TUNING, "front.predictions=[{loss: global, verdict: same}]"),
+            (FRONT, TUNING, "front.predictions=[{family: MPD, verdict: moved along the front}]"),
             (FRONT, TUNING, "people={train: {count: 8, seed: 1}, others: {count: 8, seed: 1}}"),
         ),
     ),
