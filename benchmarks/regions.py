@@ -139,9 +139,9 @@ def _ends(objectives: Objectives, data: Path, batches_n: int = 8, **values: Any)
     with torch.no_grad():
         for _ in range(batches_n):
             batch = next(batches)
-            masks_bkhw = measured.step_masks(batch)
+            masks_bkhw, draw = measured.masks_and_noise(batch)
             areas_k = measured.base.channels * masks_bkhw.sum(dim=(0, 2, 3))
-            losses, _ = measured.losses(batch, masks_bkhw, areas_k)
+            losses, _ = measured.losses(batch, masks_bkhw, draw, areas_k)
             sums[0] += torch.tensor([0.0 if one is None else float(one) for one in losses]) * areas_k
             sums[1] += areas_k
     return dict(zip(("global", "face", "hand", "drift outside"), (sums[0] / sums[1]).tolist(), strict=True))

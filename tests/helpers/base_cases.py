@@ -14,7 +14,6 @@ from fairhuman.models.frozen_linear import freeze_linear_
 from fairhuman.models.locations import name_of
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.settings import BaseSettings, LoraSettings
-from fairhuman.regions.objectives import denominators
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import ViewDraw
 from fairhuman.train.settings import NoiseSettings
@@ -59,10 +58,8 @@ class Case:
 
     def losses(self, batch: Batch) -> list[Tensor]:
         """The losses of a step of one batch."""
-        masks = self.objectives.masks(batch)
-        losses, _ = self.objectives.losses(
-            batch, masks, denominators(masks.sum(dim=(0, 2, 3)), self.base.channels, "area")
-        )
+        masks, draw = self.objectives.masks_and_noise(batch)
+        losses, _ = self.objectives.losses(batch, masks, draw, self.base.channels * masks.sum(dim=(0, 2, 3)))
         return [loss for loss in losses if loss is not None]
 
     def gradients(self, batch: Batch) -> Tensor:

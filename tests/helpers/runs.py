@@ -37,8 +37,8 @@ def check_direction(objectives: Objectives, batch: Batch, unlike_plain: float, u
     gradient.
     """
     parameters = objectives.model.trainable_parameters()
-    masks = objectives.masks(batch)
-    losses, _ = objectives.losses(batch, masks, 4 * masks.sum(dim=(0, 2, 3)))
+    masks, draw = objectives.masks_and_noise(batch)
+    losses, _ = objectives.losses(batch, masks, draw, 4 * masks.sum(dim=(0, 2, 3)))
     rows = []
     for loss in losses:
         assert loss is not None

@@ -41,8 +41,8 @@ def test_a_mask_is_split_by_the_bands_of_its_samples() -> None:
 
 @pytest.mark.parametrize("normalize", ["area", "image"])
 def test_bands_share_the_denominator_of_the_whole_picture(normalize: str) -> None:
-    whole = denominators(torch.tensor([60.0, 6.0]), 4, normalize)
-    split = denominators(torch.tensor([10.0, 0.0, 50.0, 6.0]), 4, normalize, bands=3)
+    whole = denominators(torch.tensor([60.0, 6.0]), torch.tensor(64.0), 4, normalize)
+    split = denominators(torch.tensor([10.0, 0.0, 50.0, 6.0]), torch.tensor(64.0), 4, normalize, bands=3)
     assert split.tolist() == [whole[0]] * 3 + [whole[1]]
 
 

@@ -125,10 +125,12 @@ def test_a_step_of_close_ups_alone_has_their_region_alone(
     data, model = load_data(recipe, LoadReport()).train, build_model(recipe, torch.device("cpu"))
     objectives = Objectives(model, recipe.regions, recipe.noise, recipe.seed)
     alone, mixed = batches(data)
-    masks = objectives.masks(alone)
+    masks, draw = objectives.masks_and_noise(alone)
     assert (masks.sum(dim=(0, 2, 3)) > 0).tolist() == [False, False, True]
     areas_k = masks.sum(dim=(0, 2, 3))
-    found, _ = objectives.losses(alone, masks, denominators(areas_k, 4, normalize))
+    cells = objectives.counted_cells(alone)
+    assert cells == masks[:, 0].numel()
+    found, _ = objectives.losses(alone, masks, draw, denominators(areas_k, cells, 4, normalize))
     assert [loss is None for loss in found] == [True, True, False]
     assert bool(found[2].isfinite())  # type: ignore[union-attr]
     masks = objectives.masks(mixed)
@@ -146,6 +148,7 @@ def test_a_run_with_close_ups_logs_their_share(make_recipe: MakeRecipe, squares:
     assert any(row["close_ups"] for row in rows)
     for row in rows:
         assert (row["loss/global"] is None) is (row["close_ups"] == 1.0)
+        assert 0.01 < row["area/hand"] < 0.045, "as in whole views, where both hands have 4.2 %"
 
 
 def test_pictures_with_too_few_pixels_are_told_and_none_at_all_is_an_error(

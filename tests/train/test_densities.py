@@ -103,7 +103,7 @@ def test_the_losses_of_a_step_are_weighted_and_keep_their_expectation(make_recip
     batch = collate([data[position] for position in range(4)])
     masks = plain.masks(batch)
     size = masks.shape[-2:]
-    before, after = plain._draw(batch, size), tilted._draw(batch, size, tilted._seen(masks, 1))
+    before, after = plain._draw(batch, size), tilted._draw(batch, size, tilted._seen(masks))
     assert before.weights_b.tolist() == [1.0] * 4
     assert torch.equal(before.noise_bchw, after.noise_bchw)
     seen = masks.sum(dim=(2, 3)) > 0
@@ -112,7 +112,7 @@ def test_the_losses_of_a_step_are_weighted_and_keep_their_expectation(make_recip
     p_b = (n_b - seen[:, 2].float() + seen[:, 2] * torch.where(first_half, 1.5, 0.5)) / n_b
     torch.testing.assert_close(after.weights_b, 1.0 / p_b)
     residual = tilted.residual(batch, after)
-    losses, _ = tilted.losses(batch, masks, 4 * masks.sum(dim=(0, 2, 3)))
+    losses, _ = tilted.losses(batch, masks, after, 4 * masks.sum(dim=(0, 2, 3)))
     expected = torch.einsum("b,bchw,bkhw->k", 1.0 / p_b, residual.square(), masks) / (4 * masks.sum(dim=(0, 2, 3)))
     torch.testing.assert_close(torch.stack([loss for loss in losses if loss is not None]), expected)
 

@@ -33,8 +33,8 @@ def moved(objectives: Objectives) -> None:
 
 
 def losses_of(objectives: Objectives, batch: Batch) -> list[Tensor | None]:
-    masks_bkhw = objectives.step_masks(batch)
-    return objectives.losses(batch, masks_bkhw, 4 * masks_bkhw.sum(dim=(0, 2, 3)))[0]
+    masks_bkhw, draw = objectives.masks_and_noise(batch)
+    return objectives.losses(batch, masks_bkhw, draw, 4 * masks_bkhw.sum(dim=(0, 2, 3)))[0]
 
 
 def test_the_prior_s_mask_is_what_counts_outside_of_all_regions() -> None:
@@ -61,8 +61,7 @@ def test_other_losses_stay_and_the_prior_s_is_the_squared_drift(make_recipe: Mak
     assert [None if one is None else one.item() for one in others] == [
         None if one is None else one.item() for one in expected
     ]
-    masks_bkhw = held.step_masks(batch)
-    draw = held._draw(batch, masks_bkhw.shape[-2:])
+    masks_bkhw, draw = held.masks_and_noise(batch)
     assert isinstance(held.model, LoraModel)
     with torch.no_grad():
         with_lora = held.residual(batch, draw)

@@ -34,10 +34,9 @@ def test_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
     """Each loss is recomputed from residual, weights and masks, sample by sample."""
     objectives, data = parts(make_recipe(noise={"min_snr_gamma": 5.0, "offset": 0.1}))
     batch = batch_of(data, 0, 1, 2, 3)
-    masks = objectives.masks(batch)
+    masks, chance = objectives.masks_and_noise(batch)
     areas = masks.sum(dim=(0, 2, 3))
-    losses, output = objectives.losses(batch, masks, 4 * areas)
-    chance = objectives._draw(batch, masks.shape[-2:])
+    losses, output = objectives.losses(batch, masks, chance, 4 * areas)
     residual = objectives.residual(batch, chance).detach()
     assert torch.equal(output.prediction_b, residual)
     assert output.levels_b is not None

@@ -3,19 +3,21 @@
 With e the residual of the diffusion model, v the weight of a sample (min-SNR, or 1), m_k the mask of objective k on the
 latent grid (0..1; all ones for the global objective) and C channels, over all samples of an optimiser step:
 
-    area:   L_k = c_k Σ v m_k e² / (C Σ m_k)              mean over the region
-    image:  L_k = c_k Σ v m_k e² / (values of the step)   the paper's form: small regions give small losses
+    area:   L_k = c_k Σ v m_k e² / (C Σ m_k)    mean over the region
+    image:  L_k = c_k Σ v m_k e² / (C N)        the paper's form: small regions give small losses
+
+N is the number of latent cells of all samples. The global loss is the mean over its mask under both.
 
 The global loss may be split into bands of noise: L_b = c Σ_{samples of b} v m_global e² / (C Σ m_global), so that
 Σ_b L_b = L_global. Bands are objectives like others, and absent where a step has no sample of theirs.
 
 The region `ignore` counts for no objective: with i its mask, m_global = 1 - i, each region's mask is zero where i is 1,
-and the values of the step are those that count, C Σ (1 - i).
+and N is that of the cells that count, Σ (1 - i).
 
 With `regions.prior`, one more objective holds what lies outside of the regions to the frozen base: with ε_0 the base's
 prediction without the LoRA, m_prior = m_global Π (1 - m_k) over the regions k, and ε - ε_0 in place of e,
 
-    L_prior = c Σ v m_prior (ε - ε_0)² / (C Σ m_prior).
+    L_prior = c Σ v m_prior (ε - ε_0)² / (C Σ m_prior), or with `image` / (C N).
 
 Both sums run over every micro-batch and process, so the result doesn't depend on how a step is divided. An objective
 with Σ m_k = 0 is absent: it has no loss and doesn't enter an average as zero.
@@ -66,15 +68,23 @@ def split_by_band(masks_bkhw: Tensor, band_b: Tensor, bands: int) -> Tensor:
     return torch.cat([chosen_bn[:, :, None, None] * masks_bkhw[:, :1], masks_bkhw[:, 1:]], dim=1)
 
 
-def denominators(areas_k: Tensor, channels: int, normalize: Normalize, bands: int = 1) -> Tensor:
-    """Return the denominator [K] of each objective, from Σ m [K] over all samples of an optimiser step.
+def denominators(areas_k: Tensor, cells: Tensor, channels: int, normalize: Normalize, bands: int = 1) -> Tensor:
+    """Return the denominator [K] of each objective, from sums over all samples of an optimiser step.
 
     Of `bands` objectives that the global one is split into, it is that of the global one, so their losses add up to it.
+
+    Args:
+        areas_k: Σ m.
+        cells: N = Σ (1 - i), those of close-ups included, in which the global mask is zero; one element.
+        channels: C.
+        normalize: see the module.
+        bands: number of objectives that the global one is split into.
     """
     whole = areas_k[:bands].sum()
-    whole = torch.where(whole > 0.0, whole, 1.0)  # a step of close-ups alone: one cell
-    own_k = torch.cat([whole.expand(bands), areas_k[bands:]])
-    return channels * (own_k if normalize == "area" else whole.expand_as(areas_k))
+    regions_r = areas_k[bands:] if normalize == "area" else cells.expand_as(areas_k[bands:])
+    own_k = torch.cat([whole.expand(bands), regions_r])
+    # an absent objective has no loss: 1, as a factor over 0 would be infinite, and its gradient NaN
+    return channels * torch.where(own_k > 0.0, own_k, 1.0)
 
 
 def masked_losses(

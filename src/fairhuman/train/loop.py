@@ -129,7 +129,8 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
     run.step += 1
     times = (time.perf_counter() - started, loaded - started)
     processes = run.process.num_processes
-    metrics = step_metrics(run.step, run.recipe, processes, step, areas_k, micro, run.schedule, times)
+    cells = run.recipe.samples(processes) * micro[0].masks_brhw.shape[-2:].numel() / run.objectives.base.factor**2
+    metrics = step_metrics(run.step, run.recipe, processes, step, areas_k / cells, micro, run.schedule, times)
     metrics |= floor_metrics(run.fair.strategy, step, run.steering)
     return micro, metrics | {"peak_memory_mib": peak_memory(run.process.device) // 2**20}
 

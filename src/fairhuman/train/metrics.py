@@ -29,6 +29,7 @@ def step_metrics(
 ) -> Metrics:
     """Return a step's metrics, JSON-ready; None where there is no value.
 
+    `areas_k`: means of the masks [K] over all latent cells of the step.
     `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
     loss/NAME: of each objective, and of the whole picture where it is split into bands.
     weight/NAME: w, scaled so that Σ |w_i| is the number of objectives that took part.
@@ -53,15 +54,13 @@ def step_metrics(
     total = float(step.weights.abs().sum())
     share = sum(step.present) / total if total > 0 else 0.0
     seen, whole = _seen(recipe, batches)
-    counted = areas_k[:bands].sum().clamp_min(torch.finfo(areas_k.dtype).tiny) / (1.0 - seen.get("ignored", 0.0) or 1.0)
-    areas = (areas_k / counted).tolist()
     if bands > 1:
         metrics[f"loss/{GLOBAL}"] = _finite(sum(loss for loss in step.losses[:bands] if loss is not None))
     for k, name in enumerate(names):
         metrics[f"loss/{name}"] = _finite(step.losses[k])
         metrics[f"weight/{name}"] = float(step.weights[k]) * share if step.present[k] else None
         if k >= bands:
-            metrics[f"area/{name}"] = areas[k] if bool(areas_k[:bands].any()) else None
+            metrics[f"area/{name}"] = float(areas_k[k])
         for what, values in (("share", step.shares), ("rate", step.rates)):
             metrics[f"{what}/{name}"] = None if values is None else _finite(float(values[k]))
     cosines = step.cosines if step.exact else None

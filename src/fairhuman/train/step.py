@@ -93,22 +93,34 @@ class Objectives:
         factors_bk = torch.cat([(scale_b1 == 1.0).to(scale_b1), scale_b1.expand(-1, masks_bkhw.shape[1] - 1)], dim=1)
         return masks_bkhw * factors_bk[:, :, None, None]
 
-    def step_masks(self, batch: Batch) -> Tensor:
-        """Return m [B, K, h, w] of a step's objectives: `masks` and the prior's, with the global one in bands if split.
+    def masks_and_noise(self, batch: Batch) -> tuple[Tensor, NoiseDraw]:
+        """Return m [B, K, h, w] of a step's objectives, and the noise that is drawn for them.
 
-        Bands hold equal shares of the noise levels; log SNR falls from band to band.
+        m is `masks` and the prior's, with the global one in bands if split. Bands hold equal shares of the noise
+        levels; log SNR falls from band to band.
         """
         masks_bkhw = self.masks(batch)
+        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw))
         step_bkhw = with_prior(masks_bkhw) if self.regions.prior else masks_bkhw
-        if self.bands == 1:
-            return step_bkhw
-        levels_b = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw, 1)).levels_b
-        return split_by_band(step_bkhw, self.noising.bands(levels_b, self.bands), self.bands)
+        if self.bands > 1:
+            step_bkhw = split_by_band(step_bkhw, self.noising.bands(draw.levels_b, self.bands), self.bands)
+        return step_bkhw, draw
 
-    def losses(self, batch: Batch, masks_bkhw: Tensor, denominators_k: Tensor) -> tuple[list[Tensor | None], Output]:
-        """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on."""
+    def counted_cells(self, batch: Batch) -> Tensor:
+        """Return Σ (1 - i), the number of latent cells that count, those of close-ups included."""
+        return objective_masks(batch.masks_brhw[:, :0], self.base.factor, batch.ignored_bhw).sum()
+
+    def losses(
+        self, batch: Batch, masks_bkhw: Tensor, draw: NoiseDraw, denominators_k: Tensor
+    ) -> tuple[list[Tensor | None], Output]:
+        """Return the batch's contribution to each loss, None for absent objectives, and the output they depend on.
+
+        Args:
+            batch: of a step.
+            masks_bkhw, draw: see `masks_and_noise`.
+            denominators_k: see `regions.objectives.denominators`.
+        """
         of_data = masks_bkhw[:, :-1] if self.regions.prior else masks_bkhw
-        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(of_data, self.bands))
         prediction_bchw, target_bchw, prior_bchw = self._predict(batch, draw, prior=self.regions.prior)
         residual_bchw = prediction_bchw - target_bchw
         weights_b = draw.weights_b * self.noising.weights(draw.levels_b, self.noise.min_snr_gamma)
@@ -157,13 +169,11 @@ class Objectives:
         density = self.noise.density
         return LevelDensities(density, self.regions.objectives) if density else None
 
-    def _seen(self, masks_bkhw: Tensor, bands: int) -> list[list[bool]] | None:
+    def _seen(self, masks_bkhw: Tensor) -> list[list[bool]] | None:
         """Which objectives each sample has, [B][1 + R]; None if levels don't depend on it."""
         if self._densities is None:
             return None
-        areas_bk = masks_bkhw.sum(dim=(2, 3))
-        whole_b1 = areas_bk[:, :bands].sum(dim=1, keepdim=True)
-        found: list[list[bool]] = (torch.cat([whole_b1, areas_bk[:, bands:]], dim=1) > 0).tolist()
+        found: list[list[bool]] = (masks_bkhw.sum(dim=(2, 3)) > 0).tolist()
         return found
 
     def _draw(self, batch: Batch, size: Sequence[int], seen: Sequence[Sequence[bool]] | None = None) -> NoiseDraw:
@@ -198,19 +208,22 @@ def fair_step(
     Returns:
         The result of `FairBackward`, and Σ m [K] over all samples of the step in all processes.
     """
-    masks = [objectives.step_masks(batch) for batch in batches]
-    areas_k = torch.stack([mask.sum(dim=(0, 2, 3)) for mask in masks]).sum(dim=0)
+    parts = [objectives.masks_and_noise(batch) for batch in batches]
+    areas_k = torch.stack([masks_bkhw.sum(dim=(0, 2, 3)) for masks_bkhw, _ in parts]).sum(dim=0)
+    cells_1 = torch.stack([objectives.counted_cells(batch) for batch in batches]).sum(dim=0, keepdim=True)
     processes = world_size()
     if processes > 1:
-        dist.all_reduce(areas_k)
+        sums = torch.cat([areas_k, cells_1])
+        dist.all_reduce(sums)
+        areas_k, cells_1 = sums[:-1], sums[-1:]
     channels = objectives.base.channels
     # Losses are sums over all processes, but gradients are averaged: so multiply by the number of processes.
     normalize, bands = objectives.regions.normalize, objectives.bands
-    denominators_k = denominators(areas_k, channels, normalize, bands) / processes
+    denominators_k = denominators(areas_k, cells_1, channels, normalize, bands) / processes
     present = (areas_k > 0.0).tolist()
     step: FairStep | None = None
-    for number, (batch, mask) in enumerate(zip(batches, masks, strict=True), start=1):
-        losses, output = objectives.losses(batch, mask, denominators_k)
+    for number, (batch, (masks_bkhw, draw)) in enumerate(zip(batches, parts, strict=True), start=1):
+        losses, output = objectives.losses(batch, masks_bkhw, draw, denominators_k)
         with record_function(PARTS["direction"]):
             step = fair(losses, output=output, sync=number == len(batches), measure=measure, present=present)
     assert step is not None
