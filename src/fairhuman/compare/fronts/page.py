@@ -51,6 +51,7 @@ def write_fronts(
         title="Fronts",
         verdicts=list(sentences(front, runs)),
         front=front,
+        price_margin=percent(runs.choice.margins[GLOBAL], 2),
         untuned=_untuned(front).name,
         rival=runs.choice.rival.name,
         pictures=len(next(iter(runs.outcome.series.values())).keys),
@@ -108,8 +109,8 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
             yield f"{searched}: none of {many} reaches {name}, one seed."
         else:
             yield (
-                f"{searched}: of {many} in random order, run {search.runs[0]:.1f} is on average the first to reach "
-                f"{name}, one seed."
+                f"{searched}: in random order {search.runs[0]:.1f} of {many} are needed on average to reach {name}, "
+                "one seed."
             )
 
 
