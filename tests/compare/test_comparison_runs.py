@@ -20,6 +20,7 @@ from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.digest import unsealed
 from fairhuman.utils.display import Display
+from fairhuman.utils.files import alone
 from helpers.damage import flip
 
 QUIET = Display()
@@ -54,6 +55,16 @@ def test_runs_of_a_seed_differ_in_their_cell_alone(tmp_path):
     assert ls.validation.every == ls.steps == 10
     assert str(ls.data).endswith("out/people/train")
     assert str(ls.validation.data).endswith("out/people/test")
+
+
+def test_a_comparison_is_run_by_one_process(tmp_path):
+    recipe = build(tmp_path)
+    with (
+        alone(recipe.out / ".lock", "busy"),
+        pytest.raises(DataError, match=r"out: another comparison is writing here \(process \d+\); wait for it or give"),
+    ):
+        comparison.run_all(recipe, QUIET)
+    assert [path.name for path in recipe.out.iterdir()] == [".lock"]
 
 
 def test_tuning_never_sees_the_test_set(tmp_path):

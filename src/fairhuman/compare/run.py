@@ -1,6 +1,7 @@
 """A complete comparison: runs, contrasts, pictures, costs and report."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fairhuman.synth.run import render_people
 from fairhuman.train.preflight import StartFinding, data_paths, model_finding, run_data
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
+from fairhuman.utils.files import alone, writing
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,19 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
 
     Raises:
         RecipeError: as in `planned_runs`.
-        DataError: the data of the grid doesn't exist.
+        DataError: the data of the grid doesn't exist, or another process has this comparison in hand.
         FairHumanError: as in `run_comparison` and `draw_grid`.
     """
     planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
         raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
+    with ExitStack() as held:
+        with writing(recipe.out):
+            held.enter_context(alone(recipe.out / ".lock", f"{recipe.out}: another comparison is writing here"))
+        return _run_all(recipe, display)
+
+
+def _run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     # Here, so that a mistake in the recipe is told without torch.
     from fairhuman.compare.fronts.page import write_fronts
     from fairhuman.compare.fronts.samples import draw_samples
