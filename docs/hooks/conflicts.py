@@ -103,6 +103,7 @@ COMMANDS = (
             ("regions.prior=true", "regions.names=[]"),
             ("regions.prior=true", "regions.names=[face, prior]"),
             ("regions.prior=true", "kind=full"),
+            ("regions.prior=true", "strategy=si"),
             ("regions.scale={face: 0}",),
             ("regions.scale={feet: 2}",),
             ("fairness.weights=[1, 2, 3]",),

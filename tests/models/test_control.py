@@ -11,12 +11,12 @@ from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline,
 from pydantic import ValidationError
 from torch import Tensor
 
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.control import Control, ControlModel, channel_count
 from fairhuman.models.controlnet import ControlNet, stem_channels
-from fairhuman.models.full import predict_noise
 from fairhuman.models.settings import ControlSettings
 from fairhuman.models.t2i_adapter import Adapter
 
@@ -56,7 +56,7 @@ def test_a_new_controlnet_changes_nothing_and_starts_from_the_unet(make_batch: M
     inputs = with_conditions(make_batch(2), "pose")
     pipeline = build_small(0)
     with torch.no_grad():
-        plain = predict_noise(pipeline, *inputs)
+        plain = base_of(pipeline).prediction(*inputs)
     model = ControlModel(pipeline, ControlNet.new(pipeline, ("pose",), seed=0))
     assert torch.equal(predict(model, inputs), plain)
     weights = model.trainable_state()

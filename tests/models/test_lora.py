@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, shape_mismatches, to_kohya
 from fairhuman.models.settings import LoraSettings
 from helpers import warm
@@ -41,7 +41,7 @@ def trained(settings: LoraSettings, dtype: torch.dtype = torch.float32) -> LoraM
 
 def predict(pipeline: StableDiffusionXLPipeline, inputs: tuple[Batch, Tensor, Tensor]) -> Tensor:
     with torch.no_grad():
-        return predict_noise(pipeline, *inputs)
+        return base_of(pipeline).prediction(*inputs)
 
 
 def kohya_layers(unet: UNet2DConditionModel) -> dict[str, str]:

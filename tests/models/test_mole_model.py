@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fairhuman.bases.base import base_of
 from fairhuman.compare.paper.cost import mole_parameters
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.full import predict_noise
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.mole import MOLE_FILE, MoleModel, load_mole, read_mole_header
 from fairhuman.models.mole_linear import MoleLinear, add_mole, mole_layers
@@ -60,7 +60,7 @@ def gated(experts: Path, dtype: torch.dtype = torch.float32, checkpointing: bool
 
 def predict(pipeline: StableDiffusionXLPipeline, inputs: Inputs) -> Tensor:
     with torch.no_grad():
-        return predict_noise(pipeline, *inputs)
+        return base_of(pipeline).prediction(*inputs)
 
 
 def test_the_output_follows_the_formula() -> None:

@@ -140,6 +140,7 @@ def test_it_goes_with_bands(make_recipe: MakeRecipe) -> None:
     ("overrides", "message"),
     [
         (("kind=full",), "regions.prior needs kind=lora"),
+        (("strategy=si",), "regions.prior needs a strategy other than si"),
         (("regions.names=[]",), "names must have at least one region"),
         (("regions.names=[face, prior]",), "rename the region 'prior'"),
     ],

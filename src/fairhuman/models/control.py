@@ -16,9 +16,9 @@ from diffusers import ControlNetModel, ModelMixin, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from fairhuman import __version__
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import is_hub_id
 from fairhuman.models.weights import NamedWeights
 from fairhuman.record import CONDITIONS
@@ -129,7 +129,7 @@ class ControlModel(NamedWeights):
         def residuals(latents_bchw: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
             return self.control.residuals(latents_bchw, timesteps_b, given, picture_bchw)
 
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b, residuals=residuals)
+        return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b, residuals=residuals)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return all weights of the network."""

@@ -12,13 +12,6 @@ from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 
 
-def predict_noise(
-    pipeline: Any, batch: Batch, noisy_latents_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
-) -> Tensor:
-    """Return the base's prediction [B, C, h, w] in float32 for the captions of `batch`; see `Base.prediction`."""
-    return base_of(pipeline).prediction(batch, noisy_latents_bchw, levels_b, train_text, **more)
-
-
 class FullModel(NamedWeights):
     """Trains all weights of the network in float32; use autocast for half precision.
 

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairhuman import __version__
+from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
-from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import MOLE_FILE, find_mole
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
@@ -173,7 +173,7 @@ class MoleModel(NamedWeights):
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
         """Return the U-Net's prediction, float32."""
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+        return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of the trained expert, or all gates, in module order."""

@@ -336,6 +336,11 @@ class TrainRecipe(Settings):
             raise ValueError(
                 f"regions.prior needs kind=lora, whose base is at hand without its updates, not {self.kind}"
             )
+        if self.regions.prior and self.strategy == "si" and self.lora.start is None:
+            raise ValueError(
+                "regions.prior needs a strategy other than si, which takes a logarithm of each loss: that of the prior "
+                "is 0 for a new LoRA; choose another strategy, or set lora.start"
+            )
         return self
 
     @model_validator(mode="after")

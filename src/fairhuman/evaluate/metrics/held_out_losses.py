@@ -16,7 +16,6 @@ from fairhuman.data.sources import read_source
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.settings import LossSettings
 from fairhuman.generate.lora import load_lora
-from fairhuman.models.full import predict_noise
 from fairhuman.models.locations import require_sdxl
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
@@ -40,7 +39,7 @@ class _Pipeline:
         self.pipeline = pipeline
 
     def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        return predict_noise(self.pipeline, batch, noisy_latents_bchw, timesteps_b)
+        return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b)
 
 
 def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
