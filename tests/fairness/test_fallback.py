@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from fairhuman.fairness import (
+    Estimator,
     ExactEstimator,
     FairBackward,
     FallbackEstimator,
     MinimumPotentialDelay,
     OutputEstimator,
+    SplitEstimator,
     TailEstimator,
     solve,
 )
@@ -20,7 +23,7 @@ from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch
 from helpers.small_unet import fair_backward, flat_grad, small_unet, take, trained, true_gradients
 
 
-class Scripted:
+class Scripted(Estimator):
     """Audits with given cosines."""
 
     accumulates = True
@@ -92,6 +95,41 @@ def test_a_sequence_of_real_estimators_ends_at_the_exact_direction() -> None:
     take(fair, unet, 8)
     exact = solve(rows @ rows.T) @ rows
     torch.testing.assert_close(flat_grad(unet), exact / exact.norm(), rtol=0.0, atol=1e-5)
+
+
+def test_an_estimator_that_was_replaced_leaves_the_network_as_it_was() -> None:
+    def prepared() -> tuple[nn.Module, SplitEstimator, FairBackward]:
+        unet = small_unet()
+        unet.enable_gradient_checkpointing()
+        exact = ExactEstimator(trained(unet))
+        split = SplitEstimator(unet, trained(unet), 1, exact, trial=1)
+        fallback = FallbackEstimator([split, exact], limit=1.0)
+        return unet, split, FairBackward(trained(unet), MinimumPotentialDelay(), estimator=fallback)
+
+    def changes(unet: nn.Module) -> tuple[int, int]:
+        """The numbers of hooks, and of modules without checkpointing."""
+        modules = list(unet.modules())
+        off = sum(getattr(module, "gradient_checkpointing", None) is False for module in modules)
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules), off
+
+    unet, split, fair = prepared()
+    before = changes(unet)
+    take(fair, unet, 0)
+    chosen = changes(unet)
+    assert chosen[0] > before[0]
+    assert chosen[1] > before[1]
+    for seed in (1, 2, 3):
+        assert changes(unet) == chosen
+        take(fair, unet, seed)
+    take(fair, unet, 4)
+    assert fair.estimator.position == 1
+    assert changes(unet) == before
+    assert split._recorded == {}
+    assert split._cut.crossings == []
+
+    resumed, _, other = prepared()
+    other.load_state_dict(fair.state_dict())
+    assert changes(resumed) == before
 
 
 def test_a_good_estimator_is_kept() -> None:

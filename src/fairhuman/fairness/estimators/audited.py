@@ -8,14 +8,14 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairhuman.fairness.estimators.estimator import GramEstimate, MicroBatch, WeightRule
+from fairhuman.fairness.estimators.estimator import Estimator, GramEstimate, MicroBatch, WeightRule
 from fairhuman.fairness.estimators.exact import ExactEstimator
 from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 
 Exact = ExactEstimator | PairwiseEstimator
 
 
-class AuditedEstimator(ABC):
+class AuditedEstimator(Estimator, ABC):
     """Takes every `every`-th step exactly, starting with the first, and measures the estimate against it.
 
     Args:
@@ -66,6 +66,10 @@ class AuditedEstimator(ABC):
             estimate = GramEstimate(weights, direction, gram, cosine=cosine, kept=self.exact.dtype)
         self.steps += 1
         return estimate
+
+    def release(self) -> None:
+        """Forget the last step."""
+        self._reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of steps."""

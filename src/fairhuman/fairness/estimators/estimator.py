@@ -74,7 +74,8 @@ class GramEstimate:
 class Estimator(Protocol):
     """Turns the losses of a step into its direction.
 
-    A step is `begin`, one or more `add` calls (micro-batches), then `finish`.
+    A step is `begin`, one or more `add` calls (micro-batches), then `finish`. By default an estimator has no state, and
+    nothing to release.
     """
 
     @property
@@ -90,8 +91,12 @@ class Estimator(Protocol):
     def finish(self, scale: float) -> GramEstimate:
         """Choose the weights; return the direction, averaged over processes. The losses were multiplied by `scale`."""
 
+    def release(self) -> None:
+        """Free what the last step left, and undo all changes to the network: another estimator takes over."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that later steps depend on."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""

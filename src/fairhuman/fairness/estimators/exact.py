@@ -1,7 +1,6 @@
 """Mode `exact`: K gradients, their Gram matrix, their combination."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.distributed as dist
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, is_sharded, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
+    Estimator,
     Gradient,
     GramEstimate,
     MicroBatch,
@@ -22,7 +22,7 @@ from fairhuman.fairness.estimators.estimator import (
 )
 
 
-class ExactEstimator:
+class ExactEstimator(Estimator):
     """Computes K gradients, summed over micro-batches. Memory: K × P in the gradients' dtype, without flat copies.
 
     From the second micro-batch on, its gradients need extra memory while they are added: P if sequential, K × P if
@@ -118,10 +118,3 @@ class ExactEstimator:
         gradients, self._gradients = self._gradients, []
         combine = combine_gradients if self.dtype is None else combine_rounded
         return combine(gradients, weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return an empty state: steps are independent."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: there is no state."""

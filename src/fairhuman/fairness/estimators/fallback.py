@@ -12,10 +12,10 @@ _LOG = logging.getLogger(__name__)
 PATIENCE = 3  # audits in the mean that is compared with the limit
 
 
-class FallbackEstimator:
+class FallbackEstimator(Estimator):
     """Uses the first of several estimators until the mean cosine of its last three audits falls below a limit.
 
-    From the next step on it uses the next estimator, permanently, and logs a warning.
+    From the next step on it uses the next estimator, permanently, releases the one before, and logs a warning.
 
     Args:
         estimators: from the cheapest to the most expensive; the last one is never replaced.
@@ -61,11 +61,16 @@ class FallbackEstimator:
             mean = sum(self._cosines) / len(self._cosines)
             if len(self._cosines) == PATIENCE and mean < self.limit and self.position + 1 < len(self.estimators):
                 before = type(self.current).__name__
+                self.current.release()
                 self.position += 1
                 self._cosines = []
                 after = type(self.current).__name__
                 _LOG.warning("mean cosine of %s's audits is %.3f < %.3f: now %s", before, mean, self.limit, after)
         return estimate
+
+    def release(self) -> None:
+        """Release the estimator in use; those before were released, and those after have changed nothing."""
+        self.current.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the index of the estimator in use, its last audits, and all states."""
@@ -77,3 +82,5 @@ class FallbackEstimator:
         self.position, self._cosines = state["position"], list(state["cosines"])
         for estimator, own in zip(self.estimators, state["estimators"], strict=True):
             estimator.load_state_dict(own)
+        for estimator in self.estimators[: self.position]:
+            estimator.release()

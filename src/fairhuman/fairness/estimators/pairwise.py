@@ -1,7 +1,6 @@
 """The exact estimator with less memory: two gradients at a time, more passes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from fairhuman.fairness.distributed import average_gradients_, sum_over_shards
 from fairhuman.fairness.estimators.estimator import (
+    Estimator,
     Gradient,
     GramEstimate,
     MicroBatch,
@@ -19,7 +19,7 @@ from fairhuman.fairness.estimators.estimator import (
 )
 
 
-class PairwiseEstimator:
+class PairwiseEstimator(Estimator):
     """Computes M pair by pair, then the direction in one more pass. Memory: 2 × P instead of K × P.
 
     Passes: 1 + (K² - K + 2) / 2, which is 5 instead of 3 for K = 3. The graph of the losses is retained until the end.
@@ -79,10 +79,3 @@ class PairwiseEstimator:
             gradient = differentiate(loss, self.parameters, keep, dtype)
         average_gradients_([gradient], self.parameters, self._group, dtype)
         return gradient
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return an empty state: steps are independent."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: there is no state."""

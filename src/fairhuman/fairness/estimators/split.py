@@ -91,6 +91,7 @@ class SplitEstimator(TailEstimator):
     ) -> None:
         self._layers = _layers(unet, list(parameters))
         self._handles: list[Any] = []
+        self._uncheckpointed: list[nn.Module] = []  # modules whose gradient checkpointing is switched off
         self.gains = OutputGains()  # for the rough weights
         self._overlaps: list[float] = []  # of the first steps
         super().__init__(unet, parameters, every, exact, place, trial, close)
@@ -107,20 +108,29 @@ class SplitEstimator(TailEstimator):
 
     def _choose(self, place: CutPoint) -> None:
         super()._choose(place)
-        for handle in self._handles:
-            handle.remove()
         top = set(self._above[place])
         chosen = {name: where for name, where in self._layers.items() if top.issuperset(where)}
         self._local = {name: where for name, where in chosen.items() if LOCAL.search(name)}
         self._mixed = [p for name, where in chosen.items() if name not in self._local for p in where]
         modules = dict(self._unet.named_modules())
-        self._recorded: dict[str, tuple[Tensor, Tensor]] = {}  # inputs and outputs of the local layers
         self._handles = [modules[name].register_forward_hook(partial(self._keep, name)) for name in self._local]
-        for name, module in modules.items():  # recomputing a layer would replace the recorded outputs
-            if getattr(module, "gradient_checkpointing", False) and any(
-                local.startswith(f"{name}.transformer_blocks") for local in self._local
-            ):
-                module.gradient_checkpointing = False
+        self._uncheckpointed = [  # recomputing a layer would replace the recorded outputs
+            module
+            for name, module in modules.items()
+            if getattr(module, "gradient_checkpointing", False)
+            and any(local.startswith(f"{name}.transformer_blocks") for local in self._local)
+        ]
+        for module in self._uncheckpointed:
+            module.gradient_checkpointing = False
+
+    def release(self) -> None:
+        """Remove cut and hooks from the network; switch its gradient checkpointing on again."""
+        super().release()
+        for handle in self._handles:
+            handle.remove()
+        for module in self._uncheckpointed:
+            module.gradient_checkpointing = True
+        self._uncheckpointed = []
 
     def _keep(self, name: str, _: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         if output.requires_grad:
@@ -128,7 +138,7 @@ class SplitEstimator(TailEstimator):
 
     def _reset(self) -> None:
         super()._reset()
-        self._recorded = {}
+        self._recorded: dict[str, tuple[Tensor, Tensor]] = {}  # inputs and outputs of the local layers
         self._passes: _Passes | None = None
         self._estimated: Gradient | None = None
 

@@ -80,9 +80,14 @@ class TailEstimator(AuditedEstimator):
         return self.place is None or super().auditing
 
     def _choose(self, place: CutPoint) -> None:
+        self.release()
+        self.place, self._cut = place, Cut(self._unet, place)
+
+    def release(self) -> None:
+        """Remove the cut from the network."""
+        super().release()
         if self._cut is not None:
             self._cut.remove()
-        self.place, self._cut = place, Cut(self._unet, place)
 
     def _reset(self) -> None:
         self._gradients: list[Gradient] = []
