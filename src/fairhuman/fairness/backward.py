@@ -200,8 +200,8 @@ class FairBackward:
             weights = weights * torch.tensor(present)
         shares = norm if gram is None or not estimate.exact else float((weights * gram.diagonal().sqrt()).norm())
         ridge = self.strategy.ridge_used if isinstance(self.strategy, GradientBalancing) else 0.0
-        kept = 0.0 if estimate.kept is None else torch.finfo(estimate.kept).eps / 2.0
-        stationary = norm <= max(4.0 * _epsilon(estimate.direction), 2.0 * ridge, kept) * shares
+        rounding = 0.0 if estimate.rounded_to is None else torch.finfo(estimate.rounded_to).eps / 2.0
+        stationary = norm <= max(4.0 * _epsilon(estimate.direction), 2.0 * ridge, rounding) * shares
         scale = 0.0 if stationary else self._scale(natural * norm, natural * weights, gram, estimate.exact)
         self._write(estimate.direction, natural * scale)
         return FairStep(

@@ -23,8 +23,8 @@ class RateFloor(GradientBalancing):
     so the weights are w' = w + λ e, and the Gram matrix has all that is needed: ‖g‖² = eᵀ M e, gᵀd = eᵀ M w and
     ‖d‖² = wᵀ M w. Any number of objectives; the others keep the ratios that the strategy gave them.
 
-    Without a gradient g (the objective is absent, or its gradient 0) d stays as it is. Where g is the only gradient,
-    each f holds. Where d is exactly opposite to g, which no alpha-fair direction is, d' is g's direction.
+    Without a gradient g (the objective is absent, or its gradient 0) d stays as it is. If g is the only gradient, any
+    floor is met. Where d is exactly opposite to g, which no alpha-fair direction is, d' is g's direction.
 
     Args:
         strategy: gives w.

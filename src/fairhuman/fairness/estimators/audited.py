@@ -63,7 +63,7 @@ class AuditedEstimator(Estimator, ABC):
             weights = self._weigh(gram)  # last, so that what a strategy tells of its last weights is of these
             cosine = None if guess is None else direction_cosine(guess, weights, gram)
             direction = self.exact.combine(weights)
-            estimate = GramEstimate(weights, direction, gram, cosine=cosine, kept=self.exact.dtype)
+            estimate = GramEstimate(weights, direction, gram, cosine=cosine, rounded_to=self.exact.dtype)
         self.steps += 1
         return estimate
 

@@ -60,7 +60,7 @@ class GramEstimate:
     gram: M [K, K], float64 on the CPU, of the unscaled gradients; an estimate if `exact` is False.
     exact: whether `gram` and `weights` come from the K gradients.
     cosine: in an audit, cosine of the estimator's direction and the exact one.
-    kept: the type that the K gradients were rounded to; None: they weren't.
+    rounded_to: the type that the K gradients were rounded to; None: they weren't.
     """
 
     weights: list[float]
@@ -68,7 +68,7 @@ class GramEstimate:
     gram: Tensor
     exact: bool = True
     cosine: float | None = None
-    kept: torch.dtype | None = None
+    rounded_to: torch.dtype | None = None
 
 
 class Estimator(Protocol):

@@ -111,7 +111,7 @@ class ExactEstimator(Estimator):
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return GramEstimate(weights, self.combine(weights), gram, kept=self.dtype)
+        return GramEstimate(weights, self.combine(weights), gram, rounded_to=self.dtype)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i; the gradients are consumed."""

@@ -66,7 +66,7 @@ class PairwiseEstimator(Estimator):
         """Return the exact direction."""
         gram = self.collect(scale)
         weights = self._weigh(gram)
-        return GramEstimate(weights, self.combine(weights), gram, kept=self.dtype)
+        return GramEstimate(weights, self.combine(weights), gram, rounded_to=self.dtype)
 
     def combine(self, weights: Sequence[float]) -> Gradient:
         """Return Σ w_i g_i. The graph is freed."""
