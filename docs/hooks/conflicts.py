@@ -111,6 +111,7 @@ COMMANDS = (
             ("noise.density={feet: [1, 2]}",),
             ("strategy=ls", "fairness.weights={global: 0, face: 0, hand: 0}"),
             ("validation.timesteps=[1.0]",),
+            ("schedule.name=polynomial", "learning_rate=1e-8"),
         ),
     ),
     Command(

@@ -114,6 +114,7 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "optimizer.epsilon": (_isnt("optimizer.name", "sgd"),),
     "optimizer.momentum": (_is("optimizer.name", "sgd"),),
     "schedule.warmup_steps": (_isnt("schedule.name", "constant"),),
+    "schedule.power": (_is("schedule.name", "polynomial"),),
     "validation.data": (_VALIDATES,),
     "validation.count": (_VALIDATES,),
     "validation.share": (_VALIDATES, _is("validation.data", None)),

@@ -16,13 +16,18 @@ from fairhuman.train.recipe import TrainRecipe
 
 def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strategy) -> torch.optim.Optimizer:
     """Return the optimiser of the model's parameters and, in a separate group, the strategy's."""
-    settings = recipe.optimizer
-    groups: list[dict[str, Any]] = [{"params": model.trainable_parameters(), "lr": recipe.learning_rate}]
+    settings, rate = recipe.optimizer, recipe.learning_rate  # the schedule reads the rate that isn't a group's own
+    groups: list[dict[str, Any]] = [{"params": model.trainable_parameters()}]
     if strategy.parameters():
         groups.append({"params": strategy.parameters(), "lr": recipe.fairness.uw_learning_rate, "weight_decay": 0.0})
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    adam: dict[str, Any] = {"betas": settings.betas, "eps": settings.epsilon, "weight_decay": settings.weight_decay}
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    adam: dict[str, Any] = {
+        "lr": rate,
+        "betas": settings.betas,
+        "eps": settings.epsilon,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.name == "adamw8bit":
         try:
             import bitsandbytes
@@ -42,8 +47,13 @@ def build_schedule(recipe: TrainRecipe, optimizer: torch.optim.Optimizer) -> tor
 
     A strategy's parameters keep their rate: under the model's schedule UW's s would hardly move.
     """
+    settings = recipe.schedule
     schedule = get_scheduler(
-        recipe.schedule.name, optimizer, num_warmup_steps=recipe.schedule.warmup_steps, num_training_steps=recipe.steps
+        settings.name,
+        optimizer,
+        num_warmup_steps=settings.warmup_steps,
+        num_training_steps=recipe.steps,
+        power=settings.power,
     )
     others = len(optimizer.param_groups) - 1
     return torch.optim.lr_scheduler.LambdaLR(optimizer, [schedule.lr_lambdas[0], *[_constant] * others])

@@ -38,6 +38,7 @@ from fairhuman.utils.plugins import STRATEGIES, check_name
 
 MOST_OBJECTIVES = 5  # with bands: each costs a backward pass a step
 BAND_SAMPLES = 16  # with bands, samples of a step in a process
+LEAST_RATE = 1e-7  # at which diffusers' polynomial schedule ends
 SDXL_STEP = 64  # pixels between the sides of SDXL's own training resolutions
 
 
@@ -360,6 +361,15 @@ class TrainRecipe(Settings):
             if found not in known:
                 expected = " or ".join(str(value) for value in known)
                 raise ValueError(f"processes.sharding=fsdp needs {name} to be {expected}, found {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _polynomial_falls(self) -> "TrainRecipe":
+        if self.schedule.name == "polynomial" and self.learning_rate <= LEAST_RATE:
+            raise ValueError(
+                f"schedule.name=polynomial ends at a learning rate of {LEAST_RATE}, so learning_rate must be larger, "
+                f"found {self.learning_rate}"
+            )
         return self
 
     @model_validator(mode="after")

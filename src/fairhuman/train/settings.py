@@ -357,12 +357,23 @@ class ScheduleSettings(Settings):
     warmup_steps: int = Field(
         default=0, ge=0, description="steps over which the learning rate rises from 0; constant ignores them"
     )
+    power: float = Field(
+        default=1.0,
+        gt=0.0,
+        description="for polynomial: exponent of the decay, which ends at a learning rate of 1e-7; 1: along a line",
+    )
 
 
 class EmaSettings(Settings):
     """An exponential moving average of the trained weights, used for validation, previews and the result."""
 
-    decay: float | None = Field(default=None, gt=0.0, lt=1.0, description="None: no average")
+    decay: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="share of the average that a step keeps, in step n at most 1 - n^(-2/3): 0.954 at 100, 0.990 at "
+        "1,000, 0.998 at 10,000; None: no average",
+    )
 
 
 class ValidationSettings(Settings):
