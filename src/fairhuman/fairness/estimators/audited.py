@@ -1,7 +1,7 @@
 """Base of all amortised estimators: periodic exact steps (audits) calibrate and evaluate the estimate."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from fairhuman.fairness.estimators.pairwise import PairwiseEstimator
 Exact = ExactEstimator | PairwiseEstimator
 
 
-class AuditedEstimator(Estimator, ABC):
+class AuditedEstimator(Estimator):
     """Takes every `every`-th step exactly, starting with the first, and measures the estimate against it.
 
     Args:

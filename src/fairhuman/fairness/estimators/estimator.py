@@ -1,10 +1,11 @@
-"""The estimator protocol, and operations on gradients that estimators share."""
+"""The base class of estimators, and operations on gradients that estimators share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,7 +72,7 @@ class GramEstimate:
     rounded_to: torch.dtype | None = None
 
 
-class Estimator(Protocol):
+class Estimator(ABC):
     """Turns the losses of a step into its direction.
 
     A step is `begin`, one or more `add` calls (micro-batches), then `finish`. By default an estimator has no state, and
@@ -79,19 +80,23 @@ class Estimator(Protocol):
     """
 
     @property
+    @abstractmethod
     def accumulates(self) -> bool:
         """Whether a step may have several micro-batches."""
 
+    @abstractmethod
     def begin(self, weigh: WeightRule, group: dist.ProcessGroup | None) -> None:
         """Start a step, before its forward pass; discard an unfinished one."""
 
+    @abstractmethod
     def add(self, micro: MicroBatch) -> None:
         """Add a micro-batch."""
 
+    @abstractmethod
     def finish(self, scale: float) -> GramEstimate:
         """Choose the weights; return the direction, averaged over processes. The losses were multiplied by `scale`."""
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - few change anything
         """Free what the last step left, and undo all changes to the network: another estimator takes over."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,6 +105,8 @@ class Estimator(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, got keys {sorted(state)}")
 
 
 def differentiate(

@@ -91,7 +91,7 @@ class SplitEstimator(TailEstimator):
     ) -> None:
         self._layers = _layers(unet, list(parameters))
         self._handles: list[Any] = []
-        self._uncheckpointed: list[nn.Module] = []  # modules whose gradient checkpointing is switched off
+        self._uncheckpointed: list[Any] = []  # modules whose gradient checkpointing is switched off
         self.gains = OutputGains()  # for the rough weights
         self._overlaps: list[float] = []  # of the first steps
         super().__init__(unet, parameters, every, exact, place, trial, close)
