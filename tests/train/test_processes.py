@@ -128,6 +128,14 @@ def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: Make
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
 
 
+def test_a_division_that_would_change_what_is_dropped_is_refused(make_recipe: MakeRecipe) -> None:
+    settings: dict[str, Any] = {"lora": {"rank": 2, "dropout": 0.1}, "fairness": {"mode": "exact"}}
+    train(make_recipe(batch_size=4, steps=1, **settings))
+    with pytest.raises(RecipeError, match=r"batch_size: 4 there, 2 now\n  accumulate: 1 there, 2 now"):
+        train(make_recipe(batch_size=2, accumulate=2, steps=2, **settings))
+    assert train(make_recipe(batch_size=4, steps=2, **settings)).finished
+
+
 @pytest.mark.slow
 def test_pictures_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     """Nor does any byte of their files: processes take whole batches in turn."""

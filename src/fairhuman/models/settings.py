@@ -70,7 +70,12 @@ class LoraSettings(Settings):
         description="'attention': q, k, v, out; 'attention+conv', of SDXL: also residual blocks' convolutions; "
         "'attention+ff', of other bases: also feed-forward layers; or name endings",
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the input of every update")
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="dropout on the input of every update; its draws depend on how a step is divided",
+    )
     init: Literal["kaiming", "gaussian"] = Field(
         default="kaiming",
         description="new values of A: kaiming: uniform, as in peft; gaussian: standard deviation 1 / rank; B is 0",

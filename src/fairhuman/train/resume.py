@@ -128,8 +128,9 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
     """Check that a recipe may resume the run in its folder.
 
     The number of processes, `batch_size` and `accumulate` may change as long as a step has equally many samples: then
-    it has the same ones in the same order, and its result is the same up to the rounding of sums. A finished run may go
-    on with more `steps`; if its schedule ended with it, at a constant learning rate.
+    it has the same ones in the same order, and its result is the same up to the rounding of sums. With `lora.dropout`
+    they may not, as its draws depend on how a step is divided. A finished run may go on with more `steps`; if its
+    schedule ended with it, at a constant learning rate.
 
     Args:
         recipe: the recipe to resume with.
@@ -147,7 +148,7 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
     earlier, now = recipe_of_run(recipe.out), recipe.samples(processes)
     changed = changes(earlier, recipe)
     free = _free(earlier, recipe, at_step)
-    if samples == now:
+    if samples == now and not recipe.lora.dropout:
         free |= {"batch_size", "accumulate"}
         if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
             free -= {"accumulate"}  # accumulation switches the estimator to ema

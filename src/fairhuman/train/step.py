@@ -7,8 +7,8 @@
     .grad = scale · Σ w_k ∇L_k                              (fairness/backward.py)
 
 All randomness of a sample comes from a generator seeded by (seed, position), where the position counts samples since
-the start of the run. So a step depends neither on earlier steps nor on how its samples are divided over micro-batches
-and processes.
+the start of the run. So a step depends neither on earlier steps nor, without `lora.dropout`, on how its samples are
+divided over micro-batches and processes.
 """
 
 from collections.abc import Sequence
