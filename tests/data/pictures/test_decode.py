@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.stored import PictureError, byte_length, read_bytes
 from fairhuman.errors import DataError
-from fairhuman.record import LabelMap
+from fairhuman.record import DerivedMask, LabelMap
 from helpers.tiny_pictures import encoded, picture
 
 
@@ -34,6 +34,51 @@ def test_orientation_is_applied_and_the_header_agrees(kind, orientation):
     brightest = max(corners, key=lambda at: upright.getpixel((at[0] * (width - 1), at[1] * (height - 1)))[0])
     expected = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]
     assert corners[brightest] == expected
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def png_texts(**texts: str) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        info.add_text(name.replace("_", " "), text)
+    return info
+
+
+def raw_profile() -> str:
+    """EXIF as ImageMagick writes it."""
+    content = b"Exif\0\0" + TURNED.tobytes().removeprefix(b"Exif\0\0")
+    return f"\nexif\n{len(content):8}\n{content.hex()}\n"
+
+
+def exif_behind_pixels(image: Image.Image) -> bytes:
+    content = encoded(image, exif=TURNED)
+    at = content.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+    return content[:at] + content[end:-12] + content[at:end] + content[-12:]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA"])
+@pytest.mark.parametrize("where", ["raw profile", "xmp", "xmp of tiff", "behind the pixels"])
+def test_header_and_pixels_agree_on_the_orientation(where, mode):
+    image = Image.new(mode, (60, 40))
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[700] = XMP.encode()
+    content = {
+        "raw profile": lambda: encoded(image, pnginfo=png_texts(Raw_profile_type_exif=raw_profile())),
+        "xmp": lambda: encoded(image, pnginfo=png_texts(**{"XML:com.adobe.xmp": XMP})),
+        "xmp of tiff": lambda: encoded(image, "TIFF", tiffinfo=tags),
+        "behind the pixels": lambda: exif_behind_pixels(image),
+    }[where]()
+    facts = inspect(content)
+    upright = (40, 60) if where in ("raw profile", "xmp") else (60, 40)
+    assert (facts.width, facts.height) == decode(content).picture.size == upright
+    assert decode_mask(DerivedMask(content, alpha=True)).size == upright
+    if mode == "L":
+        assert decode_mask(LabelMap(content, (0,))).size == upright
 
 
 def test_16_bit_grey_is_scaled():

@@ -39,6 +39,15 @@ WHITE = (255, 255, 255)
 TRANSPARENT = "transparent pixels laid on the background"  # reason of a finding
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
+TURNS = {  # EXIF orientation: what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 BYTES_PER_PIXEL = 20  # most that decoding holds besides the file, for any format; see docs/security.md
 STRIP = 2**20  # pixels that are converted at once
@@ -248,8 +257,7 @@ def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
             tile = image.tile[:1] if isinstance(image, ImageFile.ImageFile) else []
             factor = NARROW_GREY.get(str(tile[0].args), 1) if tile else 1
             with _room_for(image):
-                image.load()
-                return Image.fromarray(_painted(np.asarray(ImageOps.exif_transpose(image)), factor, mask.labels))
+                return Image.fromarray(_painted(np.asarray(_load_upright(image)), factor, mask.labels))
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(mask.stored, error) from error
 
@@ -268,8 +276,7 @@ def _decode_opacity(source: Stored, limits: PictureLimits) -> Image.Image:
     with open_image(source, limits) as image:
         try:
             with _room_for(image):
-                image.load()
-                return ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+                return _load_upright(image).convert("RGBA").getchannel("A")
         except Exception as error:  # a decoder may raise anything on a damaged file
             raise _damaged(source, error) from error
 
@@ -289,7 +296,10 @@ def _check_truncated_images_raise() -> None:
 def _open_any(source: Stored) -> Image.Image:
     """Open a picture; one whose colour profile is too long for Pillow without it."""
     try:
-        return Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
+        image = Image.open(source if isinstance(source, Path) else io.BytesIO(read_bytes(source)), formats=FORMATS)
+        if image.format == "TIFF":
+            image.info.pop("xmp", None)  # Pillow would turn by its orientation, and report the size without it
+        return image
     except ValueError:
         rest = _without_profile(read_bytes(source))
         if rest is None:
@@ -330,13 +340,11 @@ def _check_limits(image: Image.Image, name: str, limits: PictureLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 = upright; decodes no pixels."""
+    """EXIF orientation by the header, 1 = upright; decodes no pixels."""
     if image.format == "TIFF":  # Pillow rotates TIFF itself, and reports the upright size
         return 1
-    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode the pixels to find EXIF behind them
-        return 1
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:  # the method of PNG would decode the pixels to find EXIF behind them
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except PictureError:
         raise
     except Exception:  # damaged EXIF: use the stored orientation, as Pillow does
@@ -376,9 +384,13 @@ def _load(image: Image.Image, source: Stored) -> DecodedPicture:
     """Load an opened picture: upright, in its own mode; without a copy, its file and its decoder."""
     with image:
         conversions = _conversions(image, source)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return DecodedPicture(image._new(image.im), conversions)
+        return DecodedPicture(_load_upright(image), conversions)
+
+
+def _load_upright(image: Image.Image) -> Image.Image:
+    turn = TURNS.get(_orientation(image))  # before loading, which may find another behind the pixels
+    image.load()
+    return image._new(image.im if turn is None else image.im.transpose(turn))
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int], managed: bool) -> Image.Image:
