@@ -10,6 +10,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.cache import DETECTION_ROWS, CachedRows
 from fairhuman.errors import DataError
 from fairhuman.evaluate.pictures import read_pictures
+from fairhuman.evaluate.results import shared_indices
 from helpers.tiny_pictures import noise
 
 
@@ -112,3 +113,45 @@ def test_a_folder_without_pictures_is_refused(tmp_path, read):
     (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"empty: holds no usable picture"):
         read(tmp_path / "empty")
+
+
+def test_silent_pictures_are_in_natural_order_as_in_grid_and_study(tmp_path, read):
+    for number in range(1, 13):
+        draw(tmp_path / "x", f"{number}.png", number)
+    pictures, _ = read(tmp_path / "x", [f"prompt {number}" for number in range(1, 13)])
+    assert [(p.name, p.prompt) for p in pictures] == [(f"{n}.png", f"prompt {n}") for n in range(1, 13)]
+
+
+def test_a_damaged_picture_moves_no_prompt_and_no_pair(tmp_path, read):
+    for name in ("x", "y"):
+        for number in range(4):
+            draw(tmp_path / name, f"{number}.png", number)
+    (tmp_path / "x" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    x, y = read(tmp_path / "x", ["one", "two"])[0], read(tmp_path / "y", ["one", "two"])[0]
+    assert [(p.name, p.prompt) for p in x] == [("1.png", "one"), ("2.png", "two"), ("3.png", "two")]
+    assert names_of_pairs(x, y) == [("1.png", "1.png"), ("2.png", "2.png"), ("3.png", "3.png")]
+
+
+def test_pictures_of_sample_are_paired_by_their_numbers(tmp_path, read):
+    for name, lost in (("x", (0, 0)), ("y", None)):
+        for number, picture in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
+            texts = {"prompt": "same", "prompt_index": str(number), "picture_index": str(picture)}
+            if (number, picture) != lost:
+                draw(tmp_path / name, f"{number:05}-{picture}.png", 10 * number + picture, **texts)
+    x, y = read(tmp_path / "x")[0], read(tmp_path / "y")[0]
+    assert names_of_pairs(x, y) == [(p.name, p.name) for p in x]
+
+
+def test_captions_are_paired_with_prompts_of_the_same_text(tmp_path, read):
+    for number in range(3):
+        draw(tmp_path / "x", f"{number}.png", number)
+        (tmp_path / "x" / f"{number}.txt").write_text("a man" if number < 2 else "a woman")
+        texts = {"prompt": "a man" if number < 2 else "a woman", "prompt_index": str(number), "picture_index": "0"}
+        draw(tmp_path / "y", f"{number:05}-0.png", number, **texts)
+    (tmp_path / "x" / "0.png").write_bytes(b"no picture")
+    x, y = read(tmp_path / "x")[0], read(tmp_path / "y")[0]
+    assert names_of_pairs(x, y) == [("1.png", "00001-0.png"), ("2.png", "00002-0.png")]
+
+
+def names_of_pairs(x, y):
+    return [(x[own].name, y[other].name) for own, other in zip(*shared_indices(x, y), strict=True)]

@@ -148,6 +148,15 @@ def test_prompts_are_shared_out_in_order(images: Path, tmp_path: Path) -> None:
         list_sources(images, ["1", "2"])
 
 
+def test_pictures_are_in_natural_order_as_in_grid_and_study(tmp_path: Path) -> None:
+    for name in ("a/10.png", "a/9.png", "b/1.png", "10.png", "2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    sources = list_sources(tmp_path, ["1", "2", "3", "4", "5"])
+    assert [source.name for source in sources] == ["2.png", "10.png", "a/9.png", "a/10.png", "b/1.png"]
+    assert [source.prompt for source in sources] == ["1", "2", "3", "4", "5"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.cache import CachedRows, Key
 from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
+from fairhuman.data.sources.prompts import prompt_numbers
+from fairhuman.data.sources.rows import CAPTION, Row, row_key
 from fairhuman.errors import DataError
 from fairhuman.generate.record import SETTINGS
 from fairhuman.generate.unread import READ
 from fairhuman.record import HumanRecord
+from fairhuman.utils.files import natural_path_order
 from fairhuman.utils.parse import parse_json
 
 PARTS = ("face", "hand")
@@ -35,6 +39,8 @@ class EvalImage:
         prompt: empty if unknown.
         group: key shared by all pictures of the same prompt, also across methods.
         drawn_with: its sampling settings, from the text entries that `fairhuman sample` writes; else empty.
+        sample: which of the prompts with its text it is for, and which picture of that prompt it is, both from 0. By
+            these and `group`, pictures of several methods are paired.
     """
 
     record: HumanRecord
@@ -42,6 +48,7 @@ class EvalImage:
     prompt: str
     group: str
     drawn_with: Mapping[str, str] = field(default_factory=dict, compare=False)
+    sample: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -74,12 +81,12 @@ def read_pictures(
     progress: Progress = lambda *_: None,
     parts: Sequence[str] = (),
 ) -> list[EvalImage]:
-    """All pictures of a source, sorted by key; those that can't be decoded are noted and skipped.
+    """All pictures of a source, in natural order of their keys; those that can't be decoded are noted and skipped.
 
     The prompt of a picture comes from its PNG metadata (`fairhuman sample` writes it), else from `prompts`, else from
-    the caption in the source. Pictures without metadata are assigned to `prompts` in order: N pictures and P prompts
-    give N / P pictures per prompt. `checked` caches earlier decoding checks; `workers` threads read and decode. `parts`
-    are the subfolders that are read alone; empty: all is read.
+    the caption in the source. Pictures without metadata are assigned to `prompts` in order, before any is skipped: see
+    `prompt_numbers`. `checked` caches earlier decoding checks; `workers` threads read and decode. `parts`
+    are the subfolders that are read, and no others; empty: all is read.
 
     Raises:
         DataError: the source has no picture, or its pictures don't match the prompts.
@@ -87,27 +94,42 @@ def read_pictures(
     kind = source_kind(path)
     source = source_format(kind)
     root = path if path.is_dir() else path.parent
-    rows = list(source.rows(path, report))
-    captioned = any("caption" in row.values for row in rows)
-    records = list(iterate_records(rows, root, source.picture, PARTS, SourceSettings(), report, captioned))
+    rows = [(row_key(row, source.picture), row) for row in source.rows(path, report)]
     if parts:
-        records = [record for record in records if record.key.split("/", 1)[0] in parts]
-    records.sort(key=lambda record: record.key)
-    if not records:
+        rows = [(key, row) for key, row in rows if key.split("/", 1)[0] in parts]
+    rows.sort(key=lambda pair: natural_path_order(pair[0]))
+    ordered = [row for _, row in rows]
+    records = _records(ordered, root, source.picture, report)
+    if not any(records):
         raise DataError(f"{path}: holds no usable picture; read as {kind}: {source.signs}")
-    texts = _read_records(records, workers, report)
-    chosen = _prompts(path, [(record, text) for record, _, text in texts], prompts)
+    read = _read_records(records, workers, report)
+    wanted = _wanted(path, ordered, read, prompts)
     pictures = [
-        EvalImage(record, sha, prompt, group, {name: text[name] for name in (*SETTINGS, READ) if name in text})
-        for (record, sha, text), (prompt, group) in zip(texts, chosen, strict=True)
+        EvalImage(record, sha, prompt, group, {name: text[name] for name in (*SETTINGS, READ) if name in text}, sample)
+        for (record, sha, text), (prompt, group, sample) in ((read[place], one) for place, one in wanted.items())
     ]
     return _decodable(pictures, checked, workers, report, progress)
 
 
+def _records(rows: Sequence[Row], root: Path, picture: str, report: LoadReport) -> list[HumanRecord | None]:
+    """The record of each row; None for an unusable one, which is noted."""
+    captioned = any(CAPTION in row.values for row in rows)
+    records: list[HumanRecord | None] = []
+
+    def started() -> Iterator[Row]:
+        for row in rows:
+            records.append(None)
+            yield row
+
+    for record in iterate_records(started(), root, picture, PARTS, SourceSettings(), report, captioned):
+        records[-1] = record
+    return records
+
+
 def _read_records(
-    records: Sequence[HumanRecord], workers: int, report: LoadReport
-) -> list[tuple[HumanRecord, bytes, dict[str, str]]]:
-    """Readable records, with the hash of their bytes and their text metadata."""
+    records: Sequence[HumanRecord | None], workers: int, report: LoadReport
+) -> dict[int, tuple[HumanRecord, bytes, dict[str, str]]]:
+    """Readable records by place, with the hash of their bytes and their text metadata."""
 
     def read(record: HumanRecord) -> tuple[bytes, dict[str, str]] | PictureError:
         try:
@@ -116,44 +138,68 @@ def _read_records(
         except PictureError as error:
             return error
 
-    found = []
+    usable = {place: record for place, record in enumerate(records) if record is not None}
+    found = {}
     with ThreadPoolExecutor(workers) as pool:
-        for record, result in zip(records, pool.map(read, records), strict=True):
+        for (place, record), result in zip(usable.items(), pool.map(read, usable.values()), strict=True):
             if isinstance(result, PictureError):
                 report.add(record.location, "picture", result.finding)
             else:
-                found.append((record, *result))
+                found[place] = (record, *result)
     return found
 
 
-def _prompts(
-    path: Path, texts: Sequence[tuple[HumanRecord, dict[str, str]]], prompts: Sequence[str] | None
-) -> list[tuple[str, str]]:
-    """Prompt and group of each picture."""
-    has_prompt = [
-        (index := text.get("prompt_index", "")).isdecimal() and len(index) < 10 and "prompt" in text
-        for _, text in texts
-    ]
-    if all(has_prompt):
-        chosen = []
-        for record, text in texts:
-            number, prompt = int(text["prompt_index"]), text["prompt"]
-            if prompts is not None and (number >= len(prompts) or prompts[number] != prompt):
-                wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
-                raise DataError(
-                    f"{path}: {record.key} was drawn for prompt {number} = {prompt!r}, the prompts have {wanted} there"
-                )
-            chosen.append((prompt, prompt))
-        return chosen
-    if any(has_prompt):
-        silent = next(record.key for (record, _), has in zip(texts, has_prompt, strict=True) if not has)
+def _wanted(
+    path: Path,
+    rows: Sequence[Row],
+    read: Mapping[int, tuple[HumanRecord, bytes, dict[str, str]]],
+    prompts: Sequence[str] | None,
+) -> dict[int, tuple[str, str, tuple[int, int]]]:
+    """Prompt, group and sample of each picture that can be read, by its place among all rows."""
+    stored = {
+        place: number
+        for place, (_, _, text) in read.items()
+        if (number := _index(text, "prompt_index")) is not None and "prompt" in text
+    }
+    if stored and len(stored) < len(read):
+        silent = next(record.key for place, (record, _, _) in read.items() if place not in stored)
         raise DataError(f"{path}: {silent} has no prompt metadata, but other pictures do; give pictures of one run")
-    if prompts is None:
-        return [(record.caption, record.caption or record.key) for record, _ in texts]
-    if not prompts or len(texts) % len(prompts):
-        raise DataError(f"{path}: {len(texts)} pictures can't be divided evenly among {len(prompts)} prompts")
-    each = len(texts) // len(prompts)
-    return [(prompts[place // each],) * 2 for place in range(len(texts))]
+    wanted: dict[int, tuple[int, str]]  # number and text of the prompt; a caption is one of its own
+    if stored:
+        wanted = {place: (number, read[place][2]["prompt"]) for place, number in stored.items()}
+        for place, (number, prompt) in wanted.items():
+            if prompts is not None and (number >= len(prompts) or prompts[number] != prompt):
+                there = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
+                raise DataError(
+                    f"{path}: {read[place][0].key} was drawn for prompt {number} = {prompt!r}, "
+                    f"the prompts have {there} there"
+                )
+    elif prompts is not None:
+        numbers = prompt_numbers(len(rows), prompts, f"{path}: {len(rows)} pictures")
+        wanted = {place: (number, prompts[number]) for place, number in enumerate(numbers)}
+    else:
+        captions = {place: record.caption or record.key for place, (record, _, _) in read.items()}
+        wanted = {place: (place, captions.get(place, str(row.values.get(CAPTION)))) for place, row in enumerate(rows)}
+    same: dict[str, dict[int, int]] = {}  # of the prompts with one text: which is the first, the second ...
+    for number, prompt in sorted({*wanted.values(), *enumerate(prompts or ())}):
+        ranks = same.setdefault(prompt, {})
+        ranks.setdefault(number, len(ranks))
+    nth: Counter[int] = Counter()
+    found = {}
+    for place, (number, group) in wanted.items():
+        if place in read:
+            record, _, text = read[place]
+            picture = _index(text, "picture_index") if stored else None
+            prompt = record.caption if not stored and prompts is None else group
+            found[place] = (prompt, group, (same[group][number], nth[number] if picture is None else picture))
+        nth[number] += 1
+    return found
+
+
+def _index(text: Mapping[str, str], name: str) -> int | None:
+    """The number of a text entry; None if it isn't one."""
+    value = text.get(name, "")
+    return int(value) if value.isdecimal() and len(value) < 10 else None
 
 
 def _decodable(

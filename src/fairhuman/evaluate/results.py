@@ -108,18 +108,19 @@ class EvaluationResults:
 
 
 def shared_indices(a: Sequence[EvalImage], b: Sequence[EvalImage]) -> tuple[list[int], list[int]]:
-    """Indices of the pictures that both methods have; the k-th picture of a prompt is the same sample in both."""
+    """Indices of the pictures that both methods have: of the same `group` and `sample`."""
     places_a, places_b = _places(a), _places(b)
     both = [place for place in places_a if place in places_b]
     return [places_a[place] for place in both], [places_b[place] for place in both]
 
 
-def _places(pictures: Sequence[EvalImage]) -> dict[tuple[str, int], int]:
-    counts: Counter[str] = Counter()
+def _places(pictures: Sequence[EvalImage]) -> dict[tuple[str, tuple[int, int], int], int]:
+    counts: Counter[tuple[str, tuple[int, int]]] = Counter()
     places = {}
     for row, picture in enumerate(pictures):
-        places[picture.group, counts[picture.group]] = row
-        counts[picture.group] += 1
+        key = (picture.group, picture.sample)
+        places[*key, counts[key]] = row  # the second of a key is of another run in the same folder
+        counts[key] += 1
     return places
 
 

@@ -18,6 +18,7 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, PictureWithCaption, find_pictures, read_caption
+from fairhuman.data.sources.prompts import prompt_numbers
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
@@ -30,7 +31,7 @@ from fairhuman.refine.parts import PartsDetector, PictureParts, open_parts_detec
 from fairhuman.refine.picture import REFINED, PartRow, RefineTools, picture_outcome, refine_picture
 from fairhuman.refine.regions import DetectionError, open_regions
 from fairhuman.refine.settings import RefineSettings
-from fairhuman.utils.files import alone, write_atomically
+from fairhuman.utils.files import alone, natural_path_order, write_atomically
 from fairhuman.utils.journal import Journal, read_rows, write_rows
 
 RECIPE, ROWS, LOCK = "refine.yaml", "refined.jsonl", ".refine.lock"
@@ -68,7 +69,7 @@ class RefineOutcome:
 
 
 def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSource]:
-    """The pictures of a folder (recursively, sorted by name), or a single picture file.
+    """The pictures of a folder (recursively, in natural order of their names), or a single picture file.
 
     A PNG's own prompt takes precedence; then the line of `prompts` (N pictures and P prompts give N / P consecutive
     pictures per prompt); then a caption file.
@@ -81,7 +82,8 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
     if images.is_file() and images.suffix.lower() in PICTURE_SUFFIXES:
         root, found = images.parent, [PictureWithCaption(images.name, None)]
     elif images.is_dir():
-        root, found = images, list(find_pictures(images, report))
+        root = images
+        found = sorted(find_pictures(images, report), key=lambda one: natural_path_order(one.name))
     else:
         raise DataError(f"{images}: expected a folder of pictures or a picture, found none")
     if report.skipped():
@@ -89,20 +91,16 @@ def list_sources(images: Path, prompts: Sequence[str] | None) -> list[RefineSour
         raise DataError(f"{images}: {first.file}: {first.reason} ({first.value})")
     if not found:
         raise DataError(f"{images}: holds no picture; supported suffixes are {', '.join(sorted(PICTURE_SUFFIXES))}")
-    if prompts is not None and len(found) % len(prompts):
-        raise DataError(f"{images}: {len(found)} pictures can't be divided evenly among {len(prompts)} prompts")
     names: dict[str, str] = {}
     for one in found:
         other = names.setdefault(_png_name(one.name), one.name)
         if other != one.name:
             raise DataError(f"{images}: {other} and {one.name} would both become {_png_name(one.name)}; rename one")
-    sources = []
-    for place, one in enumerate(found):
-        prompt = prompts[place * len(prompts) // len(found)] if prompts is not None else ""
-        if prompts is None and one.caption is not None:
-            prompt = read_caption(root / one.caption, report)
-        sources.append(RefineSource(one.name, root / one.name, prompt))
-    return sources
+    if prompts is not None:
+        given = [prompts[number] for number in prompt_numbers(len(found), prompts, f"{images}: {len(found)} pictures")]
+    else:
+        given = [read_caption(root / one.caption, report) if one.caption is not None else "" for one in found]
+    return [RefineSource(one.name, root / one.name, prompt) for one, prompt in zip(found, given, strict=True)]
 
 
 def check_folders(images: Path, out: Path, manifest: RefineManifest) -> None:

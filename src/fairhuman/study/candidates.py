@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes
-from fairhuman.data.sources.prompts import prompts_at
+from fairhuman.data.sources.prompts import prompt_numbers, prompts_at
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.report.text import prompt_count
 from fairhuman.study.ranks import JOIN
@@ -84,23 +84,18 @@ def _prompts(rows: Sequence[MatchedRow], prompts: Sequence[str] | None, path: Pa
         if any(row.prompt is None for row in rows):
             raise RecipeError("the pictures don't store their prompts: give --prompts FILE with one prompt per line")
         return [str(row.prompt) for row in rows]
-    each, rest = divmod(len(rows), len(prompts))
+    if rows[0].prompt is None:  # so no row has one
+        numbers = prompt_numbers(len(rows), prompts, f"{path}: {len(rows)} pictures per method")
+        return [prompts[number] for number in numbers]
     texts = []
-    for place, row in enumerate(rows):
-        if row.prompt is None:
-            if rest:
-                raise DataError(
-                    f"{path}: {len(rows)} pictures per method can't be divided evenly among {len(prompts)} prompts"
-                )
-            texts.append(prompts[place // each])
-            continue
+    for row in rows:
         number = row.key[0]
         if number >= len(prompts) or prompts[number] != row.prompt:
             wanted = repr(prompts[number]) if number < len(prompts) else f"none, it has {len(prompts)}"
             raise DataError(
                 f"{path}: pictures of prompt {number} were sampled from {row.prompt!r}, the file has {wanted}"
             )
-        texts.append(row.prompt)
+        texts.append(str(row.prompt))
     return texts
 
 

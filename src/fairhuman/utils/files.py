@@ -26,10 +26,16 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fairhuman"
 
 
-def natural_order(file: Path) -> tuple[list[int | str], str]:
+def natural_order(file: Path) -> tuple[list[tuple[int, str]], str]:
     """Return a sort key by which 2.png comes before 10.png."""
     parts = re.split(r"([0-9]+)", file.stem)
-    return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
+    numbers = [part.lstrip("0") for part in parts]  # of any length, which int() refuses
+    return [(len(numbers[k]), numbers[k]) if k % 2 else (0, part) for k, part in enumerate(parts)], file.name
+
+
+def natural_path_order(name: str) -> list[tuple[list[tuple[int, str]], str]]:
+    """Return a sort key for paths relative to a folder: `natural_order` of each of their parts."""
+    return [natural_order(Path(part)) for part in Path(name).parts]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], private: Collection[str] = ()) -> None:

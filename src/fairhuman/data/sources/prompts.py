@@ -30,6 +30,25 @@ def prompts_at(place: Path) -> list[str]:
     return read_prompts(place)
 
 
+def prompt_numbers(pictures: int, prompts: Sequence[str], shown: str) -> list[int]:
+    """Which prompt each picture of a folder is for, where the pictures don't say: N / P consecutive ones per prompt.
+
+    They are in natural order of their names (`natural_path_order`). Those that can't be read count too, so that a
+    damaged one doesn't move the prompts of the others.
+
+    Args:
+        pictures: N, their number.
+        prompts: P prompts.
+        shown: the pictures, for the message.
+
+    Raises:
+        DataError: P doesn't divide N.
+    """
+    if not prompts or pictures % len(prompts):
+        raise DataError(f"{shown} can't be divided evenly among {len(prompts)} prompts")
+    return [place * len(prompts) // pictures for place in range(pictures)]
+
+
 def captions_of(records: Sequence[HumanRecord], place: Path) -> list[str]:
     """The captions of records from a data set, each on one line.
 
