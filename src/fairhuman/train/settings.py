@@ -134,7 +134,8 @@ class FairnessSettings(Settings):
     measure_every: int = Field(
         default=10,
         ge=0,
-        description="of strategies that don't read the Gram matrix: steps between logged Gram matrices; 0: never",
+        description="of strategies that don't read the Gram matrix: steps between logged Gram matrices, "
+        "for which a step holds K gradients; 0: never",
     )
     dwa_temperature: float = Field(
         default=2.0,
