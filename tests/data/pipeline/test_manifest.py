@@ -1,5 +1,6 @@
 """The manifest: every row once, in its place, with an identity that changes when the row or its picture does."""
 
+import hashlib
 import json
 import os
 
@@ -88,6 +89,24 @@ def test_a_change_is_noticed(source, tmp_path, what):
     assert after[0][:2] == before[0][:2]
     assert after[0][2] != before[0][2]
     assert after[1] == before[1]
+
+
+def test_an_identity_holds_the_files_of_masks_and_conditions(source, tmp_path):
+    """A row without them keeps the identity that it always had."""
+    rows = ["a", {"file_name": "b.png", "masks": {"face": {"path": "i.png", "labels": [1]}, "hand": None}}]
+    rows += [{"file_name": "c.png", "pose": "j.png", "depth": "h.png"}, {"file_name": "d.png", "pose": [[1, 2, 3]]}]
+    root = source(rows)
+    os.utime(root / "a.png", ns=(7, 7))
+    listed(root, tmp_path / "m")
+    ids = [identity for block in read_blocks(tmp_path / "m") for identity in block.ids.tolist()]
+    text = f'a.png\0{{"file_name":"a.png"}}\0{(root / "a.png").stat().st_size} 7'
+    assert ids[0] == int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    for file, row in (("i.png", 1), ("j.png", 2), ("h.png", 2)):
+        before = ids
+        os.utime(root / file, ns=(1, 1))
+        assert listed(root, tmp_path / "m").changed == 1
+        ids = [identity for block in read_blocks(tmp_path / "m") for identity in block.ids.tolist()]
+        assert [n for n in range(4) if ids[n] != before[n]] == [row]
 
 
 def test_a_listing_that_was_killed_gives_the_same_bytes(source, tmp_path):

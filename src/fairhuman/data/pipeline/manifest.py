@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
-from fairhuman.data.sources.columns import box_columns
-from fairhuman.data.sources.rows import Row, printable, row_key
+from fairhuman.data.sources.columns import ONE_MASK, box_columns
+from fairhuman.data.sources.rows import Row, masks_of, printable, row_key
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
 from fairhuman.utils.tables import read_table, write_table
@@ -55,7 +55,8 @@ class ManifestRow:
     """One row of the source.
 
     Attributes:
-        id: hash of the key, the values, and the size and modification time of the picture's file.
+        id: hash of the key, the values, and the sizes and modification times of the files of the picture, its masks
+            and its conditions.
         key: unique in the source.
         location: such as `metadata.jsonl:12`.
         values: the source's values, as JSON.
@@ -185,9 +186,20 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: se
         n = counts[_hash(key)] = counts.get(_hash(key), 0) + 1
         key = key if n == 1 else f"{key}#{n}"
         values = to_json(row.values, root)
-        yield ManifestRow(_hash(f"{key}\0{values}\0{states.of(picture)}"), key, printable(row.location), values)
+        files = "".join(f"\0{states.of(file)}" for file in [picture, *_further_files(row, picture)])
+        yield ManifestRow(_hash(f"{key}\0{values}{files}"), key, printable(row.location), values)
     if counts and not with_picture:
         raise DataError(f"{path}: no record has the required column '{source.picture}'")
+
+
+def _further_files(row: Row, picture: Any) -> list[str | Path]:
+    """Files of a row's masks and conditions besides that of its picture; embedded ones change with their container."""
+    values = [*masks_of(row).values(), *(row.values.get(name) for name in (ONE_MASK, "pose", "pose_picture", "depth"))]
+    return [file for file in map(_file, values) if isinstance(file, str | Path) and file != _file(picture)]
+
+
+def _file(value: Any) -> Any:
+    return value.get("bytes") or value.get("path") if isinstance(value, Mapping) else value
 
 
 class _FileStates:
@@ -198,8 +210,7 @@ class _FileStates:
         self._containers: dict[Path, str] = {}
 
     def of(self, picture: Any) -> str:
-        if isinstance(picture, Mapping):
-            picture = picture.get("bytes") or picture.get("path")
+        picture = _file(picture)
         if isinstance(picture, FileSpan | TableCell):
             if picture.path not in self._containers:
                 self._containers[picture.path] = _state(picture.path)
