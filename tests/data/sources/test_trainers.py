@@ -290,6 +290,38 @@ def test_settings_found_in_a_folder_stay_in_it(tmp_path, name, way):
         assert len(read(given / name)[0]) == 1
 
 
+@pytest.mark.parametrize("name", ["10_ohwx person", "people"])
+def test_masks_at_any_depth(tmp_path, name):
+    """Beside the photos of a folder in the one that is given, which other trainers read folder by folder."""
+    for number in range(2):
+        photo(tmp_path / "set" / name / f"{number}.jpg", number, "a")
+        mask(tmp_path / "set" / name / "masks" / f"{number}.png")
+        photo(tmp_path / "set" / "other" / f"{number}.jpg", number + 2, "b")
+    mask(tmp_path / "set" / name / "masks" / "lost.png")
+    assert source_kind(tmp_path / "set") == ("folder" if name == "people" else "kohya")
+    records, report = read(tmp_path / "set")
+    assert {record.key: set(record.masks) for record in records} == {
+        **{f"{name}/{number}.jpg": {IGNORE} for number in range(2)},
+        **{f"other/{number}.jpg": set() for number in range(2)},
+    }
+    assert reasons(report) == [(f"{name}/masks/lost.png", "mask matches no photo")]
+
+
+def test_of_the_folder_of_kohyas_gui_its_photos_are_read(tmp_path):
+    for number in range(2):
+        photo(tmp_path / "img" / "10_a" / f"{number}.jpg", number, "a")
+        mask(tmp_path / "img" / "masks" / "10_a" / f"{number}.png")
+    photo(tmp_path / "reg" / "1_person" / "r.jpg", 5, "a person")
+    photo(tmp_path / "model" / "sample" / "e000001.png", 6)
+    assert source_kind(tmp_path) == "kohya"
+    records, report = read(tmp_path)
+    assert [(record.key, record.repeats, set(record.masks)) for record in records] == [
+        *((f"img/10_a/{number}.jpg", 10, {IGNORE}) for number in range(2)),
+        ("reg/1_person/r.jpg", 1, set()),
+    ]
+    assert (tmp_path.name, "pictures outside img and reg are not read") in reasons(report, "warned")
+
+
 def test_links_of_photos_and_masks_stay_in_their_folder(tmp_path):
     given, other, mine = tmp_path / "given", tmp_path / "other", tmp_path / "mine"
     for name in ("a", "b", "c"):

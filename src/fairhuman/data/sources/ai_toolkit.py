@@ -21,8 +21,8 @@ from fairhuman.data.sources.photo_folders import (
     caption_suffix,
     configured_folder,
     configured_rows,
+    has_masks,
     list_of,
-    mask_folder,
     photo_rows,
     plain_text,
     whole_number,
@@ -40,7 +40,7 @@ def is_ai_toolkit(path: Path) -> bool:
     """Whether a path is a YAML of ai-toolkit, a folder with one, or folders of photos and of masks."""
     if _config(path) is not None:
         return True
-    return path.is_dir() and not _has_photos_at_top(path) and mask_folder(path) is not None
+    return path.is_dir() and not _has_photos_at_top(path) and has_masks(path)
 
 
 def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -51,7 +51,7 @@ def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """
     config = _config(path)
     if config is None:
-        yield from photo_rows(PhotoFolder(path, masks=mask_folder(path)), path, report)
+        yield from photo_rows(PhotoFolder(path), path, report)
         return
     file, processes = config
     for process in processes:

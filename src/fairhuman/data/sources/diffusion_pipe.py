@@ -15,7 +15,7 @@ from fairhuman.data.sources.photo_folders import (
     PhotoFolder,
     configured_folder,
     configured_rows,
-    mask_folder,
+    has_masks,
     photo_rows,
     whole_number,
 )
@@ -24,7 +24,7 @@ from fairhuman.data.sources.rows import Row
 
 def is_diffusion_pipe(path: Path) -> bool:
     """Whether a path is a TOML of diffusion-pipe, or a folder with one, or with a folder of masks."""
-    return toml_with(path, "directory") is not None or mask_folder(path) is not None
+    return toml_with(path, "directory") is not None or has_masks(path)
 
 
 def diffusion_pipe_rows(path: Path, report: LoadReport) -> Iterator[Row]:
@@ -35,7 +35,7 @@ def diffusion_pipe_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """
     config = toml_with(path, "directory")
     if config is None:
-        yield from photo_rows(PhotoFolder(path, masks=mask_folder(path)), path, report)
+        yield from photo_rows(PhotoFolder(path), path, report)
         return
     file, content = config
     for values in content["directory"]:

@@ -11,8 +11,8 @@ Facts from kohya-ss/sd-scripts at 71ad3c0 (`docs/masked_loss_README-ja.md`, `doc
 - Its masked loss is the loss times the mask: what is black counts nothing. So a mask means `ignore` outside it.
 
 Here subfolders are read too, folders without a number in their name and photos beside them are read once, and a folder
-`masks` holds masks (see `photo_folders.MASK_FOLDERS`). Regularisation pictures are read like others, which is their
-weight in sd-scripts by default.
+`masks` holds masks (see `photo_folders.MASK_FOLDERS`). Of a folder of the GUI, `img` and `reg` are read. Regularisation
+pictures are read like others, which is their weight in sd-scripts by default.
 """
 
 import re
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.folder import has_pictures
+from fairhuman.data.sources.folder import find_pictures, has_pictures
 from fairhuman.data.sources.photo_folders import (
+    MASK_FOLDERS,
     PhotoFolder,
     caption_suffix,
     configured_folder,
     configured_rows,
+    has_masks,
     list_of,
-    mask_folder,
     note_masks_beside,
     photo_rows,
     plain_text,
@@ -42,6 +43,7 @@ from fairhuman.regions.boxes import shorten
 
 NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
 IMAGES = ("img", "image", "images")  # the GUI's folder of folders, beside `log` and `model`
+REGULARISATION = "reg"  # that of its regularisation pictures
 MAX_TOML = 2**18  # bytes; a value can take hundreds of bytes of memory for each one here
 MAX_DOTS = 100  # of a line; the time and memory of a key grow with the square of its parts
 
@@ -50,11 +52,20 @@ def is_kohya(path: Path) -> bool:
     """Whether a path is a TOML of sd-scripts, or a folder with one or with folders of repeats."""
     if toml_with(path, "datasets") is not None:
         return True
-    if not path.is_dir():
-        return False
+    return path.is_dir() and (any(map(_is_named, (path, *_subfolders(path)))) or bool(_gui_folders(path)))
+
+
+def _is_named(folder: Path) -> bool:
+    return NAMED.fullmatch(folder.name) is not None and has_pictures(folder)
+
+
+def _gui_folders(path: Path) -> list[Path]:
+    """The GUI's folders of photos in a folder that has no photos in folders of repeats itself."""
     inside = _subfolders(path)
-    images = [folder for parent in inside if parent.name.lower() in IMAGES for folder in _subfolders(parent)]
-    return any(NAMED.fullmatch(folder.name) and has_pictures(folder) for folder in (path, *inside, *images))
+    if any(map(_is_named, (path, *inside))):
+        return []
+    images = [one for one in inside if one.name.lower() in IMAGES and any(map(_is_named, _subfolders(one)))]
+    return [*images, *(one for one in inside if images and one.name.lower() == REGULARISATION)]
 
 
 def _subfolders(path: Path) -> list[Path]:
@@ -78,10 +89,10 @@ def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos of folders with repeats in their names."""
     plain: set[str] = set()
-    masks = mask_folder(path)
-    if masks is None:
+    if not has_masks(path):
         note_masks_beside(path, report)
-    for row in photo_rows(PhotoFolder(path, masks=masks, first_line=True), path, report):
+    others = _outside_gui_folders(path, report)
+    for row in photo_rows(PhotoFolder(path, first_line=True), path, report, leave_out=others):
         folders = str(row.values["file_name"]).split("/")[:-1]
         names = (*reversed(folders), path.name)
         named = next((found for name in names if (found := NAMED.fullmatch(name)) is not None), None)
@@ -94,6 +105,18 @@ def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             finding = Finding("warned", "folder has no repeats in its name: read once an epoch")
             report.add(printable(folder), STAGE, finding)
         yield Row(row.location, values)
+
+
+def _outside_gui_folders(path: Path, report: LoadReport) -> list[str]:
+    """Pictures of the GUI's folder that are no photos to train on, such as samples of an earlier run in `model`."""
+    read = {folder.name for folder in _gui_folders(path)}
+    names = (found.name for found in find_pictures(path, LoadReport())) if read else ()
+    tops = ((name, name.partition("/")[0]) for name in names)
+    others = [name for name, top in tops if top not in read and top.lower() not in MASK_FOLDERS]
+    if others:
+        finding = Finding("warned", "pictures outside img and reg are not read", f"{len(others)}, such as {others[0]}")
+        report.add(printable(path.name), STAGE, finding)
+    return others
 
 
 def _subsets(file: Path, content: Mapping[str, Any], report: LoadReport) -> Iterator[PhotoFolder]:

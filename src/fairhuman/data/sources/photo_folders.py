@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.columns import ONE_MASK
@@ -58,8 +58,8 @@ class PhotoFolder:
 def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: Sequence[str] = ()) -> Iterator[Row]:
     """Photos in the order of their names; names in `leave_out`, relative to the folder, are no photos.
 
-    Locations are relative to `root` where they are in it. Masks that belong to no photo are noted, and, of a folder
-    with masks, photos that have none.
+    Locations are relative to `root` where they are in it. Folders of masks among the photos are found by their names
+    (see `pair_masks`). Masks that belong to no photo are noted, and, of a folder with masks, photos that have none.
 
     Raises:
         DataError: a folder isn't there.
@@ -76,9 +76,13 @@ def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: S
         and found.name not in unwanted
         and not (inside is not None and found.name.startswith(f"{inside}/"))
     ]
-    masks: Mapping[str, str | Path] = folder.paired or {}
+    among = pair_masks([photo.name for photo in photos], report)
+    photos = [photo for photo in photos if photo.name not in among.masks]
+    masks: dict[str, str | Path] = {**among.of_photo, **(folder.paired or {})}
     if folder.masks is not None:
-        masks = _pair(folder, [photo.name for photo in photos], report)
+        given = [found.name for found in find_pictures(folder.masks, report)]
+        paired = _pair(given, [photo.name for photo in photos], f"{folder.masks.name}/", report)
+        masks |= {photo: folder.masks / mask for photo, mask in paired.items()}
     for photo in photos:
         location = _place(folder.path / photo.name, root)
         if _leaves(folder.path / photo.name, folder.path):
@@ -127,20 +131,54 @@ def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: Load
     yield from photo_rows(folder, given if given.is_dir() else given.parent, report)
 
 
-def mask_folder(path: Path) -> Path | None:
-    """The subfolder whose pictures are masks, by its name and because one of them is named as a photo elsewhere.
+class PairedMasks(NamedTuple):
+    """Pictures that are masks, and the mask of each photo that has one; all by their names."""
 
-    A link that leads out of the folder isn't followed: it may lead anywhere.
+    masks: frozenset[str]
+    of_photo: Mapping[str, str]
+
+
+def pair_masks(names: Sequence[str], report: LoadReport) -> PairedMasks:
+    """Tell masks from photos, at any depth, and find the photo of each.
+
+    A folder holds masks if it is called so and one of its pictures is named as a photo beside it, or in a folder
+    beside it. Masks that belong to no photo are noted.
+
+    Args:
+        names: pictures, relative to the folder of all.
+        report: gets the findings.
     """
-    if not path.is_dir():
-        return None
-    for folder in sorted(path.iterdir()):
-        if folder.name.lower() in MASK_FOLDERS and folder.is_dir() and not _leaves(folder, path):
-            named = {_stem(found.name, base=True) for found in find_pictures(folder, LoadReport())}
-            others = (found.name for found in find_pictures(path, LoadReport()) if named)
-            if any(_stem(name, base=True) in named for name in others if not name.startswith(f"{folder.name}/")):
-                return folder
-    return None
+    inside: dict[str, list[str]] = {}  # what is in a folder called so, by that folder
+    photos: list[str] = []
+    for name in names:
+        folder = next((above for above in _above(name) if _is_called_masks(above)), None)
+        (photos if folder is None else inside.setdefault(folder, [])).append(name)
+    beside: dict[str, list[str]] = {_parent(folder): [] for folder in inside}
+    for name in photos if inside else ():
+        for above in _above(name):
+            if above in beside:
+                beside[above].append(name)
+    masks: set[str] = set()
+    of_photo: dict[str, str] = {}
+    for folder, own in inside.items():
+        parent = _parent(folder)
+        others = [name.removeprefix(parent) for name in beside[parent]]
+        if {_stem(name, base=True) for name in own} & {_stem(name, base=True) for name in others}:
+            masks.update(own)
+            paired = _pair([name.removeprefix(folder) for name in own], others, folder, report)
+            of_photo |= {parent + photo: folder + mask for photo, mask in paired.items()}
+    return PairedMasks(frozenset(masks), of_photo)
+
+
+def has_masks(path: Path) -> bool:
+    """Whether a folder has one of masks in it, by its name and because a mask is named as a photo elsewhere.
+
+    A link isn't followed: it may lead anywhere.
+    """
+    if not path.is_dir() or not any(_is_called_masks(one.name) and one.is_dir() for one in path.iterdir()):
+        return False
+    masks = pair_masks([found.name for found in find_pictures(path, LoadReport())], LoadReport()).masks
+    return any(_is_called_masks(name.partition("/")[0]) for name in masks)
 
 
 def note_masks_beside(path: Path, report: LoadReport) -> None:
@@ -169,9 +207,21 @@ def _masks_beside(path: Path) -> Path | None:
 
 
 def plain_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
-    """Pictures of a folder of no trainer, in the order of their names; masks beside the folder are noted."""
+    """Pictures of a folder of no trainer, in the order of their names, with the masks among them.
+
+    Masks beside the folder are noted.
+    """
     note_masks_beside(folder, report)
-    return folder_rows(folder, report)
+    names = (found.name for found in find_pictures(folder, LoadReport()))
+    if not any(_is_called_masks(above) for name in names for above in _above(name)):  # so that no name is kept
+        yield from folder_rows(folder, report)
+        return
+    among = pair_masks([found.name for found in find_pictures(folder, LoadReport())], report)
+    for row in folder_rows(folder, report):
+        name = row.values["file_name"]
+        if name not in among.masks:
+            mask = among.of_photo.get(name)
+            yield row if mask is None else Row(row.location, {**row.values, ONE_MASK: {"path": mask}})
 
 
 def configured_folder(config: Path, value: Any, what: str) -> Path:
@@ -250,24 +300,42 @@ def list_of(kind: type[ItemT], config: Path, value: Any, what: str) -> Sequence[
     return value
 
 
-def _pair(folder: PhotoFolder, photos: Sequence[str], report: LoadReport) -> dict[str, Path]:
-    """Masks by photo: of the same path in both folders, otherwise of the same name where just one photo has it."""
-    assert folder.masks is not None
+def _pair(masks: Sequence[str], photos: Sequence[str], folder: str, report: LoadReport) -> dict[str, str]:
+    """Masks by photo: of the same path in both folders, otherwise of the same name where just one photo has it.
+
+    Masks are relative to their `folder`, photos to the one that it belongs to.
+    """
     by_path = {_stem(name): name for name in reversed(photos)}
     count = Counter(_stem(name, base=True) for name in photos)
     by_name = {_stem(name, base=True): name for name in reversed(photos)}
-    paired: dict[str, Path] = {}
-    for found in find_pictures(folder.masks, report):
-        stem, base = _stem(found.name), _stem(found.name, base=True)
+    paired: dict[str, str] = {}
+    for mask in masks:
+        stem, base = _stem(mask), _stem(mask, base=True)
         photo = by_path.get(stem) or (by_name.get(base) if count[base] == 1 else None)
         if photo is None or photo in paired:
             why = "is that of several photos" if count[base] > 1 else "matches no photo"
             why = "is a second one of its photo" if photo in paired else why
-            location = printable(f"{folder.masks.name}/{found.name}")
-            report.add(location, STAGE, Finding("dropped", f"mask {why}", printable(found.name)))
+            report.add(printable(folder + mask), STAGE, Finding("dropped", f"mask {why}", printable(mask)))
         else:
-            paired[photo] = folder.masks / found.name
+            paired[photo] = mask
     return paired
+
+
+def _is_called_masks(folder: str) -> bool:
+    return folder.removesuffix("/").rpartition("/")[2].lower() in MASK_FOLDERS
+
+
+def _above(name: str) -> Iterator[str]:
+    """The folders that a picture is in, outermost first: "" for `a/b.jpg`, then "a/"."""
+    yield ""
+    for at, character in enumerate(name):
+        if character == "/":
+            yield name[: at + 1]
+
+
+def _parent(folder: str) -> str:
+    """The folder that a folder is in, both as of `_above`."""
+    return folder[: folder.rstrip("/").rfind("/") + 1]
 
 
 def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport) -> str | None:
