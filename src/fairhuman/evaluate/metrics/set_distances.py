@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from PIL import Image
 
@@ -195,24 +196,27 @@ class _Sets:
     true_md: Features
 
     def distance(self, measure: Measure, method: str, rows: Sequence[int] | None = None) -> Distance:
-        """Distance of a method's items to the reference, of some rows alone if given."""
+        """Distance of a method's items to the reference, of only some rows if given."""
         features_nd, groups = self.features[method], [one.group for one in self.items[method]]
         if rows is not None:
             features_nd, groups = features_nd[list(rows)], [groups[row] for row in rows]
         return measure(features_nd, self.true_md, groups, [one.group for one in self.reference])
 
     def shared_rows(self, method: str, against: str) -> tuple[list[int], list[int]]:
-        """Rows of two methods' items that are of pictures which both methods have, with an item in each."""
+        """Rows of two methods' items, as many of each picture of both as the one with fewer has there.
+
+        They are drawn in the order of a digest: the detector's order, best first, would favour who has more of them.
+        """
         own, other = self._rows_by_picture(method), self._rows_by_picture(against)
         pairs = zip(*shared_indices(self.pictures[method], self.pictures[against]), strict=True)
-        both = [(own[place], other[twin]) for place, twin in pairs if place in own and twin in other]
-        return sorted(row for rows, _ in both for row in rows), sorted(row for _, rows in both for row in rows)
+        both = [pair for a, b in pairs for pair in zip(own.get(a, ()), other.get(b, ()), strict=False)]
+        return sorted(row for row, _ in both), sorted(row for _, row in both)
 
     def _rows_by_picture(self, method: str) -> dict[int, list[int]]:
-        """Rows of a method's items by the place of their picture."""
+        """Rows of a method's items by the place of their picture, those of one picture in the order of a digest."""
         places = {picture.name: place for place, picture in enumerate(self.pictures[method])}
         rows: dict[int, list[int]] = {}
-        for row, one in enumerate(self.items[method]):
+        for row, one in sorted(enumerate(self.items[method]), key=lambda pair: sha256(pair[1].key()).digest()):
             rows.setdefault(places[(one.picture if isinstance(one, EvalCrop) else one).name], []).append(row)
         return rows
 
