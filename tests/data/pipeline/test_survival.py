@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pipeline import engine, run
+from fairhuman.data.pipeline.write import Shard
+from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError
 from helpers.killed_builds import OPTIONS, finished, started
 from helpers.small_builds import build, contents, rows
@@ -42,6 +46,43 @@ def survives(many, whole, out, moments):
 )
 def test_kill_9_gives_the_same_bytes(many, whole, tmp_path, moments):
     survives(many, whole, tmp_path / "out", moments)
+
+
+def read(out):
+    return read_source(out, (), SourceSettings(), LoadReport())
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_an_unfinished_build_is_no_data_set(tmp_path, monkeypatch, first):
+    """Tables of two builds, or a part of them, are never read as one data set; killed while tables are written."""
+    photos, out = tmp_path / "photos", tmp_path / "my people"
+    photos.mkdir()
+    for i in range(20):
+        (photos / f"{i:02}.png").write_bytes(encoded(picture(200, 200, i)))
+        (photos / f"{i:02}.txt").write_text(f"person {i}")
+    if not first:
+        build(photos, out)
+        assert len(read(out)) == 20
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_second_table(start, tasks, *options):
+        for n, outcome in enumerate(engine.run_tasks(start, tasks, *options)):
+            yield outcome
+            if n == 1 and isinstance(tasks[0], Shard):
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run_tasks", killed_at_second_table)
+        with pytest.raises(Killed):
+            build(photos, out, "source.mask=subject")
+    for place in (out, out / "data"):
+        resume = rf"fairhuman data build {photos} '{out}' --recipe '{out}/recipe.yaml'$"
+        with pytest.raises(DataError, match=rf"my people: a build in this folder hasn't finished; .*{resume}"):
+            read(place)
+    build(photos, out, "source.mask=subject")
+    assert len(read(out)) == len(read(out / "data")) == 20
 
 
 @pytest.mark.slow

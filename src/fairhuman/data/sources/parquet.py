@@ -4,6 +4,7 @@ Columns: `image` {bytes, path} (without bytes, the path is relative to the folde
 Rows refer to pictures by their table cells, without reading them.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pyarrow
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import MAX_TEXT, Row, reading_table, with_caption
+from fairhuman.data.sources.rows import MAX_TEXT, Row, read_limited, reading_table, with_caption
 from fairhuman.errors import DataError
 from fairhuman.record import TableCell
 from fairhuman.regions.boxes import shorten
-from fairhuman.utils.parse import MAX_DEPTH
+from fairhuman.utils.parse import MAX_DEPTH, parse_json
 from fairhuman.utils.table_pages import most_decoded
 from fairhuman.utils.tables import naming_damage, open_table, read_batches
 
@@ -30,10 +31,38 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The tables at a path: the file itself, those in the folder, or those in its subfolder `data`; may be empty."""
+    """The tables at a path: the file itself, those in the folder, or those in its subfolder `data`; may be empty.
+
+    Raises:
+        DataError: they are those of a build that hasn't finished.
+    """
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    files = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+    if files and files[0].parent.name == "data":
+        _check_finished(files[0].parent.absolute().parent, {file.name for file in files})
+    return files
+
+
+def _check_finished(out: Path, tables: set[str]) -> None:
+    """Check that a build in this folder has written its report, which names its tables, after them.
+
+    Raises:
+        DataError: it hasn't, so that tables are missing or those of an earlier build are among them.
+    """
+    source, report = _stated(out / "source.json", "source"), out / "report.json"
+    stated = _stated(report, "files") if report.is_file() else []
+    if source is not None and isinstance(stated, list) and set(map(str, stated)) != tables:
+        again = shlex.join(["fairhuman", "data", "build", str(source), str(out), "--recipe", str(out / "recipe.yaml")])
+        raise DataError(f"{out}: a build in this folder hasn't finished; wait for it, or resume it: {again}")
+
+
+def _stated(file: Path, name: str) -> Any:
+    """A value that a JSON of ours states; None if the file isn't one, or hasn't it."""
+    try:
+        return parse_json(read_limited(file, MAX_TEXT)).get(name)
+    except (DataError, ValueError, AttributeError):
+        return None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
