@@ -3,7 +3,7 @@
 import pytest
 
 from fairhuman.study.study import load_design
-from helpers.small_study import METHODS
+from helpers.small_study import ADMIN, METHODS
 from helpers.study_tab import Tab, choices, stored
 
 KEYS = {"ArrowLeft": 0, "ArrowRight": 1, "t": None, "1": 0, "2": 1}
@@ -278,6 +278,41 @@ def test_the_open_link_leads_to_one_place_however_often_it_is_opened(study_folde
     other = open_page(address, expected="409")
     other.click("#join")
     other.wait_for_selector("#problem:has-text('already has enough participants')")
+
+
+def test_who_lost_a_place_is_told_and_joins_again_without_the_answers_to_other_pictures(
+    study_folder, make_app, serving, open_page
+):
+    folder = study_folder(participants=6, trials=2)
+    app, _ = make_app(folder, invited=False, open_link=True)
+    address = serving(app)
+    page = open_page(address, expected="404")
+    page.click("#join")
+    tab = Tab(page)
+    tab.ready()
+    first = page.url
+    page.request.post(f"{address}/admin/{ADMIN}/places/0/free", headers={"origin": address})
+    other = open_page(address)
+    other.click("#join")
+    Tab(other).ready()
+    page.keyboard.press("1")
+    page.wait_for_selector("#problem:has-text('This link has ended')")
+    assert page.is_hidden("#comparing")
+    waiting = f"study:{first.removeprefix(address)}:1-again"  # of another tab, without a network
+    answer = {"key": "k" * 20, "trial": 0, "question": "overall", "choice": 0, "seconds": 2.0}
+    page.evaluate("([name, answer]) => localStorage.setItem(name, JSON.stringify(answer))", [waiting, answer])
+    page.goto(address)
+    page.click("#join")
+    assert tab.ready() == 0
+    assert page.url != first
+    again = Tab(page.context.new_page())
+    again.page.goto(address)
+    assert again.ready() == 0
+    assert again.page.url == page.url
+    names = page.evaluate("Object.keys(localStorage).filter(name => name.includes('/p/')).sort()")
+    assert len(names) == 2
+    assert all(name.startswith(f"refused:study:{first.removeprefix(address)}:") for name in names)
+    assert stored(folder) == []
 
 
 @pytest.mark.slow

@@ -204,7 +204,7 @@ class _Pages:
 
     def _refuse_stranger(self, request: Request) -> NoReturn:
         self.strangers.take(_address(request))
-        raise RefusedError(404, "This link is not valid. Please check that it is complete.")
+        raise RefusedError(404, "This link is not valid, or has ended. Please check that it is complete.")
 
     def _page(self, template: str, **context: object) -> Response:
         return page(template, 200, title=self.study.settings.title, texts=self.texts, **context)

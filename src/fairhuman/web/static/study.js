@@ -52,6 +52,8 @@ async function load() {
     try {
       const response = await fetch(`${root}/api/trials`);
       if (response.ok) return await response.json();
+      if (response.status === 404) queue.end();
+      if (queue.ended) return { trials: [], answers: [] };
     } catch {
       // reported below
     }
@@ -311,7 +313,7 @@ function submit() {
 
 function answer(choice) {
   const passed = since === null ? 0 : performance.now() - since;
-  if (passed < LEAST_MS) return;
+  if (passed < LEAST_MS || queue.ended) return;
   if (unseen.length) {
     reveal(unseen[0]);
     return;
@@ -338,10 +340,11 @@ function tell() {
     find("counts").textContent = fill(texts.progress, { now, all: trials.length });
   }
   const waiting = count ? fill(texts.waiting, { count }) : "";
-  find("status").textContent = waiting || (step >= total() && step > 0 ? texts.saved : "");
+  find("status").textContent = waiting || (step >= total() && step > 0 && !queue.ended ? texts.saved : "");
   const settled = queue.settled && fill(texts.settled, { count: changes });
-  const problems = [queue.refused && texts.refused, settled, queue.unkept && texts.unkept, failing && since === null && texts.failed];
+  const problems = [queue.ended && texts.ended, queue.refused && texts.refused, settled, queue.unkept && texts.unkept, failing && since === null && texts.failed];
   find("problem").textContent = problems.filter(Boolean).join(" ");
+  for (const id of ["comparing", "done"]) find(id).hidden ||= queue.ended;
 }
 
 // Keys, clicks, other tabs

@@ -1,5 +1,7 @@
 // The open link: the browser generates and stores its token, so that joining again never takes a second place.
 
+import { park } from "./study_queue.js";
+
 const NAME = "study-token";
 const { problem: failed, full } = document.body.dataset;
 const [button, problem] = ["join", "problem"].map((id) => document.getElementById(id));
@@ -25,9 +27,11 @@ function makeToken() {
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
-let token = stored();
+let token = null;
+let resumed = null;
 
 async function join() {
+  await resumed;
   token = stored() ?? token ?? makeToken(); // another tab may have stored one meanwhile
   store(token);
   problem.textContent = "";
@@ -48,5 +52,18 @@ async function join() {
 }
 
 button.addEventListener("click", join);
-// Returning participants continue where they stopped; a token that the server doesn't know must consent again.
-if (token && (await fetch(`/p/${token}/api/trials`).catch(() => null))?.ok) location.replace(`/p/${token}`);
+
+// Returning participants continue where they stopped. If their place was given away, they may join again, but with a new
+// token: answers that wait for the old one are about other pictures.
+async function resume() {
+  token = stored() ?? token;
+  const response = token && (await fetch(`/p/${token}/api/trials`).catch(() => null));
+  if (response?.ok) location.replace(`/p/${token}`);
+  if (response?.status === 404) {
+    park(`/p/${token}`);
+    token = makeToken();
+    store(token);
+  }
+}
+
+addEventListener("pageshow", () => (resumed = resume())); // also when the browser goes back to this page

@@ -7,9 +7,11 @@ const FIRST_MS = 1000; // delay before a failed answer is resent; doubles up to 
 const LAST_MS = 30_000;
 const TIMEOUT_MS = 20_000;
 const SETTLED = 409; // the answer was changed too often
+const ENDED = 404; // the link has ended: its place was given away
 const REFUSED = new Set([400, SETTLED, 413, 415, 422]); // resending wouldn't help
 
 export class Queue {
+  #root;
   #prefix;
   #address;
   #changed;
@@ -20,10 +22,12 @@ export class Queue {
   #delay = FIRST_MS;
   refused = false;
   settled = false; // a change was refused, and the answer before it stays
+  ended = false; // the link has ended, and no answer is taken any more
 
   // changed() is called whenever the status may have changed.
   constructor(root, changed) {
-    this.#prefix = `study:${root}:`;
+    this.#root = root;
+    this.#prefix = prefixOf(root);
     this.#address = `${root}/api/answers`;
     this.#changed = changed;
     addEventListener("online", () => this.hurry());
@@ -97,12 +101,24 @@ export class Queue {
       this.#changed();
       return this.#delay;
     }
+    if (response.status === ENDED) {
+      this.end();
+      return null;
+    }
     if (!response.ok && !REFUSED.has(response.status)) {
       this.#changed();
       return Math.max(this.#delay, 1000 * Number(response.headers.get("Retry-After") ?? 0));
     }
     this.#settle(name, answer, response.status);
     return null;
+  }
+
+  // No answer of this link is taken any more.
+  end() {
+    this.#unkept.clear();
+    park(this.#root);
+    this.ended = true;
+    this.#changed();
   }
 
   // Refused answers stay on the device under another name, for diagnosis.
@@ -119,6 +135,17 @@ export class Queue {
     this.settled ||= status === SETTLED;
     this.refused ||= !accepted && status !== SETTLED;
     this.#changed();
+  }
+}
+
+const prefixOf = (root) => `study:${root}:`;
+
+// Keep all answers of a link that has ended as refused ones, which are never sent.
+export function park(root) {
+  for (const name of storedNames().filter((each) => each.startsWith(prefixOf(root)))) {
+    const answer = localStorage.getItem(name);
+    localStorage.removeItem(name); // first, as there may be no room for both
+    localStorage.setItem(`refused:${name}`, answer);
   }
 }
 
