@@ -22,7 +22,7 @@ from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import unedited_format
 from fairhuman.data.sources.columns import is_region_name, region_name_problem
 from fairhuman.data.sources.edits import Edit, Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
-from fairhuman.data.sources.imagefolder import METADATA
+from fairhuman.data.sources.imagefolder import metadata_files
 from fairhuman.data.sources.review import REVIEWED
 from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError, FairHumanError
@@ -521,9 +521,9 @@ def _jpeg(picture: Image.Image, quality: int) -> bytes:
 
 def _stamp(path: Path) -> float:
     """When the data set last changed, as far as its folder and its tables tell."""
-    names = (*METADATA, REVIEWED, "data") if path.is_dir() else ()
+    files = (*metadata_files(path), path / REVIEWED, path / "data") if path.is_dir() else ()
     times = [0.0]
-    for file in (path, *(path / name for name in names)):
+    for file in (path, *files):
         with suppress(OSError):
             times.append(file.stat().st_mtime)
     return max(times)

@@ -19,7 +19,7 @@ from fairhuman.data.review.pages import Opened, Review, ReviewPages
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.store import ReviewStore
 from fairhuman.data.sources.edits import edits_file
-from fairhuman.data.sources.imagefolder import metadata_name
+from fairhuman.data.sources.imagefolder import metadata_files
 from fairhuman.data.sources.review import DECISIONS, review_state
 from fairhuman.data.validation.workplace import MANIFEST
 from fairhuman.errors import FairHumanError
@@ -148,6 +148,5 @@ class StudioReviews:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """When the rows of a data set and the changes beside it were last written."""
-    name = metadata_name(path)
-    files = (path if name is None else path / name, edits_file(path))
+    files = (*(metadata_files(path) or [path]), edits_file(path))
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source
+from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source, source_kind
 from fairhuman.errors import DataError
 from fairhuman.record import Box, LabelMap
 from helpers.tiny_pictures import encoded, picture
@@ -46,6 +46,42 @@ def test_jsonl(folder):
     assert first.boxes == {"face": (Box(1, 2, 11, 12, 0.5),), "hand": ()}
     assert second.boxes == {"face": None, "hand": (Box(3, 4, 13, 14),)}
     assert (second.key, second.split, second.pose, second.depth) == ("deep/b.png", "val", None, None)
+
+
+def test_a_folder_per_split(folder):
+    """As Hugging Face has it: each with its metadata, whose paths are relative to it."""
+    root = folder([])
+    (root / "metadata.jsonl").unlink()
+    for split in ("train", "test"):
+        (root / split).mkdir()
+        for name in ("a.png", "mask.png", "depth.png"):
+            (root / split / name).write_bytes(encoded(picture(40, 30)))
+        row = {"file_name": "a.png", "text": f"of {split}", "faces": [[1, 2, 11, 12]], "depth": "depth.png"}
+        row |= {"masks": {"hand": "mask.png", "face": {"path": "mask.png", "labels": [0]}}}
+        (root / split / "metadata.jsonl").write_text(json.dumps(row))
+    assert source_kind(root) == "imagefolder"
+    records, report = read(root)
+    assert reasons(report) == ["same picture as another record"]
+    assert [(record.key, record.caption, record.split) for record in records] == [
+        ("train/a.png", "of train", "train"),
+        ("test/a.png", "of test", "test"),
+    ]
+    for record in records:
+        assert record.depth == root / record.split / "depth.png"
+        assert record.masks["hand"] == root / record.split / "mask.png"
+        assert record.masks["face"] == LabelMap(root / record.split / "mask.png", (0,))
+        assert record.location == f"{record.split}/metadata.jsonl:1"
+
+
+def test_pictures_without_a_line_are_named(folder):
+    root = folder([{**ROWS[0], "masks": {"face": "./m.png"}}])
+    (root / "m.png").write_bytes(encoded(Image.new("L", (40, 30), 255)))
+    assert reasons(read(root)[1]) == []
+    (root / "deep").mkdir()
+    (root / "deep" / "more.png").write_bytes(encoded(picture(40, 30)))
+    (note,) = read(root)[1].notes
+    assert (note.action, note.reason) == ("warned", "pictures without a line are not read")
+    assert note.value == "1, such as deep/more.png"
 
 
 def test_csv_and_parquet_metadata_say_the_same(folder):
@@ -120,7 +156,8 @@ def test_a_region_that_is_null_everywhere_is_refused(folder):
 )
 def test_painted_masks_that_cannot_be_used_are_dropped(folder, mask, reason):
     root = folder([{**ROWS[0], "masks": {"face": mask}}, {**ROWS[1], "masks": "all"}])
-    (root / "small.png").write_bytes(encoded(Image.new("L", (20, 16))))
+    if mask == "small.png":
+        (root / "small.png").write_bytes(encoded(Image.new("L", (20, 16))))
     records, report = read(root)
     assert records[0].masks == {}
     assert records[0].boxes["face"]

@@ -52,6 +52,17 @@ def test_columns_of_the_design(tmp_path):
         assert (second.masks, second.boxes["hand"]) == ({}, None)
 
 
+def test_a_split_is_that_of_a_table_s_name(tmp_path):
+    """As Hugging Face names tables; a column `split` says more."""
+    for n, name in enumerate(("train-00000-of-00001", "test-0", "validation-0", "training-0")):
+        write(tmp_path / "data" / f"{name}.parquet", [row(n)])
+    write(tmp_path / "data" / "train-1.parquet", [row(4, split="val"), row(5, split=None)])
+    assert {record.key: record.split for record in read(tmp_path, ("face",))[0]} == {
+        **{"k0": "train", "k1": "test", "k2": "validation", "k3": None},
+        **{"k4": "val", "k5": "train"},
+    }
+
+
 def test_many_files_and_the_subfolder_data(tmp_path):
     write(tmp_path / "data" / "b.parquet", [row(2)])
     write(tmp_path / "data" / "a.parquet", [row(0), row(1)])

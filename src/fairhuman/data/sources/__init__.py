@@ -15,7 +15,7 @@ from fairhuman.data.sources.cosmicman import cosmicman_rows, is_cosmicman
 from fairhuman.data.sources.diffusion_pipe import diffusion_pipe_rows, is_diffusion_pipe
 from fairhuman.data.sources.edits import edited_rows
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES, has_pictures
-from fairhuman.data.sources.imagefolder import METADATA, has_metadata, imagefolder_rows
+from fairhuman.data.sources.imagefolder import METADATA, imagefolder_rows, is_imagefolder
 from fairhuman.data.sources.kohya import is_kohya, kohya_rows
 from fairhuman.data.sources.mole import is_mole, mole_rows
 from fairhuman.data.sources.onetrainer import is_onetrainer, onetrainer_rows
@@ -61,7 +61,7 @@ class SourceFormat:
 
 # The first format that matches is used, so the most specific ones come first.
 SOURCES: Mapping[str, SourceFormat] = {
-    "imagefolder": SourceFormat(" or ".join(METADATA), has_metadata, imagefolder_rows, "file_name"),
+    "imagefolder": SourceFormat(" or ".join(METADATA), is_imagefolder, imagefolder_rows, "file_name"),
     "cosmicman": SourceFormat(
         "*.parquet or label/*.parquet with path, aa_text, aa_ids", is_cosmicman, cosmicman_rows, "path"
     ),

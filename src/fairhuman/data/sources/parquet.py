@@ -4,6 +4,7 @@ Columns: `image` {bytes, path} (without bytes, the path is relative to the folde
 Rows refer to pictures by their table cells, without reading them.
 """
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from fairhuman.utils.parse import MAX_DEPTH, parse_json
 from fairhuman.utils.table_pages import most_decoded
 from fairhuman.utils.tables import naming_damage, open_table, read_batches
 
+SPLIT = re.compile(r"(train|test|val\w*)-")
+
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
     """Rows of one file, or of all `*.parquet` of a folder (or of its subfolder `data`) in the order of their names.
@@ -27,7 +30,15 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
     Raises:
         DataError: a file can't be read. Its number of rows is unknown, so it can't count as some bad records.
     """
-    return (row for file in parquet_files(path) for row in read_rows(file))
+    return (row for file in parquet_files(path) for row in _rows_of_split(file))
+
+
+def _rows_of_split(file: Path) -> Iterator[Row]:
+    """Rows of a table, of the split by which Hugging Face names it, such as `test-00000-of-00001.parquet`."""
+    split = SPLIT.match(file.name)
+    for row in read_rows(file):
+        stated = split is None or row.values.get("split") is not None
+        yield row if stated else Row(row.location, {**row.values, "split": split[1]})
 
 
 def parquet_files(path: Path) -> list[Path]:
