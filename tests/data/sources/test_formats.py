@@ -173,12 +173,29 @@ def test_folders_are_walked_in_order_without_following_links(tmp_path):
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "odd\udcff.png").touch()
-    rows = list(folder_rows(tmp_path, LoadReport()))
+    report = LoadReport()
+    rows = list(folder_rows(tmp_path, report))
+    assert [(note.place, note.reason) for note in report.notes] == [("a/back", "link to a folder is not followed")]
     names = [row.values["file_name"] for row in rows]
     assert names == ["a/c/d.png", "a.png", "b/z.png", "b.png", "gone.png", "odd\udcff.png"]
     assert rows[-1].location == "odd\\udcff.png"
     with pytest.raises(OSError, match="none"):
         next(folder_rows(tmp_path / "none", LoadReport()))
+
+
+def test_endings_of_pictures_and_captions(tmp_path):
+    for name in ("a.JPG", "b.jpe", "c.jfif", "d.jpg", "e.HEIC", "f/g.jxl", "d.heif", "h.pdf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(picture(40, 30, ord(name[0])), "JPEG"))
+    for name in ("a.TXT", "b.Caption", "d.txt", "d.TXT"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    records, report = read(tmp_path, (), max_reject_share=0.5)
+    assert {record.key: record.caption for record in records} == {
+        **{"a.JPG": "a.TXT", "b.jpe": "b.Caption", "c.jfif": "", "d.jpg": "d.txt"}
+    }
+    skipped = [(note.place, note.reason, note.value) for note in report.skipped()]
+    reason = "picture of a type that is not read"
+    assert skipped == [("e.HEIC", reason, ".HEIC"), ("f/g.jxl", reason, ".jxl")]
 
 
 def test_deep_folders_are_walked(tmp_path, monkeypatch):

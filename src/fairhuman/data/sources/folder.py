@@ -10,7 +10,10 @@ from fairhuman.data.sources.review import note_review
 from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, printable
 from fairhuman.record import Finding
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+)
+OTHER_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".jp2"})  # pictures of types that aren't read
 CAPTION_SUFFIXES = (".txt", ".caption")  # the second one is used by kohya's sd-scripts
 
 
@@ -57,12 +60,14 @@ def read_caption(path: Path, report: LoadReport) -> str:
 def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption]:
     """Pictures by their names, in the order of their paths, with one folder in memory at a time.
 
-    Unreadable pictures are included; they fail when opened. Links to folders aren't followed.
+    Unreadable pictures are included; they fail when opened. Links to folders aren't followed, and are noted, as are
+    pictures of `OTHER_SUFFIXES` that aren't there in a type that is read too.
 
     Raises:
         OSError: the root can't be listed; a subfolder that can't be listed is noted.
     """
-    stack = [("", iter(_sorted_entries(root)))]  # no recursion: folders may be nested deeper than the call stack
+    # No recursion: folders may be nested deeper than the call stack.
+    stack = [("", iter(_sorted_entries(root, "", report)))]
     while stack:
         folder, entries = stack[-1]
         entry = next(entries, None)
@@ -73,32 +78,42 @@ def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption
         else:
             inside = f"{folder}{entry}/"
             try:
-                stack.append((inside, iter(_sorted_entries(root / inside))))
+                stack.append((inside, iter(_sorted_entries(root, inside, report))))
             except OSError as error:
                 finding = Finding("skipped", "folder can't be read", error.strerror or str(error))
                 report.add(printable(inside), STAGE, finding)
 
 
-def _sorted_entries(folder: Path) -> list[PictureWithCaption | str]:
-    """Pictures and subfolders (as text) of a folder, by name."""
-    with os.scandir(folder) as entries:
+def _sorted_entries(root: Path, folder: str, report: LoadReport) -> list[PictureWithCaption | str]:
+    """Pictures and subfolders (as text) of a folder below the root, by name."""
+    with os.scandir(root / folder) as entries:
         kinds = {entry.name: _kind(entry) for entry in entries}
+    # os.path.splitext is twice as fast as a Path, for a hundred thousand names
+    parts = {name: os.path.splitext(name) for name in sorted(kinds)}  # noqa: PTH122
+    captions = {
+        stem + suffix.lower(): name for name, (stem, suffix) in parts.items() if suffix.lower() in CAPTION_SUFFIXES
+    }
+    read = {stem for stem, suffix in parts.values() if suffix.lower() in PICTURE_SUFFIXES}
     found: list[PictureWithCaption | str] = []
-    for name in sorted(kinds):
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - twice as fast as a Path, for a hundred thousand names
+    for name, (stem, suffix) in parts.items():
         if kinds[name] == "folder":
             found.append(name)
-        elif kinds[name] == "file" and suffix.lower() in PICTURE_SUFFIXES:
-            captions = (stem + ending for ending in CAPTION_SUFFIXES)
-            found.append(PictureWithCaption(name, next((caption for caption in captions if caption in kinds), None)))
+        elif kinds[name] == "link":
+            report.add(printable(folder + name), STAGE, Finding("warned", "link to a folder is not followed"))
+        elif suffix.lower() in PICTURE_SUFFIXES:
+            endings = (stem + ending for ending in CAPTION_SUFFIXES)
+            found.append(PictureWithCaption(name, next((captions[one] for one in endings if one in captions), None)))
+        elif suffix.lower() in OTHER_SUFFIXES and stem not in read:
+            finding = Finding("skipped", "picture of a type that is not read", suffix)
+            report.add(printable(folder + name), STAGE, finding)
     return found
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """`folder`, `file`, or `neither` for a link to a folder; only links cost a system call."""
+    """`folder`, `file`, or `link` for a link to a folder; only links cost a system call."""
     try:
         if entry.is_dir(follow_symlinks=False):
             return "folder"
-        return "neither" if entry.is_symlink() and entry.is_dir() else "file"
+        return "link" if entry.is_symlink() and entry.is_dir() else "file"
     except OSError:  # a loop of links
         return "file"
