@@ -89,7 +89,7 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     (difference,) = found["differences"]
     assert difference["against"] == "sharp"
     assert difference["value"] == pytest.approx(values[name, "blurred"]["value"] - values[name, "sharp"]["value"])
-    assert difference["p_holm"] >= difference["p"]
+    assert (difference["p"], difference["p_holm"]) == (None, None), "3 prompts are too few for a test"
     assert any("can't fill the covariance" in text for text in found["warnings"])
     assert name in done.page.read_text()
     monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", None)

@@ -102,6 +102,13 @@ def test_a_small_sample_says_what_it_would_take() -> None:
     assert verdict_on(seen(HANDS, 0.0, 0.0, 1.0, n=8)).notes == [], "nothing is open where all is equal"
 
 
+def test_a_distance_of_few_prompts_gives_no_verdict() -> None:
+    found = verdict_on(seen(DISTANCE, 9.0, 1.0, math.nan, n=3, base=50.0))
+    assert f"{WHOLE} can't be told apart with 3 pictures" in found.text
+    assert found.notes[-1] == "Differences of distances are tested from 6 pictures on."
+    assert "distances" not in "".join(verdict_on(seen(DISTANCE, 9.0, 9.0, 0.2, n=6, base=50.0)).notes)
+
+
 def test_pictures_that_only_one_method_has_do_not_count() -> None:
     """A distance's groups are those of both methods together."""
     found = verdict_on(seen(DISTANCE, 0.1, 0.5, 0.9, n=8, prompts=32, base=50.0))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fairhuman.evaluate.metrics.distances import LEAST_GROUPS
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric
 from fairhuman.report.text import listed, picture_count, plural
 from fairhuman.stats.paired import FLIPS
@@ -81,7 +82,10 @@ def _verdict(contrasts: Sequence[Contrast], values: Mapping[tuple[Metric, str], 
     if WHOLE not in together:
         clauses.append(f"{WHOLE} not measured (that takes a reference, and the metrics efficientnet or fid)")
     undecided = "undecided" in together.values()
-    notes = [] if not undecided else _notes(prompts, "picture" if prompts == pictures else "prompt", tests)
+    unit = "picture" if prompts == pictures else "prompt"
+    notes = [] if not undecided else _notes(prompts, unit, tests)
+    if any(math.isnan(one.difference.p) and not math.isnan(one.difference.measured.value) for one in contrasts):
+        notes.append(f"Differences of distances are tested from {LEAST_GROUPS} {unit}s on.")
     return Verdict(method, against, f"{method} against {against}: {'; '.join(clauses)}.", _mark(together), notes)
 
 

@@ -13,6 +13,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.distances import (
+    LEAST_GROUPS,
     Distance,
     measure_frechet,
     measure_kernel,
@@ -242,6 +243,18 @@ def test_a_method_does_not_differ_from_itself(measure: Measure) -> None:
     x, y = sets(30, 20, 4)
     found = paired_difference(measure(x, y), measure(x, y))
     assert (found.measured.value, found.measured.standard_error, found.p) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_difference_of_few_groups_is_not_tested(measure: Measure) -> None:
+    """Methods that are exchangeable: a Wald test on 3 prompts would tell them apart in a sixth of all cases."""
+    generator = np.random.default_rng(0)
+    for groups, known in ((2, False), (LEAST_GROUPS - 1, False), (LEAST_GROUPS, True)):
+        a, b = generator.normal(size=(2, 2 * groups, 8))
+        names = [row // 2 for row in range(2 * groups)]
+        found = paired_difference(*(measure(x, generator.normal(size=(9, 8)), names) for x in (a, b)))
+        assert math.isfinite(found.measured.value)
+        assert math.isfinite(found.p) is known
 
 
 @pytest.mark.parametrize("measure", MEASURES)
