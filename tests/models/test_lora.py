@@ -13,8 +13,11 @@ from torch import Tensor
 from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
+from fairhuman.generate.lora import load_lora
 from fairhuman.models.architecture import build_small, sdxl_unet_config
-from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora, shape_mismatches, to_kohya
+from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel, add_lora
+from fairhuman.models.lora_file import read_lora, to_kohya
+from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import LoraSettings
 from helpers import warm
 
@@ -297,12 +300,26 @@ def test_equal_loras_are_equal_files_in_every_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
-def test_shape_mismatches_are_reported_for_both_files(tmp_path: Path, name: str) -> None:
-    shallow, deep = build_small(0), build_small(0)
-    deep.unet = UNet2DConditionModel.from_config({**deep.unet.config, "transformer_layers_per_block": (1, 1, 2)})
-    LoraModel(deep, LoraSettings(rank=3, targets="attention+conv"), seed=1).save(tmp_path)
-    state, *_ = deep.lora_state_dict(tmp_path, weight_name=name, unet_config=deep.unet.config)
-    assert shape_mismatches(deep.unet, state) == []
-    found = shape_mismatches(shallow.unet, state)
-    assert found
-    assert all(text.startswith("there is no layer ") and ".transformer_blocks.1." in text for text in found)
+def test_layers_that_a_unet_lacks_are_reported_for_both_files(tmp_path: Path, name: str) -> None:
+    shallow, deep, trained_one = (build_small(0) for _ in range(3))
+    for one in (deep, trained_one):
+        one.unet = UNet2DConditionModel.from_config({**one.unet.config, "transformer_layers_per_block": (1, 1, 2)})
+    model = LoraModel(trained_one, LoraSettings(rank=3, targets="attention+conv"), seed=1)
+    model.save(tmp_path)
+    assert len(read_lora(tmp_path / name, deep)["unet"]) == len(model.trainable_parameters()) / 2
+    with pytest.raises(ModelError, match=r"\d+ of its layers aren't in this model, such as .*transformer_blocks.1."):
+        read_lora(tmp_path / name, shallow)
+
+
+def test_mismatches_of_a_transformer_are_named(tmp_path: Path) -> None:
+    pipeline = load_pipeline("small-flow-untrained")
+    LoraModel(pipeline, LoraSettings(rank=3), seed=1).save(tmp_path)
+    config = pipeline.transformer.config
+    cases = {
+        "num_layers": (config.num_layers - 1, r"there is no layer transformer_blocks\.\d"),
+        "num_attention_heads": (config.num_attention_heads + 1, r"has \d+ inputs, not \d+"),
+    }
+    for key, (value, message) in cases.items():
+        pipeline.transformer = type(pipeline.transformer).from_config({**config, key: value})
+        with pytest.raises(ModelError, match=rf"one for this transformer, but \d+ of its \d+ tensors.*{message}"):
+            load_lora(pipeline, tmp_path)

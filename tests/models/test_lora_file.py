@@ -380,6 +380,53 @@ def test_a_text_encoders_layers_are_merged_too(tmp_path: Path) -> None:
         assert torch.equal(*(one.encoder.layers[1].self_attn.q_proj.weight for one in (ours, theirs)))
 
 
+def kohya_pair(name: str, layer: torch.nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    outputs, *inputs = layer.weight.shape
+    ones = [1] * len(inputs[1:])
+    return {
+        f"{name}.lora_down.weight": torch.randn(rank, *inputs, generator=generator) * 0.1,
+        f"{name}.lora_up.weight": torch.randn(outputs, rank, *ones, generator=generator) * 0.1,
+        f"{name}.alpha": torch.tensor(1.0),
+    }
+
+
+@pytest.mark.parametrize("only_text", [False, True])
+def test_sampling_and_merging_read_every_layer_of_kohyas_file(tmp_path: Path, only_text: bool) -> None:
+    """Text encoders without out_proj, and ranks that differ: diffusers alone would drop the text encoders' layers."""
+    plain, generator, tensors = load_pipeline("small"), torch.Generator().manual_seed(3), {}
+    for prefix, network in (("lora_te1_", plain.text_encoder), ("lora_te2_", plain.text_encoder_2)):
+        for name, module in network.named_modules():
+            if name.endswith(("q_proj", "k_proj", "v_proj")):
+                full = f"text_model.{name.removeprefix('text_model.')}".replace(".", "_")
+                tensors |= kohya_pair(prefix + full, module, 2, generator)
+    if not only_text:
+        for name, module in plain.unet.named_modules():
+            if name.endswith(("to_q", "conv1")):
+                rank = 4 if name.endswith("conv1") else 2
+                tensors |= kohya_pair(f"lora_unet_{name.replace('.', '_')}", module, rank, generator)
+    file = tmp_path / "lora.safetensors"
+    save_file(tensors, file)
+    merge(MergeJob("small", file, tmp_path / "merged", weight=0.7, precision="fp32"))
+    drawn, merged = load_pipeline("small"), load_pipeline(str(tmp_path / "merged"))
+    load_lora(drawn, file, 0.7, fuse=True)
+    changes = 0
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        before, ours, theirs = (getattr(one, part).state_dict() for one in (plain, drawn, merged))
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-5, atol=1e-6)
+            changes += not torch.equal(tensor, before[name])
+    assert changes == len(tensors) / 3
+
+
+@pytest.mark.parametrize("mark", ["dora_scale", "lora_magnitude_vector"])
+def test_a_dora_is_refused_before_it_is_drawn_as_a_plain_lora(tmp_path: Path, mark: str) -> None:
+    tensors = load_file(files(trained(SETTINGS[0]), tmp_path)["kohya"])
+    first = next(iter(tensors)).split(".")[0]
+    save_file({**tensors, f"{first}.{mark}": torch.ones(64, 1)}, tmp_path / "dora.safetensors")
+    with pytest.raises(ModelError, match=rf"is a DoRA \(tensor {first}\.{mark}\), which isn't supported"):
+        find_lora(tmp_path / "dora.safetensors")
+
+
 def test_small_untrained_has_the_smalls_layers(tmp_path: Path) -> None:
     changed(LoraModel(build_small(0), LoraSettings(rank=2), seed=0)).save(tmp_path)
     assert len(read_lora(tmp_path / KOHYA_FILE, build_small(0))["unet"]) == 56

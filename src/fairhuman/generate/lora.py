@@ -1,27 +1,23 @@
 """Load a trained LoRA into a pipeline for sampling."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fairhuman.bases.base import base_of
+from fairhuman.bases.base import Base, base_of, quiet
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.frozen_linear import has_frozen_layers
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
+from fairhuman.models.lora_file import read_lora, to_peft
 from fairhuman.models.mole import is_mole
 from fairhuman.models.weights import check_finite
 
 _ADAPTER = "fairhuman"
-# logged by diffusers for every U-Net-only LoRA, and a copy of an error that is raised anyway
-_NOISE = ("No LoRA keys associated to", f"Loading {_ADAPTER} was unsuccessful")
-_NOISY = ("diffusers.loaders.lora_base", "diffusers.loaders.peft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +53,14 @@ def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool | None 
     if is_mole(file):
         raise ModelError(f"LoRA {str(file)!r}: is a MoLE, whose gates can't be fused; use --mole or load_mole")
     try:
-        given = {"unet_config": pipeline.unet.config} if isinstance(base, SDXL) else {}
-        found = pipeline.lora_state_dict(file.parent, weight_name=file.name, **given)
-        state = found[0] if isinstance(found, tuple) else found
-        check_finite(state, f"LoRA {str(file)!r}")
-        wrong = shape_mismatches(base.network, state, base.part)
-        if wrong:
-            raise ModelError(
-                f"LoRA {str(file)!r}: expected one for this {base.called}, but {len(wrong)} of its {len(state)} "
-                f"tensors don't fit: {'; '.join(wrong[:2])}"
-            )
-        with _quiet():
-            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=_ADAPTER)
+        source: Path | dict[str, Tensor] = file.parent
+        named = {"weight_name": file.name}
+        if isinstance(base, SDXL):
+            source, named = to_peft(read_lora(file, pipeline)), {}
+        else:  # diffusers converts the names of other trainers
+            _check_fits(pipeline.lora_state_dict(source, **named), base, file)
+        with quiet():
+            pipeline.load_lora_weights(source, adapter_name=_ADAPTER, **named)
     except ModelError:
         raise
     except Exception as error:  # a file may hold anything, and the libraries check little of it
@@ -76,7 +68,7 @@ def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool | None 
         raise ModelError(
             f"LoRA {str(file)!r}: expected one for this {base.called}, loading failed: {reason}"
         ) from error
-    if _ADAPTER not in pipeline.get_list_adapters().get(base.part, []):
+    if not any(_ADAPTER in names for names in pipeline.get_list_adapters().values()):
         raise ModelError(f"LoRA {str(file)!r}: expected weights for the {base.called}, found none")
     if fuse:
         pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
@@ -86,18 +78,17 @@ def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool | None 
     return Lora(file, weight)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress diffusers' log messages that start with `_NOISE`."""
+def _check_fits(found: Any, base: Base, file: Path) -> None:
+    """Check what diffusers reads of a LoRA file against the base's network.
 
-    def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_NOISE)
-
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    for logger in loggers:
-        logger.addFilter(wanted)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(wanted)
+    Raises:
+        ModelError: a weight isn't finite, or tensors don't fit.
+    """
+    state = found[0] if isinstance(found, tuple) else found
+    check_finite(state, f"LoRA {str(file)!r}")
+    wrong = shape_mismatches(base.network, state, base.part)
+    if wrong:
+        raise ModelError(
+            f"LoRA {str(file)!r}: expected one for this {base.called}, but {len(wrong)} of its {len(state)} "
+            f"tensors don't fit: {'; '.join(wrong[:2])}"
+        )

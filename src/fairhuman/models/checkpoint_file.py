@@ -18,6 +18,13 @@ _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _UNET = PREFIXES["unet"]
 _CONV_IN, _TEXT = _UNET + "input_blocks.0.0.weight", _UNET + "label_emb.0.0.weight"
 _LORA_PARTS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora.down.", "lora.up.", ".hada_w1", ".lokr_w")
+_OTHER_UPDATES = {
+    ".dora_scale": "DoRA",
+    ".lora_magnitude_vector": "DoRA",
+    ".hada_": "LoHa",
+    ".lokr_": "LoKr",
+    ".lora_mid.": "LoCon with Tucker layers",
+}
 
 Architecture = Literal["sdxl", "small"]
 Prediction = Literal["epsilon", "v"]
@@ -120,12 +127,16 @@ def check_lora_file(file: Path) -> None:
     """Check by its header that a file is a LoRA or a MoLE in safetensors.
 
     Raises:
-        ModelError: something else, or cut off; in one line, with what to do.
+        ModelError: something else, another kind of update (DoRA, LoHa, LoKr), or cut off; in one line, with what to do.
     """
     name = f"LoRA {str(file)!r}"
     if file.suffix != SUFFIX:
         raise ModelError(f"{name}: must be a {SUFFIX} file, because others may run code when loaded; convert it")
     header = read_header(file, f"{name}: loading failed")
+    for key in header.tensors:
+        for part, kind in _OTHER_UPDATES.items():
+            if part in key:
+                raise ModelError(f"{name}: is a {kind} (tensor {key}), which isn't supported; only plain LoRAs are")
     if is_lora(header.tensors) or header.metadata.get("format", "").startswith("fairhuman-mole"):
         return
     if any(key.startswith(prefix) for key in header.tensors for prefix in PREFIXES.values()):

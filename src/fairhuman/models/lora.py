@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -78,18 +77,15 @@ def add_lora(network: Any, settings: LoraSettings, seed: int, base: type[Base] =
     return parameters
 
 
-def shape_mismatches(network: nn.Module, state: Mapping[str, Tensor], part: str = "unet") -> list[str]:
-    """Return a message for each A or B in `state` (diffusers' names, prefixed by `part`) that fits no layer.
+def shape_mismatches(network: nn.Module, state: Mapping[str, Tensor], part: str) -> list[str]:
+    """Return a message for each A or B in `state` (peft's names, prefixed by `part`) that fits no layer.
 
     Shapes: W [out, in, ...], A [rank, in, ...], B [out, rank, ...].
     """
     prefix = f"{part}."
-    ours = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    if not any(".lora_A." in key for key in ours):
-        ours = convert_unet_state_dict_to_peft(ours)
     layers = dict(network.named_modules())
     found = []
-    for key, tensor in ours.items():
+    for key, tensor in ((k.removeprefix(prefix), t) for k, t in state.items() if k.startswith(prefix)):
         for half, axis, side in ((".lora_A.", 1, "inputs"), (".lora_B.", 0, "outputs")):
             name, matched, _ = key.partition(half)
             if not matched or tensor.ndim < 2:

@@ -1,4 +1,4 @@
-"""LoRA files of every kind: read ours, diffusers' and kohya's into one form; write kohya's.
+"""LoRA files of every kind: read ours, diffusers' and kohya's into one form; write peft's and kohya's.
 
 A LoRA replaces W by W + w (alpha / rank) B A, with A [rank, in, ...] and B [out, rank, ...], for some layers.
 """
@@ -30,13 +30,7 @@ _NETWORKS = {
 }
 _DOWN = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", "_lora.down.weight")
 _UP = (".lora_B.weight", ".lora_up.weight", ".lora.up.weight", "_lora.up.weight")
-_OTHER = {
-    ".dora_scale": "DoRA",
-    ".lora_magnitude_vector": "DoRA",
-    ".hada_": "LoHa",
-    ".lokr_": "LoKr",
-    ".lora_mid.": "LoCon with Tucker layers",
-}
+_PARTNERS = {**dict(zip(_DOWN, _UP, strict=True)), **dict(zip(_UP, _DOWN, strict=True))}
 _METADATA = "lora_adapter_metadata"  # diffusers' key for peft's settings
 
 
@@ -73,25 +67,23 @@ def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
     if metadata.get("format", "").startswith("fairhuman-mole"):
         raise ModelError(f"{name}: is a MoLE, whose gates depend on every input, so it is no plain LoRA")
     tensors = read_finite(file, name)
-    for key in tensors:
-        for part, kind in _OTHER.items():
-            if part in key:
-                raise ModelError(f"{name}: is a {kind} (tensor {key}), which isn't supported; only plain LoRAs are")
     networks = _networks(pipeline)
     names = {network: _names(pipeline, network) for network in networks}
     found: dict[str, dict[str, LoraLayer]] = {network: {} for network in networks}
     unknown = []
     for key, down in tensors.items():
-        end = next((end for end in _DOWN if key.endswith(end)), None)
+        end = next((end for end in _PARTNERS if key.endswith(end)), None)
         if end is None:
-            if not key.endswith((".alpha", *_UP)):
+            if not key.endswith(".alpha"):
                 unknown.append(key)
             continue
         stem = key.removesuffix(end)
-        place = _place(stem, names)
-        up = tensors.get(stem + _UP[_DOWN.index(end)])
-        if up is None:
-            raise ModelError(f"{name}: {key} has no partner {stem}{_UP[_DOWN.index(end)]}")
+        partner = stem + _PARTNERS[end]
+        if partner not in tensors:
+            raise ModelError(f"{name}: expected A and B of each layer, but {key} has no partner {partner}")
+        if end in _UP:
+            continue
+        up, place = tensors[partner], _place(stem, names)
         if place is None:
             unknown.append(stem)
             continue
@@ -176,6 +168,16 @@ def _check_shapes(where: str, layer: nn.Module, down: Tensor, up: Tensor) -> Non
             f"{where}: is for a weight of [{up.shape[0]}, {down[0].numel()}], this model's is "
             f"[{outside}, {math.prod(inside)}]"
         )
+
+
+def to_peft(layers: Mapping[str, Mapping[str, LoraLayer]]) -> dict[str, Tensor]:
+    """Return the updates of `read_lora` as diffusers' `load_lora_weights` takes them: B scaled by alpha / rank."""
+    return {
+        f"{network}.{name}.lora_{side}.weight": tensor
+        for network, found in layers.items()
+        for name, layer in found.items()
+        for side, tensor in (("A", layer.down.float()), ("B", layer.up.float() * layer.scale))
+    }
 
 
 def to_kohya(
