@@ -13,6 +13,7 @@ REGION_COLUMNS: Mapping[str, str] = {"face": "faces", "hand": "hands", "person":
 CONDITIONS: Mapping[str, int] = {"pose": 3, "depth": 1}  # to the number of channels in a sample
 IGNORE = "ignore"  # the region that counts for no objective
 SUBJECT = "subject"  # the region of the one mask that other trainers know
+CLOSEUP_OF = "closeup_of"  # attribute of a close-up: key of the picture that it was cut from
 
 
 class Finding(NamedTuple):
@@ -118,6 +119,8 @@ class HumanRecord:
         attributes: other fields of the source, by name and unchanged.
         location: where the record was read, such as `metadata.jsonl:12`; used in messages.
         repeats: how often an epoch contains the record, ≥ 1.
+        origin: key of the record that shows the same photo: that of a close-up, or an earlier one with the same bytes;
+            None: there is none. Records of one photo are held out together.
     """
 
     key: str
@@ -135,6 +138,7 @@ class HumanRecord:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     location: str = ""
     repeats: int = 1
+    origin: str | None = None
 
     def annotated(self, region: str) -> bool:
         """Whether the region is annotated: its place is known, or its absence."""

@@ -1,5 +1,6 @@
 """Runs: resuming after any kind of stop; the files they write."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fairhuman.data.pictures.notes import Note
+from fairhuman.data.export.closeups import CloseupSettings
+from fairhuman.data.export.run import export_dataset
+from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.errors import FairHumanError, RecipeError, TrainingError
 from fairhuman.models.lora import LoraModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.record import HumanRecord
 from fairhuman.train import guard
-from fairhuman.train.data import split
+from fairhuman.train.data import _read_sources, split
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
@@ -30,6 +33,7 @@ from fairhuman.train.validation import held_out_losses
 from helpers.figures import write_shapes
 from helpers.runs import metrics_without_times
 from helpers.shapes import write_shape
+from helpers.tiny_pictures import encoded, picture
 
 MakeRecipe = Callable[..., TrainRecipe]
 BALANCERS = pytest.mark.skipif(
@@ -438,6 +442,49 @@ def test_the_held_out_records_do_not_depend_on_the_others(make_recipe: MakeRecip
     assert held_keys.isdisjoint(r.key for r in train_all)
     assert len(held_keys & {r.key for r in held_most}) >= len(held_most) - 5
     assert len(held_keys & {r.key for r in train_most}) <= 1
+
+
+def test_records_of_one_photo_are_held_out_together(make_recipe: MakeRecipe) -> None:
+    """Close-ups with their photo, or without it, and equal pictures."""
+    recipe = make_recipe(validation={"every": 1, "share": 0.2})
+    photos = [HumanRecord(f"{number}.jpg", b"", 64, 64, "") for number in range(50)]
+    twins = [HumanRecord(f"{number} again.jpg", b"", 64, 64, "", origin=f"{number}.jpg") for number in range(5)]
+    cut = [
+        HumanRecord(f"{number}.jpg-face-{k}", b"", 64, 64, "", origin=f"{number}.jpg")
+        for number in ["0 again", *range(20, 60)]
+        for k in range(2)
+    ]
+    photo_of = {"0 again.jpg": "0.jpg"}
+    trained, held_out = split([*photos, *twins, *cut], recipe)
+    parts = [{photo_of.get(r.origin or r.key, r.origin or r.key) for r in part} for part in (trained, held_out)]
+    assert parts[0].isdisjoint(parts[1])
+    assert 25 <= len(held_out) <= 27, "a fifth of 137"
+    first = sorted(photos, key=lambda r: hashlib.sha256(f"{recipe.seed} {r.key}".encode()).digest())[:10]
+    assert {r.key for r in split(photos, recipe)[1]} == {r.key for r in first}, "as it always was"
+    trained, held_out = split(cut[:6], recipe)  # of three photos
+    assert (len(trained), len(held_out)) == (4, 2)
+    assert split(cut[:2], recipe) == (cut[:2], []), "never all"
+
+
+def test_close_ups_in_another_source_are_held_out_with_their_photo(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    people, again = tmp_path / "people", tmp_path / "again"
+    people.mkdir()
+    rows = []
+    for number in range(12):
+        (people / f"{number}.png").write_bytes(encoded(picture(64, 64, number)))
+        rows.append({"file_name": f"{number}.png", "caption": "a person", "faces": [[8, 8, 40, 40]], "hands": []})
+    (people / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    near = CloseupSettings(region="face", min_side=8, size=32)
+    export_dataset(people, tmp_path / "faces", "imagefolder", near=near)
+    shutil.copytree(people, again)
+    (again / "12.png").write_bytes((again / "3.png").read_bytes())
+    (again / "metadata.jsonl").write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "file_name": "12.png"}])))
+    sources = [{"path": str(path)} for path in (again, people, tmp_path / "faces")]
+    records, _ = _read_sources(make_recipe(data=sources), LoadReport())
+    origins = {record.key: record.origin for record in records}
+    assert origins["0/12.png"] == "0/3.png"
+    assert origins["2/5.png-face-0"] == "0/5.png"
+    assert origins["1/5.png"] is None
 
 
 def test_vanished_pictures_are_reported_and_too_many_end_the_run(

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -253,9 +254,17 @@ def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRe
         regions = recipe.regions.names if source.regions is None else source.regions
         found = _read(source.path, regions, recipe, report)
         if len(recipe.sources) > 1:
-            found = [replace(record, key=f"{number}/{record.key}") for record in found]
+            found = _numbered(found, number)
         source_of |= {record.key: number for record in found}
         records += found
+    if len(recipe.sources) > 1:  # pictures and their close-ups may be two sources
+        of_name = {record.key.partition("/")[2]: record.key for record in reversed(records)}
+        records = [
+            one
+            if one.origin is None or one.origin in source_of
+            else replace(one, origin=of_name.get(one.origin, one.origin))
+            for one in records
+        ]
     for name in recipe.regions.ruled:
         if not any(record.annotated(name) for record in records):
             raise DataError(
@@ -263,6 +272,12 @@ def _read_sources(recipe: TrainRecipe, report: LoadReport) -> tuple[list[HumanRe
                 "its spelling"
             )
     return records, source_of
+
+
+def _numbered(records: Sequence[HumanRecord], number: int) -> list[HumanRecord]:
+    """Return a source's records with its number before their keys, also where they are another's origin."""
+    keys = {record.key: f"{number}/{record.key}" for record in records}
+    return [replace(one, key=keys[one.key], origin=keys.get(one.origin or "", one.origin)) for one in records]
 
 
 def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadReport) -> list[HumanRecord]:
@@ -298,14 +313,16 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
 
     If `validation.data` names another data set, only records of a held-out split are removed from the training records.
     A record's selection depends on the seed and its key alone, so it doesn't change when records are added or removed.
+    Records of one photo (`HumanRecord.origin`) are selected together, by the key of its first record.
     """
     settings = recipe.validation
     held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
     train = [record for record in records if record.split not in HELD_OUT_SPLITS]
     if not held_out and settings.every and settings.data is None:
-        held_out = _draw(train, min(settings.count, int(settings.share * len(train))), recipe.seed)
-        chosen = {record.key for record in held_out}
-        train = [record for record in train if record.key not in chosen]
+        photo = _photos(train)
+        chosen = _draw_photos(photo, min(settings.count, int(settings.share * len(train))), recipe.seed)
+        held_out = [record for record in train if photo[record.key] in chosen]
+        train = [record for record in train if photo[record.key] not in chosen]
     if not train:
         raise DataError(
             f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}), "
@@ -328,9 +345,34 @@ def none_held_out(recipe: TrainRecipe, pictures: int) -> str | None:
     )
 
 
+def _photos(records: Sequence[HumanRecord]) -> dict[str, str]:
+    """Return for each record's key that of the record which stands for its photo."""
+    origin = {record.key: record.origin or record.key for record in records}
+    return {key: origin.get(photo, photo) for key, photo in origin.items()}
+
+
+def _draw_photos(photo: Mapping[str, str], count: int, seed: int) -> set[str]:
+    """Return the photos with the smallest hash of (seed, key) whose records are at most `count` together.
+
+    The first is taken even if its records are more, but never all records.
+    """
+    records = Counter(photo.values())
+    chosen: set[str] = set()
+    left = count
+    for one in sorted(records, key=lambda key: _chance(seed, key)) if count else ():
+        if records[one] <= left or (not chosen and records[one] < len(photo)):
+            chosen.add(one)
+            left -= records[one]
+    return chosen
+
+
+def _chance(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed} {key}".encode()).digest()
+
+
 def _draw(records: Sequence[HumanRecord], count: int, seed: int) -> list[HumanRecord]:
     """Return the `count` records with the smallest hash of (seed, key), in their original order."""
-    ordered = sorted(records, key=lambda record: hashlib.sha256(f"{seed} {record.key}".encode()).digest())
+    ordered = sorted(records, key=lambda record: _chance(seed, record.key))
     chosen = {record.key for record in ordered[:count]}
     return [record for record in records if record.key in chosen]
 

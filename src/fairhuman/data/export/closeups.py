@@ -22,7 +22,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.write import encode_jpeg, encode_png
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
-from fairhuman.record import Box, Finding, region_column
+from fairhuman.record import CLOSEUP_OF, Box, Finding, region_column
 from fairhuman.regions.boxes import clip_boxes
 from fairhuman.regions.squares import Square, crop_square, longer_side, square_around
 
@@ -128,6 +128,7 @@ def _fields(fields: Mapping[str, Any], key: str, view: _View, regions: Sequence[
     """The fields with boxes in pixels of the close-up, and their scores, votes and persons."""
     moved = {name: value for name, value in fields.items() if name != "clarity"}
     moved |= {"key": key, "width": view.side, "height": view.side}
+    moved["attributes"] = {CLOSEUP_OF: fields["key"], **fields.get("attributes", {})}  # of a close-up's, the first
     for region in regions:
         columns = annotation_columns(region)
         rows = fields.get(columns.boxes)

@@ -225,7 +225,7 @@ def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> lis
     """Note pictures with identical bytes; only pictures of equal length are read.
 
     Returns:
-        The records whose pictures can be read.
+        The records whose pictures can be read, with their `origin`.
     """
     found: list[tuple[HumanRecord, int]] = []
     for record in records:
@@ -247,5 +247,6 @@ def _compare_pictures(records: Sequence[HumanRecord], report: LoadReport) -> lis
             if first is not record:
                 duplicate = Finding("warned", "same picture as another record", f"that of {first.location}")
                 report.add(record.location, STAGE, duplicate)
+                record = replace(record, origin=record.origin or first.origin or first.key)
         kept.append(record)
     return kept

@@ -20,6 +20,7 @@ from fairhuman.data.sources.columns import ONE_MASK, box_columns, unused_columns
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.errors import DataError
 from fairhuman.record import (
+    CLOSEUP_OF,
     IGNORE,
     REGION_COLUMNS,
     SUBJECT,
@@ -319,7 +320,8 @@ class _RowReader:
             return None
         whole = self._one_mask(image, facts)
         self._compare_size(image, facts)
-        split = values.get("split")
+        split, attributes = values.get("split"), self._attributes()
+        origin = attributes.get(CLOSEUP_OF)
         return HumanRecord(
             key=self._key(picture_column, keys),
             image=image,
@@ -333,9 +335,10 @@ class _RowReader:
             depth_kind=self._depth_kind(),
             source=printable(self.root.name),
             split=None if split is None else str(split),
-            attributes=self._attributes(),
+            attributes=attributes,
             location=self.row.location,
             repeats=self._repeats(),
+            origin=origin if isinstance(origin, str) else None,
         )
 
     def _note(self, finding: Finding) -> None:
