@@ -121,7 +121,16 @@ def test_what_can_t_be_opened_is_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "oracle+nothing://user:secret@host/db", "postgresql+nothing://u:secret@h/d"]
+    "url",
+    [
+        "nonsense",
+        "oracle+nothing://user:secret@host/db",
+        "postgresql+nothing://u:secret@h/d",
+        "postgresql//user:secret@host/db",
+        "postgresql://user:secret@host:abc/db",
+        "postgresql://user:pass@secret@127.0.0.1:1/db",
+        "postgresql://us/er:secret@127.0.0.1:1/db",
+    ],
 )
 def test_bad_urls_are_told_without_their_password(url):
     with pytest.raises(FairHumanError, match="the database can't be used") as error:

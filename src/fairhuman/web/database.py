@@ -95,7 +95,7 @@ def reading(where: Path | str, tables: MetaData) -> Iterator[Engine]:
 
 def _open(where: Path | str) -> Engine:
     with _naming(where):
-        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
+        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else _parsed(where)
         if isinstance(where, Path):
             check_file(where)
             _make_private(where)
@@ -193,8 +193,8 @@ def _sqlite_file(where: Path | str) -> Path | None:
     """The file of an SQLite database that exists; None for other databases."""
     if isinstance(where, str):
         try:
-            url = make_url(where)
-        except SQLAlchemyError:
+            url = _parsed(where)
+        except FairHumanError:
             return None
         if url.get_backend_name() != "sqlite" or not url.database:
             return None
@@ -211,9 +211,26 @@ def _naming(where: Path | str) -> Iterator[None]:
         raise _unusable(where, error) from error
 
 
+def _parsed(where: str) -> URL:
+    try:
+        return make_url(where)
+    except (SQLAlchemyError, ValueError):  # a port that is no number
+        form = "expected a URL such as postgresql://USER:PASSWORD@HOST/NAME"
+        raise FairHumanError(f"{_shown(where)}: the database can't be used: {form}") from None
+
+
+def _shown(where: Path | str) -> str:
+    """A file, or the scheme of a URL, which may contain a password."""
+    scheme, sign, _ = str(where).partition("://")
+    return str(where) if isinstance(where, Path) else f"{scheme}{sign}…" if sign else "the database URL"
+
+
 def _unusable(where: Path | str, error: Exception) -> FairHumanError:
-    shown = where if isinstance(where, Path) else where.partition("://")[0] + "://…"  # a URL may contain a password
-    return FairHumanError(f"{shown}: the database can't be used: {getattr(error, 'orig', None) or error}")
+    cause = getattr(error, "orig", None) or error
+    url = None if isinstance(where, Path) else _parsed(where)
+    if url is not None and url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        cause = "in its user and password, write @ as %40 and / as %2F"  # the driver would tell a part of them
+    return FairHumanError(f"{_shown(where)}: the database can't be used: {cause}")
 
 
 @contextmanager
