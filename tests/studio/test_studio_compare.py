@@ -1,12 +1,15 @@
 """Comparisons: which pictures stand together, stars and notes, and what a study gets."""
 
 import json
+import shlex
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from fairhuman.cli.options import named_folders
 from fairhuman.studio.compare import CHOICES, LEFT_OUT
 
 
@@ -49,6 +52,17 @@ def test_pictures_of_one_prompt_stand_together(opened, samples):
         assert studio.get("/compare/picture", **BOTH, **wrong).status_code == 404
     assert studio.get("/compare", **BOTH).status_code == 200
     assert studio.get("/compare", name="nothing").status_code == 404
+
+
+def test_a_study_of_folders_with_the_same_last_name_and_an_equals_sign_can_be_made(opened, tmp_path):
+    for name in ("lr=1/samples", "lr=2/samples"):
+        draw(tmp_path / "runs" / name, 0, "a woman", 3)
+    studio, names = opened(tmp_path / "runs"), ["lr=1/samples", "lr=2/samples"]
+    choice = {"names": names, "row": "00000-00.png: a woman", "star": True, "note": ""}
+    assert studio.post("/api/choice", choice).status_code == 200
+    words = shlex.split(studio.post("/api/study", {"names": names}).json()["command"])
+    methods = [after for before, after in pairwise(words) if before == "--method"]
+    assert named_folders(methods) == {name.replace("=", "-"): tmp_path / "runs" / name for name in names}
 
 
 def test_stars_and_notes_stay_and_a_study_leaves_out_the_others(opened, samples):

@@ -3,7 +3,7 @@
 import mimetypes
 import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fairhuman.studio.api import ChoiceBody, NamesBody
 from fairhuman.studio.base import Studio, number
 from fairhuman.studio.compare import Choices, Comparison, compare_runs, compare_samples, row_id
 from fairhuman.studio.runs import RunView
+from fairhuman.study.ranks import JOIN
 from fairhuman.web.app import RefusedError
 
 MOST = 6
@@ -130,6 +131,14 @@ class ComparePages:
             path, stars = self._choices.leave_out(self._comparison(body.names), folders)
         except FairHumanError as error:
             raise RefusedError(422, f"No list for a study: {error}.") from error
-        methods = [word for name, folder in folders.items() for word in ("--method", f"{Path(name).name}={folder}")]
+        labelled = zip(_labels(folders), folders.values(), strict=True)
+        methods = [word for label, folder in labelled for word in ("--method", f"{label}={folder}")]
         words = ["fairhuman", "study", "create", "study", *methods, "--leave-out", str(path), "--pairs", str(stars)]
         return {"command": shlex.join(words), "stars": stars}
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """Names of methods: the last part of each, or all of it where two are the same; a study's have no = and no |."""
+    plain = [name.replace("=", "-").replace(JOIN, "-") for name in names]
+    last = [Path(name).name for name in plain]
+    return last if len(set(last)) == len(last) else plain
