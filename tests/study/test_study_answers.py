@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.study.answers import COLUMNS, Vote, read_votes, write_votes
+from fairhuman.study.answers import COLUMNS, Vote, load_votes, read_votes, write_votes
+from fairhuman.study.exclusion import judge_participants
 from fairhuman.study.recorded import possible_seconds, read_database
-from fairhuman.study.study import DATABASE, Design, StudyItem, Trial
+from fairhuman.study.study import DATABASE, Design, StoredStudy, StudyItem, StudySettings, Trial
 from helpers.simulated_votes import vote
 from helpers.study_database import write_database
 
@@ -143,6 +144,18 @@ def test_a_table_from_elsewhere_needs_five_columns(tmp_path: Path) -> None:
     assert (ann.participant, ann.shown, ann.chosen, bob.chosen) == ("ann", ("A", "B"), "B", None)
     assert (math.isnan(ann.seconds), ann.prompt, ann.better) == (True, "", None)
     assert ann.item == bob.item == "trial 0"
+
+
+def test_a_table_of_a_study_is_judged_by_the_study_as_its_database_is(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    write_votes([vote("0", "AB", "A", trial=0), vote("1", "AB", "B", trial=0)], path)
+    trials = tuple(Trial(0, ("A", "B")) for _ in range(4))
+    stored = StoredStudy(tmp_path, StudySettings(), Design(("A", "B"), (), (trials, trials)))
+    found = load_votes(stored, None, path)
+    assert found.expected == 4 * len(stored.settings.questions)
+    reasons = [one.reasons for one in judge_participants(found, stored.settings.exclude)]
+    assert all("at least 50 % required" in " ".join(each) for each in reasons)
+    assert load_votes(None, None, path).expected is None
 
 
 def test_bad_lines_are_named_counted_and_left_out(tmp_path: Path) -> None:

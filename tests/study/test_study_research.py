@@ -62,6 +62,9 @@ def test_rules_that_were_changed_later_are_told(tmp_path: Path, typed: Typed, cr
     assert typed("study", "report", tmp_path / "study")[0] == 0
     notes = json.loads((tmp_path / "study" / "report" / "results.json").read_text())["notes"]
     assert notes[-1].endswith("so not fixed in advance: exclude.min_seconds is 0.1, was 1.0.")
+    page = (tmp_path / "study" / "report" / "report.html").read_text()
+    assert "The exclusion rules were changed after the study was made" in page
+    assert "fixed before the first answer" not in page
 
 
 def test_dry_runs_write_nothing(tmp_path: Path, typed: Typed, create: tuple[object, ...]) -> None:

@@ -152,13 +152,18 @@ def write_votes(votes: Sequence[Vote], path: Path) -> None:
 def load_votes(study: StoredStudy | None, database: str | None, table: Path | None = None) -> Votes:
     """Read votes from a table or from a study's database, given by URL or stored in the study's folder.
 
+    A complete session is that of the study, if one is given, also for a table.
+
     Raises:
         RecipeError: neither a table nor a study is given.
         DataError: as in `read_votes` and `read_database`.
         FairHumanError: the database can't be opened.
     """
     if table is not None:
-        return read_votes(table)
+        votes = read_votes(table)
+        if study is not None:
+            votes.expected = len(study.design.participants[0]) * len(study.settings.questions)
+        return votes
     if study is None:
         raise RecipeError("answers in a database need the study's folder: give it too")
     from fairhuman.study.recorded import read_database  # needs SQLAlchemy, which tables don't

@@ -33,20 +33,22 @@ NAME = 12  # characters of a line of a method's name below its bar
 @dataclass(frozen=True)
 class StudyFacts:
     """Facts about a study beyond its answers: the design's methods and planned participants, how it was made, and its
-    excluded prompts with reasons. Without a design there are no methods, and `planned` is None.
+    excluded prompts with reasons, and whether a rule of exclusion was changed later. Without a design there are no
+    methods, and `planned` is None.
     """
 
     methods: Sequence[str] = ()
     planned: int | None = None
     notes: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    changed_rules: bool = False
 
     @classmethod
     def of(cls, study: StoredStudy | None) -> "StudyFacts":
         """Facts from a study's folder; empty without one."""
         if study is None:
             return cls()
-        return cls(study.design.methods, len(study.design.participants), *study.creation())
+        return cls(study.design.methods, len(study.design.participants), *study.creation(), study.changed_rules())
 
 
 def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: Path) -> Path:
@@ -67,6 +69,7 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
         charts=[figure_uri(figure), figure_uri(scores_figure(analysis, stacked=True))],
         methods=analysis.methods,
         planned=facts.planned is not None,
+        changed_rules=facts.changed_rules,
         questions=[(name, texts.get(name, ""), _groups(analysis, name)) for name in analysis.questions],
         excluded=len(analysis.out),
         rules=_rules(settings),

@@ -176,18 +176,26 @@ class StoredStudy:
         Raises:
             DataError: the file wasn't written by `create_study`.
         """
+        notes, left_out, changed = self._created()
+        later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
+        return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
+
+    def changed_rules(self) -> bool:
+        """Whether a rule of exclusion was changed after the study was made; raises the error of `creation`."""
+        return any(name.startswith("exclude.") for name in self._created()[2])
+
+    def _created(self) -> tuple[list[str], list[str], dict[str, tuple[Any, Any]]]:
+        """Notes, excluded prompts, and the settings that were changed since, each with both values."""
         path = self.folder / CREATION
         if not path.is_file():
-            return [], []
+            return [], [], {}
         try:
             values = parse_json(path.read_text(encoding="utf-8"))
             notes, left_out = ([str(text) for text in values[name]] for name in ("notes", "left_out"))
             registered = StudySettings.model_validate(values["settings"])
-            changed = config.differences(_registered_alone(registered), self.settings)
+            return notes, left_out, config.differences(_registered_alone(registered), self.settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: wasn't written by fairhuman study create: {error!r}") from error
-        later = "Changed in study.yaml after the study was made, so not fixed in advance: {} is {}, was {}."
-        return [*notes, *(later.format(name, now, before) for name, (before, now) in changed.items())], left_out
 
 
 def check_study(folder: Path) -> None:
