@@ -11,6 +11,7 @@ from PIL import Image
 
 from fairhuman.data.pipeline import detect as detect_tier
 from fairhuman.data.pipeline import rows as build_rows
+from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import DataError
 from helpers import caption_server
 from helpers.crashing_detectors import open_crashing
@@ -127,6 +128,26 @@ def test_a_detector_that_can_not_start_is_named(photos, tmp_path):
     )
     with pytest.raises(Exception, match=r"missing.onnx"):
         build(photos, tmp_path / "out", *options)
+
+
+def test_another_model_at_the_same_path_detects_anew(tmp_path):
+    """Tables of the bundled models keep the settings that they always had."""
+
+    def decisive(**settings):
+        return detect_tier.DetectTier(None, DetectSettings(**settings)).decisive
+
+    assert decisive() == DetectSettings().decisive()
+    found = []
+    for content in (b"one", b"other"):
+        (tmp_path / "a.onnx").write_bytes(content)
+        for kind in ("onnx", "whole-body"):
+            model = str(tmp_path / "a.onnx")
+            models = {"onnx": {"models": {"face": model}}, "whole_body": {"detector": model, "pose": model}}
+            found.append(decisive(face=kind, **models))
+    assert [set(each["detectors"]) for each in found] == [{"face"}] * 4
+    assert len({json.dumps(each) for each in found}) == 4
+    kept = [{name: value for name, value in each.items() if name != "detectors"} for each in found]
+    assert kept[:2] == kept[2:]
 
 
 def endpoint_options(address):

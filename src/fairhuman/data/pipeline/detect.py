@@ -13,7 +13,7 @@ from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
 from fairhuman.detect.guard import Guarded
-from fairhuman.detect.settings import DetectSettings, Part, detector_names, open_detectors
+from fairhuman.detect.settings import BUNDLED, DetectSettings, Part, detector_names, open_detectors
 from fairhuman.detect.worker import Failure
 from fairhuman.record import region_column
 
@@ -37,8 +37,11 @@ class DetectTier:
 
     @property
     def decisive(self) -> Mapping[str, Any]:
-        """The settings that determine the results."""
-        return {**self.detect.decisive(), **({"masked": True} if self.masked else {})}
+        """The settings that determine the results, and the versions of models that don't ship."""
+        kinds, names = self.detect.kinds, detector_names(self.detect)
+        own = {part: name for part, name in names.items() if kinds[part] != BUNDLED}
+        masked = {"masked": True} if self.masked else {}
+        return {**self.detect.decisive(), **masked, **({"detectors": own} if own else {})}
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
