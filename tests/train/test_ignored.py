@@ -164,3 +164,20 @@ def test_a_run_says_which_mask_is_empty(make_recipe: MakeRecipe, with_column: Ca
     (data / "metadata.jsonl").write_text("\n".join([first, *rows[1:]]), encoding="utf-8")
     recipe = make_recipe(data=str(data), regions={"names": ["face", "hand", "subject"]})
     assert load_data(recipe, LoadReport()).lines() == ["1 mask is empty: metadata.jsonl:1"]
+
+
+def test_one_hand_of_two_is_told_where_pictures_are_mirrored(
+    make_recipe: MakeRecipe, with_column: Callable[..., str]
+) -> None:
+    data = with_column("left_hand", lambda _number: [[1, 2, 30, 40]])
+    rows = [json.loads(line) for line in (Path(data) / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps({**row, "right_hand": [], "feet": []}) for row in rows]
+    (Path(data) / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    def told(*names: str, **view: float) -> list[str]:
+        recipe = make_recipe(data=data, regions={"names": names}, view=view)
+        return [line for line in load_data(recipe, LoadReport()).lines() if line.startswith("warning: a mirrored")]
+
+    (line,) = told("left_hand", "feet")
+    assert "shows a right_hand as left_hand: name both in regions.names, or set view.flip_probability=0" in line
+    assert told("left_hand", "right_hand") == told("left_hand", flip_probability=0.0) == told("feet") == []

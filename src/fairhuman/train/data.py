@@ -27,6 +27,7 @@ from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.samples.encodings import Encodings
 from fairhuman.data.samples.ignored import IgnoredArea
 from fairhuman.data.samples.order import SourceShare
+from fairhuman.data.samples.regions_in_view import other_side
 from fairhuman.data.samples.sampler import SampleOrder, SizedOrder, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import EMPTY_MASK, check_records
@@ -89,7 +90,7 @@ class RunData:
         """What the data has besides pictures and regions: masks, repeats, what is ignored, columns that aren't used."""
         records = self.train.records
         lines = [*PhotoCount.of(records).lines(), *alike_captions([record.caption for record in records])]
-        lines += [*self.report.unused_lines(), *filter(None, [self._empty()])]
+        lines += [*self.report.unused_lines(), *filter(None, [self._empty()]), *self._one_sided()]
         lines += [*self.ignored_area.lines(), *self.ignored.lines(), *filter(None, [self.unmeasured])]
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
@@ -108,6 +109,16 @@ class RunData:
             return None
         named = [*places[:NAMED], *([f"{len(places) - NAMED} more"] if len(places) > NAMED else [])]
         return f"{plural(len(places), 'mask')} {'is' if len(places) == 1 else 'are'} empty: {listed(named)}"
+
+    def _one_sided(self) -> list[str]:
+        """A warning for each region whose other side isn't named, though pictures are mirrored."""
+        names = self.train.regions if self.train.transform.flip_probability else ()
+        return [
+            f"warning: a mirrored picture shows a {other_side(name)} as {name}: name both in regions.names, or set "
+            "view.flip_probability=0"
+            for name in names
+            if other_side(name) not in names
+        ]
 
     @cached_property
     def largest_bytes(self) -> int:

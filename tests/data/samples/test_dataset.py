@@ -101,6 +101,27 @@ def test_boxes_become_masks_with_the_settings(people):
     torch.testing.assert_close(sample.masks_rhw[0], boxes_to_mask(corners, (64, 40), settings))
 
 
+def test_left_and_right_change_places_in_a_mirrored_picture(people, tmp_path):
+    """By boxes, by masks, and where one isn't known; other regions stay."""
+    painted = np.zeros((64, 40), np.uint8)
+    painted[10:20, 2:12] = 255
+    (tmp_path / "mask.png").write_bytes(encoded(Image.fromarray(painted)))
+    boxes = {"left_foot": (Box(25, 40, 35, 60),), "right_foot": None, "left_hand": (), "face": (Box(15, 0, 25, 9),)}
+    record = replace(people(1)[0], boxes=boxes, masks={"right_hand": tmp_path / "mask.png"})
+    names = ("left_hand", "face", "left_foot", "right_hand", "right_foot", "left_")
+    plain, mirrored = (
+        dataset([record], regions=names, transform=JointTransform((64, 40), flip_probability=probability))[0]
+        for probability in (0.0, 1.0)
+    )
+    other = [3, 1, 4, 0, 2, 5]
+    assert plain.known_r.tolist() == [True, True, True, True, False, False]
+    assert mirrored.known_r.tolist() == [plain.known_r.tolist()[r] for r in other]
+    torch.testing.assert_close(mirrored.masks_rhw, plain.masks_rhw[other].flip(2))
+    assert mirrored.whole_r2.tolist() == [plain.whole_r2.tolist()[r] for r in other]
+    assert (mirrored.boxes["right_foot"], mirrored.boxes["left_foot"]) == ([(5, 40, 15, 60)], [])
+    assert (mirrored.boxes["left_hand"], mirrored.boxes["right_hand"]) == ([(28, 10, 38, 20)], [])
+
+
 def test_a_painted_mask_takes_precedence_over_boxes(people, tmp_path):
     record = people(1)[0]
     painted = np.zeros((64, 40), np.uint8)

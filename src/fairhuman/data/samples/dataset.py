@@ -215,6 +215,7 @@ class PeopleDataset(Dataset[Sample]):
         items |= {name: item for name, item in conditions.items() if not isinstance(item, list)}
         moved = {name: item.as_subclass(Tensor) for name, item in transform.apply(draw, items).items()}
         regions = self._regions_in_view(record, annotations, moved, draw, frame, close)
+        regions = regions.mirrored(self.regions) if draw.flip else regions
         ignored_hw = self._ignored(moved, frame) if self.ignores else None
         masks_rhw = regions.masks_rhw if ignored_hw is None else without(regions.masks_rhw, ignored_hw)
         ignored_r = regions.masks_rhw.flatten(1).any(1) & ~masks_rhw.flatten(1).any(1)  # nothing of the region is left

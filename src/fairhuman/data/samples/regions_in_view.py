@@ -10,6 +10,7 @@ from fairhuman.regions.masks import boxes_to_mask
 from fairhuman.regions.settings import MaskSettings
 
 _EDGE = 0.5  # pixels by which a box may exceed the view and still count as whole: crops start at whole pixels
+_SIDES = {"left": "right", "right": "left"}
 
 
 class RegionsInView(NamedTuple):
@@ -25,6 +26,18 @@ class RegionsInView(NamedTuple):
     known_r: Tensor
     boxes: dict[str, list[tuple[float, ...]]]
     whole_r2: Tensor
+
+    def mirrored(self, names: Sequence[str]) -> "RegionsInView":
+        """The regions of a mirrored view: of `left_hand` and `right_hand`, each is the other, if both are named."""
+        order = [names.index(other) if (other := other_side(name)) in names else r for r, name in enumerate(names)]
+        boxes = {name: self.boxes[names[r]] for name, r in zip(names, order, strict=True)}
+        return RegionsInView(self.masks_rhw[order], self.known_r[order], boxes, self.whole_r2[order])
+
+
+def other_side(region: str) -> str:
+    """`right_hand` for `left_hand`, and the other way round; a region of no side is its own."""
+    side, _, part = region.partition("_")
+    return f"{_SIDES[side]}_{part}" if side in _SIDES and part else region
 
 
 def regions_in_view(
