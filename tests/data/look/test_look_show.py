@@ -114,6 +114,18 @@ def test_data_is_escaped_in_the_page(folder, tmp_path):
     assert page.count("&lt;script&gt;alert(1)") >= 5
 
 
+@pytest.mark.parametrize(("kind", "bright"), [(None, "right"), ("relative", "right"), ("metric_mm", "left")])
+def test_depth_is_of_the_kind_that_training_takes(folder, tmp_path, kind, bright):
+    """Without a kind it is relative: large is near, and near is bright."""
+    root = folder([{"file_name": "a.png", "caption": "x", "depth": "d.png", "depth_kind": kind}])
+    depth_hw = np.full((30, 40), 2000, np.uint16)
+    depth_hw[:, 20:] = 60000
+    Image.fromarray(depth_hw).save(root / "d.png")
+    uri = re.search(r'class="depth" src="data:image/[a-z]+;base64,([^"]+)"', shown(root, tmp_path)[1])
+    near_hw = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri[1]))).convert("L")).astype(int)
+    assert (near_hw[15, 35] > near_hw[15, 5] + 100) == (bright == "right")
+
+
 def test_masks_and_depth_lie_where_they_are(folder, tmp_path):
     """The left half is painted, in 40x30 pixels."""
     row = {"file_name": "a.png", "caption": "x", "masks": {"face": "m.png", "tail": "bad.png"}, "depth": "d.png"}

@@ -12,9 +12,10 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.run import build_dataset, plan_build
 from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, read_source
+from fairhuman.data.sources.check import check_records
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, SUBJECT, Box, HumanRecord
-from helpers.trainer_folders import COUNT, HEIGHT, TRAINERS, WIDTH, photo
+from helpers.trainer_folders import COUNT, HEIGHT, TRAINERS, WIDTH, mask, photo
 
 RECIPE = BuildRecipe(min_side=16, min_clarity=0.0, needs=(), detect=None)
 
@@ -64,6 +65,20 @@ def test_the_meaning_of_the_mask_is_that_of_the_build(built: tuple[Path, Path, i
         build_dataset(source, out, RECIPE.model_copy(update={"source": SourceSettings(mask=meaning)}))
         for record in read(out, (SUBJECT,) if region == SUBJECT else ()):
             assert opacity_of(record, region) == share
+
+
+def test_an_empty_mask_of_a_subject_says_that_there_is_none(tmp_path: Path) -> None:
+    for number, columns in enumerate((WIDTH // 2, 0)):
+        photo(tmp_path / "source" / f"{number}.jpg", number, "a")
+        mask(tmp_path / "source" / "masks" / f"{number}.png", columns)
+    photo(tmp_path / "source" / "2.jpg", 2, "a")
+    build_dataset(
+        tmp_path / "source", tmp_path / "out", RECIPE.model_copy(update={"source": SourceSettings(mask="subject")})
+    )
+    checked = check_records(read(tmp_path / "out", (SUBJECT,)), LoadReport(), full=True)
+    assert [(one.annotated(SUBJECT), one.has(SUBJECT)) for one in checked] == [
+        *((True, True), (True, False), (False, False))
+    ]
 
 
 def test_boxes_to_ignore_are_kept(tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_what_is_not_the_format_is_refused(change, labels):
         change(lambda _: labels)
 
 
+def test_pictures_are_found_where_the_first_one_is_missing(tmp_path):
+    write_wholebody(tmp_path, 3)
+    (tmp_path / "val2017" / "000000000000.jpg").unlink()
+    records = read_source(tmp_path, REGIONS, SourceSettings(max_reject_share=0.5), LoadReport())
+    assert [record.key for record in records] == ["val2017/000000000001.jpg", "val2017/000000000002.jpg"]
+
+
 def test_broken_json_is_refused(tmp_path):
     (tmp_path / "wholebody.json").write_bytes(b"[" * 100_000)
     with pytest.raises(DataError, match="not a JSON file"):

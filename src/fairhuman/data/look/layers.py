@@ -17,7 +17,6 @@ from fairhuman.data.pictures.decode import decode, decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.check import STAGE
-from fairhuman.data.sources.rows import Row
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, HumanRecord, MaskSource
 from fairhuman.report.html import picture_uri
@@ -59,9 +58,7 @@ class Layers:
     depth: str | None = None
 
 
-def draw_layers(
-    dataset: DataSet, row: Row, record: HumanRecord, colours: dict[str, str], report: LoadReport
-) -> Layers | None:
+def draw_layers(dataset: DataSet, record: HumanRecord, colours: dict[str, str], report: LoadReport) -> Layers | None:
     """Decode and draw a record; parts that can't be drawn are noted. None if the picture can't be decoded. `colours` of
     masks are `#RRGGBB` by region.
     """
@@ -71,7 +68,7 @@ def draw_layers(
         report.add(record.location, STAGE, error.finding)
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    drawer = _Drawer(dataset, row, record, picture.size, report)
+    drawer = _Drawer(dataset, record, picture.size, report)
     return Layers(
         picture=picture_uri(picture, quality=82),
         boxes=box_shapes(record),
@@ -108,7 +105,6 @@ def box_shapes(record: HumanRecord) -> list[BoxShape]:
 @dataclass(frozen=True)
 class _Drawer:
     dataset: DataSet
-    row: Row
     record: HumanRecord
     size: tuple[int, int]
     report: LoadReport
@@ -148,9 +144,7 @@ class _Drawer:
             return None
         if isinstance(self.record.depth, list):
             raise PictureError("depth is not a picture")
-        kind = self.row.values.get("depth_kind") or self.record.attributes.get("depth_kind")
-        # without a kind, the depth is that of synthetic people, in millimetres
-        near_hw = depth_picture(decode_depth(self.record.depth), "relative" if kind == "relative" else "metric_mm")
+        near_hw = depth_picture(decode_depth(self.record.depth), self.record.depth_kind)
         return picture_uri(Image.fromarray((near_hw * 255).astype(np.uint8)), DEPTH_SIDE)
 
 

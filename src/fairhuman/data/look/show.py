@@ -195,7 +195,7 @@ def _draw_cards(
 ) -> list[Card]:
     cards: list[Card] = []
     for number, (row, record) in enumerate(records, start=1):
-        layers = draw_layers(dataset, row, record, palette, report)
+        layers = draw_layers(dataset, record, palette, report)
         if layers is not None:
             cards.append(_card(dataset, row, record, layers, names))
         progress("show", number, len(records))
@@ -274,7 +274,7 @@ def _rejected_card(example: RejectedExample, source: DataSet | None, palette: di
     layers = None
     if source is not None and example.record is not None:
         bare = replace(example.record, masks={}, pose=None, depth=None)
-        layers = draw_layers(source, Row(example.location, {}), bare, palette, LoadReport())
+        layers = draw_layers(source, bare, palette, LoadReport())
     return RejectedCard(example.text, layers)
 
 

@@ -15,10 +15,10 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import BOXES, RowReader, boxes_to_lists
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
-from fairhuman.data.sources.check import decode_record
+from fairhuman.data.sources.check import NO_SUBJECT, decode_record
 from fairhuman.data.sources.rows import EMPTY_CAPTION
 from fairhuman.errors import FairHumanError
-from fairhuman.record import region_column
+from fairhuman.record import SUBJECT, region_column
 from fairhuman.utils.parse import parse_json
 
 
@@ -89,13 +89,14 @@ class CheckTier:
         except PictureError as error:
             columns["findings"] = json.dumps(findings)
             return TierResult(columns, "rejected", error.finding.reason, error.finding.value)
+        masks = {*checked.masks, *({SUBJECT} if NO_SUBJECT in found else ())}  # a black mask says that there is none
         columns |= {
             "width": checked.width,
             "height": checked.height,
             "sha256": pixel_digest(content),
             "phash": _perceptual_hash(picture) if self.perceptual else None,
             "clarity": clarity(picture),
-            "masks": sorted(checked.masks),
+            "masks": sorted(masks),
             "findings": json.dumps([*findings, *found]),
         }
         columns |= {region_column(region): boxes_to_lists(checked.boxes[region]) for region in self.reader.regions}

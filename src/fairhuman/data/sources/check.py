@@ -17,6 +17,7 @@ from fairhuman.regions.boxes import clip_boxes
 STAGE = "check"
 MASK_SIZE = "mask has not the size of its picture"
 EMPTY_MASK = "mask is empty"
+NO_SUBJECT = Finding("warned", EMPTY_MASK, f"mask of {SUBJECT}")
 _BLACK = 8  # of 255: compression leaves remainders
 
 

@@ -108,10 +108,11 @@ def _by_image(entries: Iterable[Any], file: Path, report: LoadReport) -> default
 
 
 def _image_folder(path: Path, split: str | None, images: Sequence[Any]) -> str:
-    """The folder of the first image, with a trailing slash; the root if it isn't found."""
-    name = next((str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image), "")
+    """The folder of the first image that is there, with a trailing slash; the root if none is."""
+    names = (str(image["file_name"]) for image in images if isinstance(image, dict) and "file_name" in image)
     folders = [folder.format(split=split) for folder in IMAGE_FOLDERS]
-    found = next((folder for folder in folders if (path / folder / name).is_file()), "")
+    there = ((folder, name) for name in names for folder in folders if (path / folder / name).is_file())
+    found, _ = next(there, ("", ""))
     return f"{found}/" if found else ""
 
 
