@@ -132,7 +132,8 @@ def as_earlier(tensors: Mapping[str, Tensor], path: Path) -> Path:
         layer, _, part = key.removeprefix("unet.").partition(".lora_")
         theirs = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[part]
         name = "lora_unet_" + layer.replace(".", "_")
-        earlier |= {f"{name}.{theirs}": tensor, f"{name}.alpha": torch.tensor(10.0)}
+        unscaled = tensor / (10.0 / 4.0) if ".lora_B." in key else tensor
+        earlier |= {f"{name}.{theirs}": unscaled, f"{name}.alpha": torch.tensor(10.0)}
     save_file(earlier, path, metadata={"format": "pt"})
     return path
 
@@ -141,9 +142,8 @@ def as_old_diffusers(tensors: Mapping[str, Tensor], path: Path) -> Path:
     """Names of diffusers before peft: `.processor.to_q_lora.down.weight`; without alpha, so B is scaled."""
     old = {}
     for key, tensor in tensors.items():
-        scaled = tensor * (10.0 / 4.0) if ".lora_B." in key else tensor
         name = key.replace(".to_out.0.", ".to_out.").replace(".to_", ".processor.to_")
-        old[name.replace(".lora_A.", "_lora.down.").replace(".lora_B.", "_lora.up.")] = scaled
+        old[name.replace(".lora_A.", "_lora.down.").replace(".lora_B.", "_lora.up.")] = tensor
     save_file(old, path)
     return path
 
@@ -172,6 +172,33 @@ def test_all_layouts_are_read_as_the_same_updates(tmp_path: Path) -> None:
             torch.testing.assert_close(layer.update(wanted.shape), wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_the_file_for_diffusers_has_the_same_strength_without_its_metadata(tmp_path: Path) -> None:
+    files(trained(SETTINGS[0]), tmp_path)
+    save_file(load_file(tmp_path / DIFFUSERS_FILE), tmp_path / "bare.safetensors")
+    with safe_open(tmp_path / DIFFUSERS_FILE, "pt") as file:
+        assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.lora_alpha"] == 4
+    expected, found = (
+        read_lora(tmp_path / name, load_pipeline("small"))["unet"] for name in (KOHYA_FILE, "bare.safetensors")
+    )
+    for name, layer in expected.items():
+        shape = torch.Size([len(layer.up), layer.down.shape[1]])
+        torch.testing.assert_close(found[name].update(shape), layer.update(shape), rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_with_alpha_in_its_metadata_alone_is_read(tmp_path: Path) -> None:
+    """As earlier versions wrote it, and peft does."""
+    files(trained(SETTINGS[0]), tmp_path)
+    tensors, stated = load_file(tmp_path / DIFFUSERS_FILE), {"unet.lora_alpha": 10.0}
+    unscaled = {name: tensor / 2.5 if ".lora_B." in name else tensor for name, tensor in tensors.items()}
+    save_file(unscaled, tmp_path / "earlier.safetensors", {"lora_adapter_metadata": json.dumps(stated)})
+    found = []
+    for name in (DIFFUSERS_FILE, "earlier.safetensors"):
+        pipeline = load_pipeline("small")
+        load_lora(pipeline, tmp_path / name)
+        found.append(pipeline.unet.state_dict())
+    assert all(torch.allclose(found[0][name], tensor, atol=1e-6) for name, tensor in found[1].items())
+
+
 def test_sampling_reads_todays_and_earlier_files_alike(tmp_path: Path) -> None:
     found = []
     for layout in ("diffusers", "kohya", "earlier"):
@@ -193,9 +220,11 @@ def test_training_starts_from_a_file(tmp_path: Path, layout: str) -> None:
 
 
 def test_a_start_with_the_same_scale_is_exact(tmp_path: Path) -> None:
-    model = trained(SETTINGS[1])
+    """Of a power of two, which scales B without rounding."""
+    settings = SETTINGS[1].model_copy(update={"alpha": 1.5})
+    model = trained(settings)
     model.save(tmp_path)
-    started = LoraModel(load_pipeline("small"), SETTINGS[1].model_copy(update={"start": tmp_path}), seed=9)
+    started = LoraModel(load_pipeline("small"), settings.model_copy(update={"start": tmp_path}), seed=9)
     expected, found = model.trainable_state(), started.trainable_state()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 

@@ -156,7 +156,8 @@ class LoraModel(NamedWeights):
     def save(self, folder: Path) -> None:
         """Write one file for diffusers and, of SDXL, one for kohya, ComfyUI and A1111, each atomically.
 
-        ComfyUI reads the diffusers file of all other bases, whose B are therefore scaled by alpha / rank.
+        In the file for diffusers B is scaled by alpha / rank, as not every program that reads it looks for alpha in
+        its metadata.
 
         Raises:
             ModelError: a value is too large for the precision of kohya's file, or a name isn't one of the network's.
@@ -166,13 +167,12 @@ class LoraModel(NamedWeights):
         metadata = network.peft_config[_ADAPTER].to_dict()
         # peft stores a set, whose order differs between processes; equal LoRAs must give equal files
         metadata["target_modules"] = sorted(metadata["target_modules"])
-        if not isinstance(self._base, SDXL):  # ComfyUI reads this file, and no alpha from its metadata
-            strength = self.settings.strength
-            state = {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in state.items()}
-            metadata["lora_alpha"] = metadata["r"]
+        strength = self.settings.strength
+        scaled = {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in state.items()}
+        metadata["lora_alpha"] = metadata["r"]
 
         def write(partial: Path) -> None:
-            self._base.save_lora(partial, state, metadata)
+            self._base.save_lora(partial, scaled, metadata)
             sort_header(partial)
             check_names(partial, self._base)
 
