@@ -12,6 +12,7 @@ from PIL import Image
 
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect, silence_directories
 from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.pipeline.write import encode_for_storage
 from fairhuman.utils.memory import peak_resident_bytes
 from helpers.tiny_pictures import encoded, picture
 
@@ -114,6 +115,19 @@ def test_a_tiff_whose_tiles_are_larger_than_its_picture_is_refused():
     with pytest.raises(PictureError, match="too many pixels") as found:
         inspect(content.ljust(208, b"\0"))
     assert "in tiles of 1600000000 pixels" in str(found.value)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_mpo_is_stored_as_a_jpeg(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(RED, "MPO", save_all=True, append_images=[RED.resize((8, 6))], exif=exif)
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    stored, kind = encode_for_storage(content, PictureLimits(min_side=1))
+    assert kind == "jpg"
+    assert (stored == content) == (orientation == 1)
+    assert Image.open(io.BytesIO(stored)).format == ("MPO" if orientation == 1 else "JPEG")
+    assert decode(stored).picture.size == decode(content).picture.size == RED.size[:: 1 if orientation == 1 else -1]
 
 
 def orientations(count: int) -> bytes:

@@ -34,7 +34,8 @@ from fairhuman.utils.tables import open_writer
 VERSION = 1  # to be increased when the same rows are written differently
 ROW_GROUP = 64  # rows; to get one picture, a reader must read its whole row group
 PICTURE = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-PLAIN_KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+# MPO, of many phones, is a JPEG with further pictures behind it, which every program but Pillow ignores.
+PLAIN_KINDS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, st
     if facts.kind in PLAIN_KINDS and changes <= {"L to RGB"}:
         return content, PLAIN_KINDS[facts.kind]
     picture = decode(content, limits).picture
-    if facts.kind != "JPEG":
+    if PLAIN_KINDS.get(facts.kind) != "jpg":
         return encode_png(picture), "png"
     return encode_jpeg(picture), "jpg"
 
