@@ -21,10 +21,10 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.sources import unedited_format
 from fairhuman.data.sources.columns import is_region_name, region_name_problem
-from fairhuman.data.sources.edits import Edit, Edits, EditsWriter, edited, edits_file, keyed_rows, read_edits
+from fairhuman.data.sources.edits import Edit, Edits, EditsWriter, edited, edits_file, read_edits
 from fairhuman.data.sources.imagefolder import metadata_files
 from fairhuman.data.sources.review import REVIEWED
-from fairhuman.data.sources.rows import Row
+from fairhuman.data.sources.rows import Row, keyed_rows
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.boxes import parse_boxes

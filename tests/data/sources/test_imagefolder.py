@@ -15,8 +15,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source, source_kind
+from fairhuman.data.pipeline.manifest import list_source, numbered_files, read_block
+from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source, source_format, source_kind
 from fairhuman.errors import DataError
 from fairhuman.record import Box, LabelMap
 from helpers.tiny_pictures import encoded, picture
@@ -83,6 +85,31 @@ def test_pictures_without_a_line_are_named(folder):
     (note,) = read(root)[1].notes
     assert (note.action, note.reason) == ("warned", "pictures without a line are not read")
     assert note.value == "1, such as deep/more.png"
+
+
+def test_keys_are_unique_and_those_of_every_reader(folder, tmp_path):
+    """Of rows that can't be read too; `a#2` is taken by the second a."""
+    names = ["gone.png", "1.png", "2.png", "3.png", "4.png"]
+    keys = ["a", "a", "a#2", "b#2", "a"]
+    root = folder([{"file_name": name, "key": key} for name, key in zip(names, keys, strict=True)])
+    (root / "gone.png").unlink()
+    unique = ["a", "a#2", "a#2#2", "b#2", "a#3"]
+    assert [record.key for record in read(root, ())[0]] == unique[1:]
+    assert [record.key for _, record in open_dataset(root).records(LoadReport())] == unique[1:]
+    list_source(tmp_path / "manifest", source_format("imagefolder"), root, 9, LoadReport())
+    assert [row.key for row in read_block(numbered_files(tmp_path / "manifest")[0])] == unique
+    (root / "edits.jsonl").write_text(json.dumps({"n": 1, "at": "2026-11-30", "key": "a#2", "caption": "mine"}))
+    assert [record.caption for record in read(root, ())[0]] == ["mine", "", "", ""]
+
+
+def test_a_caption_is_text_whatever_it_looks_like(folder):
+    root = folder([{"file_name": "a.png", "caption": None, "text": "one"}, {"file_name": "b.png", "text": None}])
+    assert [record.caption for record in read(root, ())[0]] == ["one", ""]
+    (root / "metadata.jsonl").unlink()
+    for column in ("text", "caption"):
+        (root / "metadata.csv").write_text(f'file_name,{column},faces\na.png,"[""1girl""]","[[1, 2, 9, 9]]"\n')
+        (record,) = read(root, ("face",))[0]
+        assert (record.caption, record.boxes["face"]) == ('["1girl"]', (Box(1, 2, 9, 9),))
 
 
 def test_csv_and_parquet_metadata_say_the_same(folder):

@@ -9,12 +9,13 @@ import pyarrow
 
 from fairhuman.data.condition.people import people_from_source, people_to_list
 from fairhuman.data.export.sample import ExportSample, as_text
-from fairhuman.data.look.reading import DataSet, annotation_columns, painted_masks
+from fairhuman.data.look.reading import DataSet, annotation_columns
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
+from fairhuman.data.sources.rows import masks_of
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.utils.tables import open_writer
@@ -26,7 +27,7 @@ def write_parquet(
     """Write `data/00000.parquet`, ... with `shard_rows` rows each."""
     named, found = set(dataset.regions), set[str]()
     for row in dataset.rows(LoadReport()):
-        named.update(painted_masks(row))
+        named.update(masks_of(row))
         found.update(row.values)
     masks = sorted(named)
     of_bodies = tuple(region for region in dataset.regions if annotation_columns(region).persons in found)

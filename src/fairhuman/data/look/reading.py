@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.columns import ABOUT_REGIONS
 from fairhuman.data.sources.edits import read_edits
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
-from fairhuman.data.sources.rows import MAX_TEXT, Row, read_limited
+from fairhuman.data.sources.rows import MAX_TEXT, Row, keyed_rows, masks_of, read_limited
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, HumanRecord, region_column
 from fairhuman.regions.boxes import shorten
@@ -95,21 +94,18 @@ class DataSet:
 
     def record(self, row: Row, report: LoadReport) -> HumanRecord | None:
         """The record of a row with all its painted masks; reads the picture's header. None if it can't be used."""
-        regions = dict.fromkeys([*self.regions, *painted_masks(row)])
+        regions = dict.fromkeys([*self.regions, *masks_of(row)])
         picture = source_format(self.kind).picture
         captioned = self.captioned or "caption" in row.values
         records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
         return next(iter(records), None)
 
     def records(self, report: LoadReport) -> Iterator[tuple[Row, HumanRecord]]:
-        """All usable records with their rows; the n-th record with the same key gets the suffix #n."""
-        counts: Counter[str] = Counter()
-        for row in self.rows(report):
+        """All usable records with their rows, with the keys of `keyed_rows`."""
+        for key, row in keyed_rows(self.rows(report), source_format(self.kind).picture):
             record = self.record(row, report)
             if record is not None:
-                counts[record.key] += 1
-                n = counts[record.key]
-                yield row, record if n == 1 else replace(record, key=f"{record.key}#{n}")
+                yield row, replace(record, key=key)
 
     def decoded_records(self, report: LoadReport) -> Iterator[DecodedRecord]:
         """All records whose pictures can be decoded; painted masks that can't be decoded are dropped."""
@@ -206,12 +202,6 @@ def _of(kind: Any, value: Any) -> Any:
         expected = getattr(kind, "__name__", str(kind))
         raise TypeError(f"expected a value of type {expected}, found {shorten(repr(value))}")
     return value
-
-
-def painted_masks(row: Row) -> Mapping[str, Any]:
-    """Painted masks of a row by region."""
-    masks = row.values.get("masks")
-    return {name: mask for name, mask in masks.items() if mask is not None} if isinstance(masks, Mapping) else {}
 
 
 class AnnotationColumns(NamedTuple):

@@ -19,7 +19,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
 from fairhuman.data.sources.columns import ONE_MASK, box_columns
-from fairhuman.data.sources.rows import Row, masks_of, printable, row_key
+from fairhuman.data.sources.rows import Row, keyed_rows, masks_of, printable
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
 from fairhuman.utils.tables import read_table, write_table
@@ -170,25 +170,19 @@ def numbered_files(folder: Path) -> dict[int, Path]:
 
 
 def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: set[str]) -> Iterator[ManifestRow]:
-    """Rows with unique keys and their identities; the n-th row with the same key gets the suffix #n.
-
-    Names of own regions are added to `own`.
-    """
+    """Rows with unique keys and their identities; names of own regions are added to `own`."""
     root = path if path.is_dir() else path.parent
     states = _FileStates(root)
-    counts: dict[int, int] = {}
-    with_picture = 0
-    for row in source.rows(path, report):
+    rows = with_picture = 0
+    for key, row in keyed_rows(source.rows(path, report), source.picture):
+        rows += 1
         picture = row.values.get(source.picture)
         with_picture += picture is not None
         own.update(box_columns(row.values))
-        key = row_key(row, source.picture)
-        n = counts[_hash(key)] = counts.get(_hash(key), 0) + 1
-        key = key if n == 1 else f"{key}#{n}"
         values = to_json(row.values, root)
         files = "".join(f"\0{states.of(file)}" for file in [picture, *_further_files(row, picture)])
         yield ManifestRow(_hash(f"{key}\0{values}{files}"), key, printable(row.location), values)
-    if counts and not with_picture:
+    if rows and not with_picture:
         raise DataError(f"{path}: no record has the required column '{source.picture}'")
 
 

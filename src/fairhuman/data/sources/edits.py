@@ -15,7 +15,6 @@ import base64
 import json
 import os
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,11 +30,11 @@ from fairhuman.data.sources.rows import (
     MAX_TEXT,
     STAGE,
     Row,
+    keyed_rows,
     limited_lines,
     masks_of,
     printable,
     reading_table,
-    row_key,
 )
 from fairhuman.errors import DataError
 from fairhuman.record import Finding, region_column
@@ -287,15 +286,6 @@ def edited_rows(rows: Iterable[Row], path: Path, picture_column: str, report: Lo
         yield edited(row, edits.standing(key))
     for key in sorted(left):
         report.add(edits_file(path).name, STAGE, Finding("warned", GONE, printable(key)))
-
-
-def keyed_rows(rows: Iterable[Row], picture_column: str) -> Iterator[tuple[str, Row]]:
-    """Rows with the keys that changes name; the n-th row with the same key has the suffix #n."""
-    counts: Counter[str] = Counter()
-    for row in rows:
-        key = row_key(row, picture_column)
-        counts[key] += 1
-        yield key if counts[key] == 1 else f"{key}#{counts[key]}", row
 
 
 def edited(row: Row, changes: Mapping[Field, Edit]) -> Row:

@@ -2,7 +2,6 @@
 
 import csv
 import stat
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,10 +165,10 @@ def _in_unicode(value: Any) -> Any:
 
 
 def with_caption(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns with `text` renamed to `caption`, unless there is a `caption`."""
-    if TEXT in values and CAPTION not in values:
-        return {CAPTION if name == TEXT else name: value for name, value in values.items()}
-    return dict(values)
+    """Columns with `text` renamed to `caption`, unless there is a `caption` that isn't null."""
+    if TEXT not in values or values.get(CAPTION) is not None:
+        return dict(values)
+    return {CAPTION if name == TEXT else name: value for name, value in values.items() if name != CAPTION}
 
 
 class Row(NamedTuple):
@@ -184,6 +183,21 @@ def row_key(row: Row, picture_column: str) -> str:
     picture = row.values.get(picture_column)
     path = picture.get("path") if isinstance(picture, Mapping) else picture
     return printable(str(row.values.get("key") or (path if isinstance(path, str | Path) else None) or row.location))
+
+
+def keyed_rows(rows: Iterable[Row], picture_column: str) -> Iterator[tuple[str, Row]]:
+    """Rows with their keys, which are unique: the n-th row with the same key, readable or not, has the suffix #n.
+
+    A suffix that would give the key of an earlier row is left out.
+    """
+    given: dict[int, int] = {}  # hash of a key to how often it was asked for; keys would take much memory
+    for row in rows:
+        key = name = row_key(row, picture_column)
+        while hash(name) in given:
+            given[hash(key)] += 1
+            name = f"{key}#{given[hash(key)]}"
+        given[hash(name)] = 1
+        yield name, row
 
 
 def records_from_rows(
@@ -247,9 +261,8 @@ def iterate_records(
         rows, root, picture_column, regions, settings, report, also: as for `records_from_rows`.
         captioned: whether to read captions, and note rows without one.
     """
-    keys: Counter[str] = Counter()
-    for row in rows:
-        record = _RowReader(row, root, regions, settings, report, also).read(picture_column, captioned, keys)
+    for key, row in keyed_rows(rows, picture_column):
+        record = _RowReader(row, root, regions, settings, report, also).read(key, picture_column, captioned)
         if record is not None:
             yield record
 
@@ -307,8 +320,8 @@ class _RowReader:
         self.row, self.root, self.regions, self.settings, self.report = row, root, regions, settings, report
         self.also = [IGNORE, *also]  # read where the row has them
 
-    def read(self, picture_column: str, captioned: bool, keys: Counter[str]) -> HumanRecord | None:
-        """The record, or None if the row is skipped."""
+    def read(self, key: str, picture_column: str, captioned: bool) -> HumanRecord | None:
+        """The record of this key, or None if the row is skipped."""
         values = self.row.values
         try:
             if values.get(picture_column) is None:
@@ -323,7 +336,7 @@ class _RowReader:
         split, attributes = values.get("split"), self._attributes()
         origin = attributes.get(CLOSEUP_OF)
         return HumanRecord(
-            key=self._key(picture_column, keys),
+            key=key,
             image=image,
             width=facts.width,
             height=facts.height,
@@ -343,12 +356,6 @@ class _RowReader:
 
     def _note(self, finding: Finding) -> None:
         self.report.add(self.row.location, STAGE, finding)
-
-    def _key(self, picture_column: str, keys: Counter[str]) -> str:
-        """The row's key; the n-th record with the same key gets the suffix #n."""
-        key = row_key(self.row, picture_column)
-        keys[key] += 1
-        return key if keys[key] == 1 else f"{key}#{keys[key]}"
 
     def _caption(self) -> str:
         value = self.row.values.get(CAPTION)

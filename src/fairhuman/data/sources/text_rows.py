@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, in_unicode, limited_lines, reading_table, with_caption
+from fairhuman.data.sources.rows import (
+    CAPTION,
+    STAGE,
+    TEXT,
+    Row,
+    in_unicode,
+    limited_lines,
+    reading_table,
+    with_caption,
+)
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.parse import parse_json
@@ -52,7 +61,7 @@ def jsonl_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Rows of a CSV table with a head line, `text` renamed to `caption`; ragged lines are noted and skipped.
 
-    A cell that starts with [ or { is read as JSON, such as a list of boxes; an empty cell is null.
+    A cell that starts with [ or { is read as JSON, such as a list of boxes, but never a caption; an empty cell is null.
 
     Raises:
         DataError: the file can't be read, isn't CSV in UTF-8, or a line is too long.
@@ -70,7 +79,7 @@ def csv_rows(path: Path, report: LoadReport) -> Iterator[Row]:
 def _cell(name: str, text: str) -> object:
     if not text.strip():
         return None
-    if name in ("width", "height") or text.lstrip().startswith(("[", "{")):
+    if name in ("width", "height") or (name not in (CAPTION, TEXT) and text.lstrip().startswith(("[", "{"))):
         try:
             value: object = parse_json(text)
         except ValueError:
