@@ -3,14 +3,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    EDMDPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 
 from fairhuman.bases.latents import decode_latents, encode_pictures, vae_factor
 from fairhuman.bases.sdxl import encode_prompts, noise_scheduler
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_unet_config
 from fairhuman.models.locations import check_location, check_vae
-from fairhuman.models.sdxl import load_pipeline
+from fairhuman.models.sdxl import check_sdxl, load_pipeline
+from fairhuman.models.settings import BaseSettings
 
 CAPTIONS = ["a person in a red shirt", "", "an astronaut in Zürich, waving with 5 fingers!"]
 
@@ -183,6 +189,61 @@ def test_folder_with_a_missing_part_is_named(pipeline: StableDiffusionXLPipeline
         file.unlink()
     with pytest.raises(ModelError, match=rf"{tmp_path.name}.*loading failed: .*unet"):
         load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("scheduler", None, "expected a scheduler with a beta_schedule, found EDMDPMSolverMultistepScheduler: it is"),
+        ("vae", {"latents_mean": [-1.6, 1.9, -1.4, 2.5]}, "has a VAE with latents_mean in its configuration"),
+    ],
+)
+def test_edm_models_are_refused_early_and_late(
+    pipeline: StableDiffusionXLPipeline, tmp_path: Path, part: str, value: dict[str, object] | None, message: str
+) -> None:
+    pipeline.save_pretrained(tmp_path)
+    if value is None:
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        index["scheduler"] = ["diffusers", "EDMDPMSolverMultistepScheduler"]
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        EDMDPMSolverMultistepScheduler().save_pretrained(tmp_path / "scheduler")
+    else:
+        edit(tmp_path / "vae" / "config.json", **value)
+    with pytest.raises(ModelError, match=message):
+        check_location(str(tmp_path))
+    with pytest.raises(ModelError, match=message):
+        check_sdxl(StableDiffusionXLPipeline.from_pretrained(tmp_path), "owner/name")
+
+
+def edit(file: Path, **values: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_a_vae_of_another_scale_is_refused(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "model")
+    pipeline.vae.save_pretrained(tmp_path / "vae")
+    base = BaseSettings(vae=str(tmp_path / "vae"))
+    edit(tmp_path / "vae" / "config.json", scaling_factor=0.18215)
+    for model in ("small-untrained", "small", str(tmp_path / "model")):
+        with pytest.raises(ModelError, match=r"base\.vae .*expected scaling_factor 1\.0, .* found 0\.18215"):
+            load_pipeline(model, base=base)
+
+
+def test_file_names_with_fp16_are_read_everywhere(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "sdxl", variant="fp16")
+    assert load_pipeline("small", base=BaseSettings(vae=str(tmp_path / "sdxl"))).vae is not None
+    assert load_pipeline(str(tmp_path / "sdxl")).unet is not None
+    load_pipeline("small-flow").save_pretrained(tmp_path / "flow", variant="fp16")
+    assert load_pipeline(str(tmp_path / "flow")).transformer is not None
+
+
+def test_zero_snr_of_a_folder_starts_at_the_last_timestep(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path)
+    stated = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "leading"}
+    edit(tmp_path / "scheduler" / "scheduler_config.json", **stated)
+    scheduler = load_pipeline(str(tmp_path)).scheduler
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps[0] == 999
 
 
 @pytest.mark.parametrize(

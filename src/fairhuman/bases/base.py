@@ -27,6 +27,7 @@ from fairhuman.bases.published import PUBLISHED
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.errors import ModelError
+from fairhuman.utils.hub import variant_in
 from fairhuman.utils.shipped import home
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}  # of a pipeline's components
@@ -67,8 +68,11 @@ class Base(ABC):
         dtypes = {"default": dtype, "vae": torch.float32}
         # diffusers must be told of what a pipeline goes without, such as T5
         without = {name: None for name, value in OwnPipeline.load_config(folder).items() if value == [None, None]}
+        variant = variant_in(Path(folder) / cls.part)
         return cls(
-            OwnPipeline.from_pretrained(folder, dtype=dtypes, trust_remote_code=False, use_safetensors=True, **without)
+            OwnPipeline.from_pretrained(
+                folder, dtype=dtypes, variant=variant, trust_remote_code=False, use_safetensors=True, **without
+            )
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from fairhuman.models.checkpoint_file import CheckpointFile
 from fairhuman.models.locations import check_vae
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_vae_file
-from fairhuman.utils.hub import loading
+from fairhuman.utils.hub import loading, variant_in
 
 _PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction"}
 _UNET_FILE = "diffusion_pytorch_model"
@@ -40,6 +40,8 @@ def scheduled(own: Mapping[str, Any], base: BaseSettings, model: str) -> dict[st
                 f"base.zero_snr=true needs a model with v-prediction, but {model!r} states none: if it was "
                 "trained with v-prediction, set base.prediction=v"
             )
+        found = with_zero_snr(found)
+    elif base.zero_snr == "auto" and found.get("rescale_betas_zero_snr"):
         found = with_zero_snr(found)
     elif base.zero_snr is False:
         found = _changed(found, rescale_betas_zero_snr=False)
@@ -72,9 +74,26 @@ def load_vae(place: str) -> AutoencoderKL:
     if Path(place).is_file():
         return load_vae_file(Path(place), name)
     inside = {"subfolder": "vae"} if (Path(place) / "vae").is_dir() else {}
+    variant = variant_in(Path(place, *inside.values()))
     with loading(name, place, "the folder or hub id of an AutoencoderKL"):
-        vae: AutoencoderKL = AutoencoderKL.from_pretrained(place, dtype=torch.float32, use_safetensors=True, **inside)
+        vae: AutoencoderKL = AutoencoderKL.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, variant=variant, **inside
+        )
     return vae.eval()
+
+
+def check_scaling(vae: AutoencoderKL, own: Mapping[str, Any], place: str) -> None:
+    """Check that a VAE scales latents as a model's own one; Stable Diffusion 1's, of the same layers, does not.
+
+    Raises:
+        ModelError: names both factors.
+    """
+    expected, found = (config.get("scaling_factor", 0.18215) for config in (own, vae.config))  # diffusers' default
+    if found != expected:
+        raise ModelError(
+            f"base.vae {place!r}: expected scaling_factor {expected}, as the model's own VAE has, found {found}: it is "
+            "for another family of models"
+        )
 
 
 def variant_of(location: str, dtype: torch.dtype) -> str | None:
@@ -86,8 +105,7 @@ def variant_of(location: str, dtype: torch.dtype) -> str | None:
     plain, half = (f"unet/{_UNET_FILE}{middle}.safetensors" for middle in ("", ".fp16"))
     folder = Path(location)
     if folder.exists():
-        there = {path.name for path in (folder / "unet").glob(f"{_UNET_FILE}*")}
-        return "fp16" if there and all(".fp16." in name for name in there) else None
+        return variant_in(folder / "unet")
     from huggingface_hub import file_exists, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(location, plain), str):

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
 from fairhuman.bases.published import PUBLISHED
@@ -59,7 +61,31 @@ def check_location(model: str, own_vae: bool = False) -> None:
         raise ModelError(f"model {model!r}: model_index.json can't be read: {error}") from error
     for part in (*NETWORKS, *FLOW_NETWORKS):
         refuse_pickles(f"model {model!r}", path / part)
-    base_name(model, found, path)
+    if not base_name(model, found, path).flow:
+        check_ddpm(model, _config(path / "scheduler" / "scheduler_config.json"), _config(path / "vae" / "config.json"))
+
+
+def check_ddpm(model: str, schedule: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Check an SDXL's configurations of scheduler and VAE; what is empty isn't checked.
+
+    Raises:
+        ModelError: the noise schedule isn't DDPM's, or the VAE's latents have a mean: as those of Playground v2.5.
+    """
+    kind = schedule.get("_class_name")
+    if schedule and "beta_schedule" not in schedule:
+        raise ModelError(
+            f"model {model!r}: expected a scheduler with a beta_schedule, found {kind}; it isn't supported"
+        )
+    if vae.get("latents_mean") is not None:
+        raise ModelError(f"model {model!r}: has a VAE with latents_mean in its configuration, which isn't supported")
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """Return a component's configuration; empty if there is none: loading says what is wrong."""
+    try:
+        return dict(parse_json(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def name_of(model: str) -> BaseName:

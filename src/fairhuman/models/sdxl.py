@@ -1,11 +1,12 @@
 """Load pipelines; check SDXL's."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
 from huggingface_hub import hf_hub_download
 
 from fairhuman.bases.base import base_class
@@ -13,10 +14,10 @@ from fairhuman.bases.latents import cast
 from fairhuman.bases.names import BASES
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_small, sdxl_scheduler
-from fairhuman.models.base import file_schedule, load_vae, scheduled, variant_of
+from fairhuman.models.base import check_scaling, file_schedule, load_vae, scheduled, variant_of
 from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.frozen_linear import freeze_linear_
-from fairhuman.models.locations import EXPECTED, check_base, is_file, is_whole, location_of, name_of
+from fairhuman.models.locations import EXPECTED, check_base, check_ddpm, is_file, is_whole, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.models.single_file import load_single_file
 from fairhuman.utils.hub import loading
@@ -80,7 +81,12 @@ def _loaded(model: str, seed: int, dtype: torch.dtype, base: BaseSettings) -> An
                 use_safetensors=True,
                 **({} if vae is None else {"vae": vae}),
             )
-    if vae is not None:
+    if vae is not None and base.vae is not None:
+        own = pipeline.vae.config
+        if pipeline.vae is vae:  # the folder's own wasn't loaded
+            with suppress(OSError):  # and it may have none
+                own = AutoencoderKL.load_config(location, subfolder="vae")
+        check_scaling(vae, own, base.vae)
         pipeline.register_modules(vae=vae)
     cast(pipeline.vae, torch.float32)
     check_sdxl(pipeline, model)
@@ -116,11 +122,12 @@ def check_sdxl(pipeline: StableDiffusionXLPipeline, name: str) -> None:
     """Check that a pipeline has SDXL's parts with matching sizes; `name` is for error messages.
 
     Raises:
-        ModelError: a part is missing, or two sizes don't match; names both.
+        ModelError: a part is missing, two sizes don't match, or as of `check_ddpm`; names both.
     """
     for part in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         if getattr(pipeline, part, None) is None:
             raise ModelError(f"model {name!r}: expected {EXPECTED}, found no {part}")
+    check_ddpm(name, pipeline.scheduler.config, pipeline.vae.config)
     unet, encoders = pipeline.unet.config, (pipeline.text_encoder.config, pipeline.text_encoder_2.config)
     if unet.addition_embed_type != "text_time":
         raise ModelError(

@@ -66,6 +66,12 @@ def refuse_pickles(name: str, place: str | Path, error: type[FairHumanError] = M
         )
 
 
+def variant_in(folder: Path) -> str | None:
+    """Return `fp16` if all weights in a folder have file names with `.fp16`, else None: the plain files."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
 def failure(error: BaseException, place: str, expected: str = "", hub: bool = True) -> str:
     """Return in one line why loading `place` failed, without a library's advice."""
     chain = list(_chain(error))
