@@ -184,7 +184,7 @@ def test_a_picture_that_keeps_changing_is_rejected(plain, tmp_path, monkeypatch)
         return read(record, sha256)
 
     monkeypatch.setattr(write, "read_checked_bytes", restless)
-    with pytest.raises(DataError, match=r"plain: 1 pictures changed during the build; run the same command again"):
+    with pytest.raises(DataError, match=r"plain: 1 picture changed during the build; run the same command again"):
         build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1")
     monkeypatch.setattr(write, "read_checked_bytes", read)
     assert build(plain, tmp_path / "out", "block_rows=1", "shard_rows=1").report["kept"] == 5
@@ -218,6 +218,21 @@ def test_pictures_are_stored_upright_and_plain(tmp_path):
     assert opened["clear.png"].getpixel((5, 5)) == (255, 255, 255)
     assert opened["grey16.png"].getpixel((5, 5)) == (131, 131, 131)
     assert stored["grey.png"]["image"]["bytes"] == (root / "grey.png").read_bytes()
+
+
+def test_a_painted_mask_counts_as_one_face_hand_or_person(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    (root / "mask.png").write_bytes(encoded(Image.new("L", (40, 40), 255)))
+    lines = []
+    for i, region in enumerate(("face", "hand", "person", "shoes")):
+        (root / f"{i}.png").write_bytes(encoded(picture(40, 40, i)))
+        lines.append({"file_name": f"{i}.png", "caption": region, "masks": {region: "mask.png"}})
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    build(root, tmp_path / "out", "needs=[people]")
+    assert [row["caption"] for row in rows(tmp_path / "out")] == ["face", "hand", "person"]
+    build(root, tmp_path / "out", "min_persons=1", "max_persons=1")
+    assert [row["caption"] for row in rows(tmp_path / "out")] == ["person"]
 
 
 def test_painted_masks_keep_their_names(tmp_path):

@@ -73,6 +73,12 @@ def test_check_counts_photos(trainer):
     assert lines[1] == f"{COUNT} photos with {COUNT} masks{more}"
 
 
+def test_one_photo_with_one_mask(tmp_path):
+    photo(tmp_path / "2_a" / "a.jpg", 0)
+    mask(tmp_path / "masks" / "a.png")
+    assert check_dataset(tmp_path).lines()[1] == "1 photo with 1 mask; repeats 2: 2 with repeats"
+
+
 def test_a_folder_with_its_settings_is_read_like_the_settings(trainer):
     kind, path, _ = trainer
     if path.is_dir():

@@ -1,12 +1,9 @@
 """Pose and depth of each picture: taken from the source if it has them, otherwise estimated."""
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
-
-from PIL import Image
 
 from fairhuman.data.condition.depth import decode_depth, depth_png, encode_depth
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
@@ -16,6 +13,7 @@ from fairhuman.data.condition.pose import draw_pose, is_drawn
 from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.condition.whole_body import WholeBodyPose
 from fairhuman.data.pictures.decode import ANY_SHAPE, decode
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.whole_body import WholeBodyDetector
@@ -168,7 +166,7 @@ def _source_pose(item: ConditionInputs, min_score: float) -> _Pose | None:
         return _pose(people_from_source(item.pose), item.picture, min_score, SOURCE)
     picture = decode(item.pose, ANY_SHAPE).picture
     _check_size((picture.height, picture.width), item.picture)
-    return _Pose(None, _png(picture), SOURCE)
+    return _Pose(None, encode_png(picture), SOURCE)
 
 
 def _estimated_pose(picture: Picture, find_pose: PoseEstimator, min_score: float) -> _Pose | None:
@@ -178,7 +176,7 @@ def _estimated_pose(picture: Picture, find_pose: PoseEstimator, min_score: float
 
 def _pose(people: Sequence[PersonPose], picture: Picture, min_score: float, by: str) -> _Pose:
     height, width = picture.shape[:2]
-    return _Pose(people_to_list(people), _png(draw_pose(people, height, width, min_score)), by)
+    return _Pose(people_to_list(people), encode_png(draw_pose(people, height, width, min_score)), by)
 
 
 def _source_depth(item: ConditionInputs) -> _Depth | None:
@@ -195,9 +193,3 @@ def _check_size(size: tuple[int, ...], picture: Picture) -> None:
     (height, width), (wanted_height, wanted_width) = size, picture.shape[:2]
     if (height, width) != (wanted_height, wanted_width):
         raise PictureError("not as large as its picture", f"{width}x{height}, not {wanted_width}x{wanted_height}")
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()

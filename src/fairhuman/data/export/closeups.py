@@ -18,8 +18,8 @@ from fairhuman.data.condition.people import move_people, people_from_source, peo
 from fairhuman.data.export.sample import ExportSample
 from fairhuman.data.look.reading import annotation_columns
 from fairhuman.data.pictures.decode import ANY_SHAPE, decode, decode_mask, inspect
+from fairhuman.data.pictures.encode import encode_jpeg, encode_png
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pipeline.write import encode_jpeg, encode_png
 from fairhuman.data.sources.check import STAGE
 from fairhuman.errors import DataError
 from fairhuman.record import CLOSEUP_OF, Box, Finding, region_column

@@ -8,10 +8,11 @@ from typing import Any
 
 from fairhuman.data.look.reading import DataSet, DecodedRecord, annotation_columns
 from fairhuman.data.pictures.decode import decode_mask, inspect
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.rows import SEARCHED, boxes_to_lists
-from fairhuman.data.pipeline.write import encode_for_storage, encode_png
+from fairhuman.data.pipeline.write import encode_for_storage
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.columns import ONE_MASK

@@ -5,7 +5,7 @@ can be changed without measuring again.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -269,24 +269,29 @@ def active_filters(settings: FilterSettings, measures: Iterable[Measures]) -> li
 
 
 def measure(record: HumanRecord, clarity: float | None = None) -> Measures:
-    """Measure a record without opening its picture. A painted mask counts as one face, hand or person."""
-    boxes = record.boxes.get(PERSON)
-    return Measures(
-        width=record.width,
-        height=record.height,
-        clarity=clarity,
-        persons=_count(record, PERSON),
-        person_share=None if boxes is None else covered_share(boxes, record.width, record.height),
-        faces=_count(record, "face"),
-        hands=_count(record, "hand"),
-    )
+    """Measure a record without opening its picture; see `measures_of`."""
+    return measures_of(record.width, record.height, clarity, record.boxes, record.masks)
 
 
-def _count(record: HumanRecord, region: str) -> int | None:
-    boxes = record.boxes.get(region)
-    if boxes is not None:
-        return len(boxes)
-    return 1 if record.has(region) else None
+def measures_of(
+    width: int, height: int, clarity: float | None, boxes: Mapping[str, Sequence[Box] | None], painted: Container[str]
+) -> Measures:
+    """Count what boxes and painted masks of the regions show; where there are no boxes, a painted mask counts as one.
+
+    Args:
+        width, height: pixels of the upright picture.
+        clarity: see `clarity`; None: unknown.
+        boxes: by region; None: unknown.
+        painted: regions with a painted mask.
+    """
+
+    def number(region: str) -> int | None:
+        found = boxes.get(region)
+        return len(found) if found is not None else 1 if region in painted else None
+
+    persons = boxes.get(PERSON)
+    share = None if persons is None else covered_share(persons, width, height)
+    return Measures(width, height, clarity, number(PERSON), share, number("face"), number("hand"))
 
 
 def covered_share(boxes: Sequence[Box], width: int, height: int) -> float:

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow
 from PIL import Image
 
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import BOXES, SEARCHED, RowReader, boxes_to_lists, person_columns
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
-from fairhuman.data.pipeline.write import encode_png
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.found_region import FoundRegion
 from fairhuman.detect.named_regions import NamedRegions

@@ -26,7 +26,7 @@ from fairhuman.data.pipeline.tier import Tier, TierTable, open_tier
 from fairhuman.data.pipeline.write import ShardWriter
 from fairhuman.data.sources import source_format, source_kind
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.report.text import percent
+from fairhuman.report.text import percent, plural
 from fairhuman.utils.files import alone, reading_own, write_json, writing
 from fairhuman.utils.parse import parse_json
 
@@ -176,7 +176,7 @@ class _Build:
                 return replace(built, before=before)
             for table in self.tables.values():
                 table.forget(self.changed)
-        raise DataError(f"{self.source}: {len(self.changed)} pictures changed during the build{RESUME}")
+        raise DataError(f"{self.source}: {plural(len(self.changed), 'picture')} changed during the build{RESUME}")
 
     def _round(self, retry_failed: bool) -> BuildOutcome:
         self.changed.clear()

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, active_filters, covered_share
+from fairhuman.data.pictures.filters import Filter, FilterSettings, Measures, active_filters, measures_of
 from fairhuman.data.pictures.thresholds import KEPT, Harm, harms
 from fairhuman.data.pipeline.manifest import Block
 from fairhuman.data.pipeline.rows import boxes_from_lists
 from fairhuman.data.pipeline.tier import TierTable
-from fairhuman.record import Box
+from fairhuman.record import REGION_COLUMNS
 
 Duplicates = Literal["keep", "exact", "near"]
 HASH_BITS = 64
@@ -152,25 +152,11 @@ def _row(check: Mapping[str, Any], detect: Mapping[str, Any], findings: frozense
 
 
 def _measures(check: Mapping[str, Any], detect: Mapping[str, Any]) -> Measures:
-    def boxes(column: str) -> tuple[Box, ...] | None:
-        return boxes_from_lists(check[column] if check.get(column) is not None else detect.get(column))
-
-    width, height = check["width"], check["height"]
-    persons, faces, hands = (boxes(column) for column in ("persons", "faces", "hands"))
-    return Measures(
-        width,
-        height,
-        check["clarity"],
-        None if persons is None else len(persons),
-        None if persons is None else covered_share(persons, width, height),
-        _count(faces, "face" in check["masks"]),
-        _count(hands, "hand" in check["masks"]),
-    )
-
-
-def _count(boxes: Sequence[Box] | None, painted: bool) -> int | None:
-    """Number of boxes; a painted mask counts as one."""
-    return len(boxes) if boxes is not None else 1 if painted else None
+    boxes = {
+        region: boxes_from_lists(check[column] if check.get(column) is not None else detect.get(column))
+        for region, column in REGION_COLUMNS.items()
+    }
+    return measures_of(check["width"], check["height"], check["clarity"], boxes, check["masks"])
 
 
 def _judge(measures: Measures | None, selection: Selection, unknown_kept: bool) -> _Cause | None:

@@ -1,7 +1,6 @@
 """Write the data set: Parquet shards of the kept rows, readable by `fairhuman train` and Hugging Face `datasets`."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-from PIL import Image
 
 from fairhuman.data.condition.people import PEOPLE_TYPE
 from fairhuman.data.pictures.decode import PictureLimits, decode, decode_mask, inspect
+from fairhuman.data.pictures.encode import encode_jpeg, encode_png
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import Block, Ids, ManifestRow, numbered_files, read_block
 from fairhuman.data.pipeline.rows import (
@@ -252,20 +251,6 @@ def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, st
     if PLAIN_KINDS.get(facts.kind) != "jpg":
         return encode_png(picture), "png"
     return encode_jpeg(picture), "jpg"
-
-
-def encode_png(picture: Image.Image) -> bytes:
-    """Encode a picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def encode_jpeg(picture: Image.Image) -> bytes:
-    """Encode a picture as JPEG with quality 95 and 4:4:4 chroma."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
 
 
 def _picture(content: bytes | None) -> dict[str, Any] | None:

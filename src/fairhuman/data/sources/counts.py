@@ -70,7 +70,7 @@ class PhotoCount:
         """A line if there are masks or repeats, such as `12 photos with 12 masks; repeats 10: 120 with repeats`."""
         if not self.masks and self.most == 1:
             return []
-        masks = f" with {self.masks} masks" if self.masks else ""
+        masks = f" with {plural(self.masks, 'mask')}" if self.masks else ""
         span = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
         repeats = f"; repeats {span}: {self.samples} with repeats" if self.most > 1 else ""
-        return [f"{self.photos} photos{masks}{repeats}"]
+        return [f"{plural(self.photos, 'photo')}{masks}{repeats}"]

@@ -60,7 +60,7 @@ class SourceSettings(Settings):
     mask: Literal["subject", "ignore"] | None = Field(
         default=None,
         description="meaning of the one mask of other trainers: subject: its white is the region 'subject'; ignore: "
-        "what is not white counts for no objective; None: as that trainer has it, which is ignore for all read here",
+        "what is not white counts for no objective; null: as that trainer has it, which is ignore for all read here",
     )
     alpha: Literal["background", "mask"] = Field(
         default="background",
