@@ -44,6 +44,23 @@ def test_the_settings_that_fit_cards(
     assert "--fit: expected a size such as 12GB, found 'small'" in typed("bench", "--memory", "--fit", "small")[2]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--memory", "--profile", "trace.json"), "--memory computes and runs no steps: remove --profile"),
+        (("--memory", "--rounds", "3"), "--memory computes and runs no steps: remove --rounds"),
+        (("--profile", "trace.json", "--rounds", "3"), "no numbers: remove --rounds"),
+        (("--profile", "trace.json", "--out", "speed.json"), "no numbers: remove --out"),
+    ],
+)
+def test_options_that_another_one_would_silence_are_refused(
+    typed: Callable[..., tuple[int, str, str]], options: tuple[str, ...], said: str
+) -> None:
+    code, _, errors = typed("bench", *options)
+    assert code == 2
+    assert said in " ".join(errors.split())
+
+
 def test_the_settings_that_fit_cards_on_all_bases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str, str]]
 ) -> None:

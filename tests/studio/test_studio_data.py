@@ -243,6 +243,33 @@ def test_while_a_data_set_is_read_a_change_is_told_to_come_again(data, photos, m
     assert read_edits(photos).lines[0].values["caption"] == "x"
 
 
+def test_a_reading_that_a_reload_replaced_says_nothing_of_the_new_one(photos, monkeypatch):
+    waits = [threading.Event(), threading.Event()]
+    read, threads = DataView._read, []
+
+    def slow(*args):
+        threads.append(threading.current_thread())
+        waits[len(threads) - 1].wait(30)
+        yield from read(*args)
+
+    monkeypatch.setattr(DataView, "_read", slow)
+    view = DataView(photos, StudioSettings())
+    try:
+        while not threads:
+            time.sleep(0.01)
+        view.reload()
+        waits[0].set()
+        threads[0].join(30)
+        assert (view.done, view.entries) == (False, [])
+        waits[1].set()
+        view.wait()
+        assert (view.done, len(view.entries)) == (True, 5)
+    finally:
+        for event in waits:
+            event.set()
+        view.close()
+
+
 def test_a_data_set_that_cannot_be_read_says_why_it_is_not_changed(tmp_path):
     view = DataView(tmp_path / "missing", StudioSettings())
     view.wait()

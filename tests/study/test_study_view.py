@@ -110,6 +110,12 @@ def test_all_fits_and_axe_finds_nothing_to_object_to(taking_part, options, shown
     audit(page)
 
 
+def test_every_choice_says_its_key(taking_part):
+    page = taking_part(trials=1, shown=5)[1]().page
+    Tab(page).ready()
+    assert page.locator("#choices kbd").all_text_contents() == ["1", "2", "3", "4", "5", "T"]
+
+
 @pytest.mark.slow
 def test_a_phone_shows_no_keys_and_the_start_keeps_off_its_edges(study_folder, make_app, serving, open_page):
     app, tokens = make_app(study_folder(trials=1))

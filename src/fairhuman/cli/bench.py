@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fairhuman.train.recipe import TrainRecipe
 
 GIB = 2**30
+ROUNDS = 15  # steps of each kind
 
 
 def bench(
@@ -38,7 +39,7 @@ def bench(
     profile: Annotated[
         Path | None, Option(callback=written_file, help="Write a Chrome trace of five steps here instead.")
     ] = None,
-    rounds: Annotated[int, Option(min=1, help="Steps of each kind.")] = 15,
+    rounds: Annotated[int | None, Option(min=1, help=f"Steps of each kind; {ROUNDS} by default.")] = None,
     out: Numbers = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -51,6 +52,7 @@ def bench(
 
     display = ConsoleDisplay()
     cards = _cards(fit or (), memory)
+    _refuse_unused(memory, profile, rounds, out)
     if memory and recipe is None:
         table = settings_of(MemoryTableSettings, "bench --memory", overrides)
         if dry_run:
@@ -70,7 +72,7 @@ def bench(
         elif profile is not None:
             _profile(run, profile, display)
         else:
-            speed = _speed(run, rounds, display)
+            speed = _speed(run, rounds or ROUNDS, display)
             _save(out, {"recipe": run.model_dump(mode="json"), "speed": speed}, display)
 
 
@@ -118,6 +120,20 @@ def _cards(fit: Sequence[str], memory: bool) -> dict[str, int]:
     if fit and not memory:
         raise RecipeError("--fit says what fits a card's memory: add --memory")
     return {text: parse_memory(text, "--fit") for text in fit}
+
+
+def _refuse_unused(memory: bool, profile: Path | None, rounds: int | None, out: Path | None) -> None:
+    """Raise a RecipeError for an option that another one would silence."""
+    given = {"--profile": profile, "--rounds": rounds, "--out": out}
+    unused = ["--profile", "--rounds"] if memory else ["--rounds", "--out"] if profile is not None else []
+    for name in unused:
+        if given[name] is not None:
+            why = (
+                "--memory computes and runs no steps"
+                if memory
+                else "--profile writes a trace of five steps, no numbers"
+            )
+            raise RecipeError(f"{why}: remove {name}")
 
 
 def _memory(recipe: "TrainRecipe", cards: Mapping[str, int], display: ConsoleDisplay) -> dict[str, int | None]:

@@ -68,7 +68,7 @@ class Wanted:
         text: what the caption, the key or the place holds, in any case.
         source: the data set's own word for where a picture is from; empty: any.
         region, state: pictures with the region, with none, where it is unknown, or unsure: with a score below `below`.
-        edited: those with a change alone.
+        edited: only those with a change.
         group: `kept`, `broken`, or the reason for which a build left pictures out.
     """
 
@@ -126,24 +126,33 @@ class DataView:
                 self._writer = None
 
     def _load(self) -> None:
+        problem, rejected = "", dict[str, list[Entry]]()
         try:
             dataset = open_dataset(self.path, self._settings.source, self._settings.regions)
             with self._lock:
-                self._dataset = dataset
+                if not self._is_current():
+                    return
+                entries, self._dataset = self.entries, dataset
                 if self._writer is None:
                     self._edits = read_edits(self.path)
                     self.read_only = self._why_read_only()
                 self.regions = dataset.regions
                 self._stamp = _stamp(self.path)
             for entry in self._read(dataset):
-                if self._closed or threading.current_thread() is not self._thread:
+                if self._closed or not self._is_current():
                     return
-                self.entries.append(entry)
-            self.rejected = self._rejected()
+                entries.append(entry)
+            rejected = self._rejected()
         except FairHumanError as error:
-            self.problem = str(error)
+            problem = str(error)
         finally:
-            self.done = True
+            with self._lock:
+                if self._is_current():
+                    self.problem, self.rejected, self.done = problem, rejected, True
+
+    def _is_current(self) -> bool:
+        """Whether this thread reads for the last `reload`."""
+        return threading.current_thread() is self._thread
 
     def _why_read_only(self) -> str:
         if self._settings.read_only:

@@ -25,7 +25,7 @@ from fairhuman.errors import FairHumanError
 Network = IPv4Network | IPv6Network
 EVERY = ("0.0.0.0/0", "::/0")
 HEAD_SECONDS = 10.0
-BODY_SECONDS = 30.0  # for at most 64 KiB
+BODY_SECONDS = 30.0  # for at most 64 KiB of a study, or 8 MiB of the studio, which takes 280 kB a second
 READ_SECONDS = 30.0  # in which a client must read something of an answer
 MOST = 1000  # connections
 OTHER_FILES = 100  # open files for anything but connections

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from fairhuman import config
 from fairhuman.data.condition.people import PersonPose, people_to_list, person_from_coco
 from fairhuman.errors import DataError
-from fairhuman.evaluate.metrics.depth_agreement import rank_correlation
+from fairhuman.evaluate.metrics.depth_agreement import _fingerprint, rank_correlation
 from fairhuman.evaluate.metrics.pose_agreement import SIGMAS, keypoint_similarity, pose_agreement
 from fairhuman.evaluate.run import Evaluation, EvaluationInputs, evaluate
 from fairhuman.evaluate.settings import EvaluateSettings
@@ -158,6 +158,21 @@ def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path) -> None:
     values = {one.method: one.measured.value for one in done.found.results}
     assert values["own"] > 0.99
     assert values["opposite"] < -0.99
+
+
+def test_cached_depth_belongs_to_the_files_of_a_folder_and_not_to_its_name(tmp_path: Path) -> None:
+    from fairhuman.data.condition.depth_model import open_depth
+    from fairhuman.data.condition.settings import DepthSettings
+
+    def mark(model: str) -> str:
+        with open_depth(DepthSettings(model=model)) as estimator:
+            return _fingerprint(estimator)
+
+    model = save_depth_model(tmp_path / "model")
+    first = mark(model)
+    assert mark(save_depth_model(tmp_path / "moved")) == first
+    save_depth_model(tmp_path / "model", max_depth=9)
+    assert mark(model) != first
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ things", 1904.
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torchvision.transforms.v2 import functional as T
 from fairhuman.data.condition.depth import DepthMap
 from fairhuman.data.condition.depth_model import DepthEstimator, open_depth
 from fairhuman.detect.detection import Picture
+from fairhuman.evaluate.networks.weights import fingerprint
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.requested import nan_for_none, requested_depths
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
@@ -74,9 +76,19 @@ def measure_depth_agreement(
 
 def _found(pictures: Sequence[EvalImage], estimator: DepthEstimator, tools: EvaluationTools) -> list[DepthMap]:
     """Dense ranks of each picture's estimated depth on the grid, near = large; from the cache where available."""
-    name = hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
     look = partial(_each, estimator=estimator)
-    return tools.cached_detections(f"depth-1-{name}", pictures, look, lambda depth: depth.tolist(), _load)
+    return tools.cached_detections(
+        f"depth-1-{_fingerprint(estimator)}", pictures, look, lambda depth: depth.tolist(), _load
+    )
+
+
+def _fingerprint(estimator: DepthEstimator) -> str:
+    """Hash of the model, by its name on the hub or by the files of its folder, and of its kind of depth."""
+    folder = Path(estimator.source)
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return fingerprint(f"depth 1, {estimator.kind}", files)
+    return hashlib.sha256(f"{estimator.source} {estimator.kind}".encode()).hexdigest()[:16]
 
 
 def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tuple[int, DepthMap]]:

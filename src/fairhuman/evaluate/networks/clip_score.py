@@ -37,8 +37,8 @@ class CLIPScore(PromptScore):
         batch_size: pictures per forward pass.
         device: torch device.
 
-        Raises:
-            WeightsError: the model can't be found or downloaded, isn't a CLIP, or lacks weights.
+    Raises:
+        WeightsError: the model can't be found or downloaded, isn't a CLIP, or lacks weights.
         ValueError: `batch_size` is less than 1.
     """
 

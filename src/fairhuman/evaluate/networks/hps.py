@@ -37,8 +37,8 @@ class HumanPreferenceScore(PromptScore):
         batch_size: pictures per forward pass.
         device: torch device.
 
-        Raises:
-            WeightsError: the weights can't be found or downloaded, or don't fit the architecture.
+    Raises:
+        WeightsError: the weights can't be found or downloaded, or don't fit the architecture.
         FairHumanError: open_clip isn't installed.
         ValueError: open_clip has no such architecture, or `batch_size` is less than 1.
     """

@@ -49,8 +49,8 @@ class ImageReward(PromptScore):
         batch_size: pictures per forward pass.
         device: torch device.
 
-        Raises:
-            WeightsError: weights or tokenizer can't be found or downloaded, or don't fit this network.
+    Raises:
+        WeightsError: weights or tokenizer can't be found or downloaded, or don't fit this network.
         ValueError: `batch_size` is less than 1.
     """
 

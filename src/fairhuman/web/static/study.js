@@ -213,8 +213,8 @@ let choices = [];
 
 function showChoices(count) {
   if (choices.length !== count + 1) {
-    const keys = count === 2 ? ["←", "→"] : ["1", "2", "3", "4"];
-    const pictures = [...LETTERS.slice(0, count)].map((letter, place) => choiceButton(fill(texts.choose, { letter }), keys[place], place));
+    const key = (place) => (count === 2 ? "←→"[place] : place + 1);
+    const pictures = [...LETTERS.slice(0, count)].map((letter, place) => choiceButton(fill(texts.choose, { letter }), key(place), place));
     const tie = choiceButton(texts.tie, "T", null);
     choices = count === 2 ? [pictures[0], tie, pictures[1]] : [...pictures, tie];
     find("choices").replaceChildren(...choices);
