@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
+from fairhuman.bases.flux2 import Flux2Klein
 from fairhuman.bases.noising import Ddpm, Flow, Noising
 from fairhuman.bases.sdxl import SDXL
 from fairhuman.bases.settings import TimeSettings
@@ -127,6 +128,8 @@ def test_settings_without_sense_for_a_base_are_errors() -> None:
         Flow.of({"_class_name": "DDPMScheduler"})
     with pytest.raises(RecipeError, match=r"noise\.times is for flow-matching bases"):
         SDXL(None).noising(TimeSettings(mean=1.0))
+    with pytest.raises(RecipeError, match=r"FLUX\.2 klein samples with a shift that depends on the number of steps"):
+        Flux2Klein(None).noising(TimeSettings(shift="resolution"))
 
 
 def test_ddpm_s_levels_are_timesteps() -> None:

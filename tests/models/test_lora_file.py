@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fairhuman.errors import ModelError
+from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel
@@ -385,6 +385,22 @@ def test_merge_refuses_what_exists_and_what_does_not_fit(tmp_path: Path) -> None
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(ModelError, match=r"unet .*: is for a weight of \[\d+, \d+\], this model's is"):
         merge(MergeJob("small", tmp_path / "wide.safetensors", tmp_path / "new"))
+
+
+def test_a_flow_base_is_merged_in_bf16_and_every_weight_is_checked(tmp_path: Path) -> None:
+    changed(LoraModel(load_pipeline("small-flow"), LoraSettings(rank=2), seed=0)).save(tmp_path / "lora")
+    out = tmp_path / "merged"
+    merge(MergeJob("small-flow", tmp_path / "lora", out))
+    assert {t.dtype for file in out.rglob("*.safetensors") for t in load_file(file).values()} == {torch.bfloat16}
+    with pytest.raises(RecipeError, match=r"--precision fp16: the text encoders of .* overflow in fp16; use bf16"):
+        merge(MergeJob("small-flow", tmp_path / "lora", tmp_path / "half", precision="fp16"))
+    sdxl = load_pipeline("small")
+    sdxl.text_encoder.state_dict()["encoder.layers.0.mlp.fc1.weight"][0, 0] = 1e5
+    sdxl.save_pretrained(tmp_path / "large")
+    changed(LoraModel(sdxl, LoraSettings(rank=2), seed=0)).save(tmp_path / "sdxl")
+    with pytest.raises(ModelError, match=r"CLIPTextModel .*fc1\.weight: a weight is too large for torch\.float16"):
+        merge(MergeJob(str(tmp_path / "large"), tmp_path / "sdxl", tmp_path / "half"))
+    assert not (tmp_path / "half").exists()
 
 
 def test_a_text_encoders_layers_are_merged_too(tmp_path: Path) -> None:

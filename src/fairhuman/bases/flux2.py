@@ -14,8 +14,11 @@ from torch import Tensor
 
 from fairhuman.bases.base import Base, in_chat, stacked
 from fairhuman.bases.latents import decoded, posterior_moments
+from fairhuman.bases.noising import Noising
 from fairhuman.bases.sd3 import JOINT_ATTENTION
+from fairhuman.bases.settings import TimeSettings
 from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.errors import RecipeError
 
 
 class Flux2Klein(Base):
@@ -23,6 +26,19 @@ class Flux2Klein(Base):
 
     kind = Flux2KleinPipeline
     targets: ClassVar = {"attention": (*JOINT_ATTENTION, "attn.to_qkv_mlp_proj", "attn.to_out")}
+
+    def noising(self, times: TimeSettings | None = None) -> Noising:
+        """Return the noise process.
+
+        Raises:
+            RecipeError: shift `resolution`; the pipeline's depends on the number of steps too.
+        """
+        if times is not None and times.shift == "resolution":
+            raise RecipeError(
+                "noise.times.shift=resolution: FLUX.2 klein samples with a shift that depends on the number of steps "
+                "too; give a number, or take auto"
+            )
+        return super().noising(times)
 
     def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the normalised latents."""

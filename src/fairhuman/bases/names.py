@@ -104,11 +104,11 @@ def _distilled(kind: str, model: str, index: Mapping[str, Any], folder: Path) ->
     FLUX.1 schnell, FLUX.2 klein and Z-Image-Turbo differ from their base models in one field of their published
     configurations. Stable Diffusion 3.5 Large Turbo doesn't, so it is recognised by its name.
     """
-    if kind == "FluxPipeline" and _config(folder, "transformer").get("guidance_embeds") is False:
+    if kind == "FluxPipeline" and component_config(folder, "transformer").get("guidance_embeds") is False:
         return "schnell: transformer/config.json has guidance_embeds=false"
     if kind == "Flux2KleinPipeline" and index.get("is_distilled"):
         return "model_index.json has is_distilled=true; the base models' names have 'base'"
-    if kind == "ZImagePipeline" and _config(folder, "scheduler").get("shift") == Z_IMAGE_TURBO_SHIFT:
+    if kind == "ZImagePipeline" and component_config(folder, "scheduler").get("shift") == Z_IMAGE_TURBO_SHIFT:
         return f"Turbo: scheduler/scheduler_config.json has shift={Z_IMAGE_TURBO_SHIFT}, the base model has 6"
     for name in (model, str(index.get("_name_or_path", ""))):
         if kind != "StableDiffusionXLPipeline" and _OF_FEW_STEPS.search(PurePath(name).name):
@@ -128,10 +128,11 @@ def latent_shape(folder: Path) -> tuple[int, int]:
     return 2 ** (len(vae["block_out_channels"]) - 1), int(vae["latent_channels"])
 
 
-def _config(folder: Path, part: str) -> Mapping[str, Any]:
+def component_config(folder: Path, part: str) -> Mapping[str, Any]:
+    """Return the configuration of a pipeline's component; empty if there is none, which loading names."""
     try:
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         found = parse_json((folder / part / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # named when the part is loaded
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

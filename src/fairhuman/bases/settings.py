@@ -18,5 +18,5 @@ class TimeSettings(Settings):
     shift: Annotated[float, Field(gt=0.0)] | Literal["auto", "resolution"] = Field(
         default="auto",
         description="s; auto: that of the model's scheduler, 1 if it depends on the resolution; "
-        "resolution: as the model's scheduler has it for the resolution",
+        "resolution: as the model's scheduler has it for the resolution; not for FLUX.2 klein",
     )

@@ -14,7 +14,9 @@ def merge(
     lora: Annotated[Path, Argument(help="LoRA file or folder.")],
     out: Annotated[Path, Argument(help="New folder, or new file whose name ends in .safetensors.")],
     weight: Annotated[float, Option(help="Strength of the LoRA.")] = 1.0,
-    precision: Annotated[str, Option(help="Of the result: fp16, bf16 or fp32.")] = "fp16",
+    precision: Annotated[
+        str | None, Option(help="Of the result: fp16, bf16 or fp32; default fp16, for other bases than SDXL bf16.")
+    ] = None,
     vae: Vae = None,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,
@@ -33,9 +35,9 @@ def merge(
     kind = "a single file" if job.single else "a pipeline folder"
     if dry_run:
         file = job.check()
-        display.say(f"would merge {file} x {weight:g} into {model} and write {out}, {kind} in {precision}")
+        display.say(f"would merge {file} x {weight:g} into {model} and write {out}, {kind} in {job.stored_precision}")
         return
     with writing(out):
         changed = merge_lora(job)
     text = ", ".join(f"{count} layers of {network}" for network, count in changed.items())
-    display.say(f"{out}: {kind} in {precision}; {text} changed")
+    display.say(f"{out}: {kind} in {job.stored_precision}; {text} changed")

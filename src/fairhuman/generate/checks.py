@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fairhuman.data.sources.prompts import prompts_at
 from fairhuman.errors import RecipeError
-from fairhuman.models.locations import check_base, check_lora_weight, find_lora, find_mole, name_of, require_sdxl
+from fairhuman.models.locations import check_base, check_half, check_lora_weight, find_lora, find_mole, require_sdxl
 from fairhuman.models.settings import AUTO, PRECISIONS, BaseSettings
 
 
@@ -38,8 +38,7 @@ def check_options(
         find_mole(mole)
         require_sdxl(model, "a MoLE")
     check_base(model, base)
-    if precision == "fp16" and (name := name_of(model)).flow:
-        raise RecipeError(f"--precision fp16: the text encoders of {name.title} overflow in fp16; use bf16")
+    check_half(model, precision)
 
 
 def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:

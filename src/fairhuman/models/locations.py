@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, latent_shape
+from fairhuman.bases.names import BASES, ON_THE_HUB, PATCH, BaseName, base_name, component_config, latent_shape
 from fairhuman.bases.published import PUBLISHED
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import check_lora_file, is_checkpoint_name, read_checkpoint
@@ -62,7 +62,7 @@ def check_location(model: str, own_vae: bool = False) -> None:
     for part in (*NETWORKS, *FLOW_NETWORKS):
         refuse_pickles(f"model {model!r}", path / part)
     if not base_name(model, found, path).flow:
-        check_ddpm(model, _config(path / "scheduler" / "scheduler_config.json"), _config(path / "vae" / "config.json"))
+        check_ddpm(model, component_config(path, "scheduler"), component_config(path, "vae"))
 
 
 def check_ddpm(model: str, schedule: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
@@ -74,18 +74,10 @@ def check_ddpm(model: str, schedule: Mapping[str, Any], vae: Mapping[str, Any]) 
     kind = schedule.get("_class_name")
     if schedule and "beta_schedule" not in schedule:
         raise ModelError(
-            f"model {model!r}: expected a scheduler with a beta_schedule, found {kind}; it isn't supported"
+            f"model {model!r}: expected a scheduler with a beta_schedule, found {kind}: it is for another base"
         )
     if vae.get("latents_mean") is not None:
         raise ModelError(f"model {model!r}: has a VAE with latents_mean in its configuration, which isn't supported")
-
-
-def _config(file: Path) -> dict[str, Any]:
-    """Return a component's configuration; empty if there is none: loading says what is wrong."""
-    try:
-        return dict(parse_json(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def name_of(model: str) -> BaseName:
@@ -136,6 +128,16 @@ def require_sdxl(model: str, what: str) -> None:
     name = name_of(model)
     if name.flow:
         raise ModelError(f"{what} is for SDXL alone, but model {model!r} is {name.title}")
+
+
+def check_half(model: str, precision: str) -> None:
+    """Check that a model works in a precision.
+
+    Raises:
+        RecipeError: fp16 for another base than SDXL, whose text encoders overflow.
+    """
+    if precision == "fp16" and (name := name_of(model)).flow:
+        raise RecipeError(f"--precision fp16: the text encoders of {name.title} overflow in fp16; use bf16")
 
 
 def check_base(model: str, base: BaseSettings) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from fairhuman.bases.base import networks
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import SUFFIX
-from fairhuman.models.locations import check_base, find_lora, location_of, require_sdxl
+from fairhuman.models.locations import check_base, check_half, find_lora, location_of, name_of, require_sdxl
 from fairhuman.models.lora_file import LoraLayer, read_lora
 from fairhuman.models.original import PREFIXES
 from fairhuman.models.registry import DTYPES
@@ -35,7 +35,7 @@ class MergeJob:
         lora: file or folder.
         out: a new folder, or a new file whose name ends in .safetensors.
         weight: factor of the LoRA.
-        precision: of the result, a name of `DTYPES`.
+        precision: of the result, a name of `DTYPES`; None: fp16, of other bases than SDXL bf16.
         base: how the model is read.
     """
 
@@ -43,13 +43,18 @@ class MergeJob:
     lora: Path
     out: Path
     weight: float = 1.0
-    precision: str = "fp16"
+    precision: str | None = None
     base: BaseSettings = field(default_factory=BaseSettings)
 
     @property
     def single(self) -> bool:
         """Whether the result is a single file."""
         return self.out.suffix == SUFFIX
+
+    @property
+    def stored_precision(self) -> str:
+        """The precision of the result."""
+        return self.precision or ("bf16" if name_of(self.model).flow else "fp16")
 
     def check(self) -> Path:
         """Check all that needs no loaded model; return the LoRA's file.
@@ -58,7 +63,7 @@ class MergeJob:
             RecipeError: `out` exists, or a setting is wrong.
             ModelError: the model or the LoRA isn't there, or is something else.
         """
-        if self.precision not in DTYPES:
+        if self.stored_precision not in DTYPES:
             raise RecipeError(f"--precision must be one of {', '.join(DTYPES)}, found {self.precision!r}")
         if self.base.quantize != "none":
             raise RecipeError(f"base.quantize: a LoRA is merged into whole weights, leave out {self.base.quantize}")
@@ -76,6 +81,7 @@ class MergeJob:
             check_base(self.model, self.base)
             if self.single:
                 require_sdxl(self.model, f"a single file ({self.out})")
+            check_half(self.model, self.stored_precision)
             return find_lora(self.lora)
         except ModelError as error:
             if self._swapped():
@@ -102,12 +108,17 @@ def merge(job: MergeJob) -> dict[str, int]:
         RecipeError, ModelError: as of `MergeJob.check`; the LoRA is for another model; or a weight becomes too large.
     """
     file = job.check()
-    dtype = DTYPES[job.precision] or torch.float32
+    dtype = DTYPES[job.stored_precision] or torch.float32
     pipeline = load_pipeline(job.model, dtype=stored_dtype(job.model), base=job.base)
     layers = read_lora(file, pipeline)
     fuse_(pipeline, layers, job.weight, dtype)
     for part in networks(pipeline):
         nn.Module.to(part, dtype)
+        for name, tensor in part.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise ModelError(
+                    f"{type(part).__name__} {name}: a weight is too large for {dtype}: take another precision"
+                )
     if job.single:
 
         def write(partial: Path) -> None:

@@ -68,7 +68,7 @@ class LoraSettings(Settings):
     targets: Literal["attention", "attention+conv", "attention+ff"] | list[str] = Field(
         default="attention",
         description="'attention': q, k, v, out; 'attention+conv', of SDXL: also residual blocks' convolutions; "
-        "'attention+ff', of other bases: also feed-forward layers; or name endings",
+        "'attention+ff', of FLUX.1: also feed-forward layers; or name endings",
     )
     dropout: float = Field(
         default=0.0,
