@@ -35,10 +35,11 @@ def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG0
 
 def _rows_of_split(file: Path) -> Iterator[Row]:
     """Rows of a table, of the split by which Hugging Face names it, such as `test-00000-of-00001.parquet`."""
-    split = SPLIT.match(file.name)
+    named = SPLIT.match(file.name)
     for row in read_rows(file):
-        stated = split is None or row.values.get("split") is not None
-        yield row if stated else Row(row.location, {**row.values, "split": split[1]})
+        if named is not None and row.values.get("split") is None:
+            row = Row(row.location, {**row.values, "split": named[1]})
+        yield row
 
 
 def parquet_files(path: Path) -> list[Path]:
