@@ -1,5 +1,7 @@
 """Measuring speed: the available modes, and that the bare loop trains the run's parameters."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,27 @@ def test_an_amortised_mode_is_warm_after_its_exact_steps() -> None:
     taken.clear()
     speed.warm_up(step, amortised=False)
     assert len(taken) == speed.WARM_UP
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+def test_a_trace_is_written_whole_or_not_at_all(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "start", lambda recipe: recipe)
+    monkeypatch.setattr(speed, "way_of", lambda _: lambda: speed.StepFacts(exact=True))
+    file = tmp_path / name
+    speed.trace(recipe_of(tmp_path), file)
+    before = file.read_bytes()
+    text = gzip.decompress(before) if name.endswith(".gz") else before
+    assert json.loads(text)["traceEvents"]
+
+    def killed(profiler: object, path: str) -> None:
+        Path(path).write_text("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(speed.profile, "export_chrome_trace", killed)
+    with pytest.raises(OSError, match="No space left"):
+        speed.trace(recipe_of(tmp_path), file)
+    assert file.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def test_noise_is_the_same_each_time_and_of_the_size_asked_for(tmp_path: Path) -> None:

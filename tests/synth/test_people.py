@@ -186,6 +186,23 @@ def test_growing_a_set_equals_a_larger_count_at_once(whole: Path, tmp_path: Path
         write_people(tmp_path, smaller)
 
 
+def test_a_set_that_stopped_early_takes_any_count_that_keeps_its_people(whole: Path, tmp_path: Path) -> None:
+    damage("count", 20)(tmp_path)
+    (tmp_path / "data").mkdir()
+    first = "people-0000000-0000008.parquet"
+    (tmp_path / "data" / first).write_bytes(tables(whole)[first])
+    with pytest.raises(DataError, match=r"already has 8 people, count=7 would remove some"):
+        missing_tables(tmp_path, SETTINGS.model_copy(update={"count": 7}))
+    assert list(missing_tables(tmp_path, SETTINGS.model_copy(update={"count": 11})).values()) == [range(8, 11)]
+
+
+def test_the_cores_are_counted_where_a_process_can_t_be_told_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    rows = workers.rendered_rows(lambda *_, **row: row, range(20), None, print)
+    assert [row["number"] for row in rows] == [*range(20)]
+
+
 def damage(name: str, value: object) -> Callable[[Path], None]:
     def write(out: Path) -> None:
         document = {**SETTINGS.model_dump(), "versions": people._versions(), name: value}

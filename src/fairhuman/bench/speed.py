@@ -21,6 +21,7 @@ from fairhuman.train.loop import cache_texts, take_step
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
+from fairhuman.utils.files import write_atomically
 
 BARE = "bare loop"
 WARM_UP = 4  # steps before timing, so that one-time work is done
@@ -112,7 +113,14 @@ def trace(recipe: TrainRecipe, path: Path, steps: int = 5) -> dict[str, float]:
         for _ in range(steps):
             with record_function("fairhuman: step"):
                 take()
-    profiler.export_chrome_trace(str(path))
+
+    def write(partial: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+            named = Path(folder, path.name)  # torch compresses it where the name ends in .gz
+            profiler.export_chrome_trace(str(named))
+            named.replace(partial)
+
+    write_atomically(path, write)
     spent = {event.key: event.cpu_time_total / 1e6 / steps for event in profiler.key_averages()}
     parts = {name: spent.get(key, 0.0) for name, key in PARTS.items()}
     return {**parts, "the rest": spent["fairhuman: step"] - sum(parts.values())}

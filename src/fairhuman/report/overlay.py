@@ -162,7 +162,7 @@ def _picture_panel(picture_hwc: Pixels, masks_rhw: Pixels, palette_r3: Pixels, s
     image_hwc = np.asarray(_resized(picture_hwc, size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
     for j in _largest_first(masks_rhw):
         mask_hw, colour = masks_rhw[j], palette_r3[j]
-        small_hw = np.asarray(Image.fromarray(mask_hw).resize(size, Image.Resampling.BOX), dtype=np.float32)
+        small_hw = _shrunk(mask_hw, size)
         tint_hw1 = 0.28 * small_hw[..., None]
         image_hwc = image_hwc * (1 - tint_hw1) + colour * tint_hw1
         inside_hw = np.pad(small_hw > 0.5, 2)

@@ -23,7 +23,7 @@ from fairhuman.utils.files import write_json, writing
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.tables import write_table
 
-_TABLE = re.compile(r"people-\d{7}-\d{7}\.parquet")
+_TABLE = re.compile(r"people-\d{7}-(\d{7})\.parquet")
 _TABLE_ROWS = 128
 _DEGRADE_STREAM = 1  # separate random stream, so that a degraded picture shows the same person
 _RESUME = "; run the same command again to resume"
@@ -161,7 +161,7 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
         return
     try:
         before = parse_json(file.read_text(encoding="utf-8"))
-        count, versions = int(before["count"]), dict(before["versions"])
+        _, versions = int(before["count"]), dict(before["versions"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a file of `fairhuman synth`: {error!r}") from error
     now = settings.model_dump(exclude={"count"}) | _versions()
@@ -169,6 +169,8 @@ def _check_folder(out: Path, settings: SynthSettings) -> None:
     changed = [f"{name} was {old.get(name)}, now {value}" for name, value in now.items() if old.get(name) != value]
     if changed:
         raise DataError(f"{out} has people with other settings ({', '.join(changed)}): choose another folder")
+    names = [_TABLE.fullmatch(path.name) for path in (out / "data").glob("*")]
+    count = max((int(name[1]) for name in names if name is not None), default=0)
     if count > settings.count:
         raise DataError(f"{out} already has {count} people, count={settings.count} would remove some")
 

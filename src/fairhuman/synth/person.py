@@ -40,8 +40,8 @@ CLOTHES: Mapping[str, Colour] = {
 }
 IRISES: tuple[Colour, ...] = ((0.25, 0.15, 0.07), (0.20, 0.35, 0.50), (0.25, 0.40, 0.20), (0.12, 0.07, 0.04))
 LENGTHS = ("bald", "buzz cut", "short", "medium", "long")
-TOPS = ("t-shirt", "long-sleeved shirt", "tank top")
-EXPRESSIONS = ("smiling", "neutral", "serious", "open mouth")
+TOPS: Mapping[str, float] = {"t-shirt": 45, "long-sleeved shirt": 40, "tank top": 15}  # relative frequencies
+EXPRESSIONS: Mapping[str, float] = {"smiling": 8, "neutral": 7, "serious": 3, "open mouth": 2}
 AGES: Mapping[str, tuple[float, float]] = {"young": (0.60, 0.70), "middle-aged": (0.74, 0.84), "old": (0.88, 1.0)}
 # Relative frequency of poses; poses with clearly visible hands are more frequent.
 POSES: Mapping[str, float] = {
@@ -130,9 +130,9 @@ def random_person(generator: np.random.Generator) -> Person:
     hairs = ("black", "black", "brown") if main < 2 else ("black", "brown", "blond", "red", "brown")
     aged = age == "old" and generator.random() < 0.75
     lengths = {"bald": 2.0, "buzz cut": 2.5, "short": 5.5} if man else {"short": 2.5, "medium": 3.5, "long": 4.0}
-    top = choose(generator, {"t-shirt": 45, "long-sleeved shirt": 40, "tank top": 15})
+    top = choose(generator, TOPS)
     colour = choose(generator, dict.fromkeys(CLOTHES, 1))
-    expression = choose(generator, {"smiling": 8, "neutral": 7, "serious": 3, "open mouth": 2})
+    expression = choose(generator, EXPRESSIONS)
     other_colours = [name for name in CLOTHES if name != colour]
     return Person(
         gender="man" if man else "woman",

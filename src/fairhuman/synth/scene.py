@@ -92,7 +92,7 @@ def full_body_camera(body: Array, generator: np.random.Generator) -> Camera:
 
 
 def _axes(generator: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Draw a direction of view, up to 22° to either side of the front and 10° from above or below.
+    """Draw a direction of view, up to 22° to either side of the front, 10° from above and 8° from below.
 
     Returns right, up and forward.
     """

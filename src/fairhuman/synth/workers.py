@@ -35,7 +35,7 @@ def rendered_rows(make_row: MakeRow, numbers: Sequence[int], workers: int | None
         FairHumanError: the body model can't be made.
     """
     tasks = [numbers[start : start + _TASK_ROWS] for start in range(0, len(numbers), _TASK_ROWS)]
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    count = min(workers or _cores(), len(tasks))
     if count <= 1:
         if tasks:
             body = Body(say)
@@ -57,6 +57,11 @@ def rendered_rows(make_row: MakeRow, numbers: Sequence[int], workers: int | None
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """The cores that this process may use; all of them where the system doesn't tell, as macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _body: Body | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames
+from fairhuman.compare.grid.zoom import ZoomFrame, can_frame, choose_frames
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.faces import FaceDetector
 from fairhuman.detect.hands import HandDetector
@@ -30,23 +30,10 @@ def detected_frames(pictures: Sequence[Picture], detect: Detect | None = None) -
         found: list[Boxes] = [{part: [one.box for one in each] for part, each in of.items()} for of in parts]
     else:
         found = [detect(picture) for picture in pictures]
-    return [
-        choose_frames(_inside(boxes, picture), (picture.shape[1], picture.shape[0]), ZOOMED)
-        for boxes, picture in zip(found, pictures, strict=True)
-    ]
-
-
-def _inside(boxes: Boxes, picture: Picture) -> Boxes:
-    """The boxes that a frame can be put around: a detector may guess a part whose centre lies outside the picture."""
-    height, width = picture.shape[:2]
-    return {
-        part: [
-            one
-            for one in each
-            if one.x0 < one.x1
-            and one.y0 < one.y1
-            and 0 <= one.x0 + one.x1 <= 2 * width
-            and 0 <= one.y0 + one.y1 <= 2 * height
-        ]
-        for part, each in boxes.items()
-    }
+    frames = []
+    for boxes, picture in zip(found, pictures, strict=True):
+        size = picture.shape[1], picture.shape[0]
+        # a detector may guess a part whose centre lies outside the picture
+        inside = {part: [one for one in each if can_frame(one, size)] for part, each in boxes.items()}
+        frames.append(choose_frames(inside, size, ZOOMED))
+    return frames

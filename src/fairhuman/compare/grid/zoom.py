@@ -41,8 +41,7 @@ def choose_frames(
     frames = {}
     for part in parts:
         for box in boxes.get(part, ()):
-            centred = 0 <= box.x0 + box.x1 <= 2 * width and 0 <= box.y0 + box.y1 <= 2 * height
-            if not (box.x0 < box.x1 and box.y0 < box.y1 and centred):
+            if not can_frame(box, size):
                 raise ValueError(f"{part}: a box must have an area and its centre in {width} x {height}, got {box}")
         found = max(boxes.get(part, ()), key=lambda box: box.area, default=None)
         if found is not None:
@@ -51,6 +50,12 @@ def choose_frames(
                 (found.x0 + found.x1) / 2 / width, (found.y0 + found.y1) / 2 / height, side / height
             )
     return frames
+
+
+def can_frame(box: Box, size: tuple[int, int]) -> bool:
+    """Whether a box has an area and its centre in a picture of (width, height)."""
+    centred = 0 <= box.x0 + box.x1 <= 2 * size[0] and 0 <= box.y0 + box.y1 <= 2 * size[1]
+    return box.x0 < box.x1 and box.y0 < box.y1 and centred
 
 
 def cut(picture: Image.Image, frame: ZoomFrame, pixels: int) -> Image.Image:
