@@ -155,6 +155,13 @@ def test_only_a_missing_extra_is_called_one() -> None:
     )
 
 
+def test_settings_need_the_command_line_alone() -> None:
+    assert COMMANDS["settings"] == ("cli",)
+    for of in ("train", "data", "compare"):
+        done = run_seeing(with_requirements(["torch", *EXTRAS["cli"]]), "settings", of)
+        assert (done.returncode, done.stderr) == (0, ""), of
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", ["synth", "data", "evaluate", "web", "train"])
 def test_an_extra_is_enough_for_its_commands(extra: str, tmp_path: Path) -> None:

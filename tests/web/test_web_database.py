@@ -1,6 +1,8 @@
 """What the database promises: on the disk at once, one after another, a clear word where it can't."""
 
+import re
 import sqlite3
+import sys
 import threading
 from contextlib import closing
 
@@ -136,6 +138,12 @@ def test_bad_urls_are_told_without_their_password(url):
     with pytest.raises(FairHumanError, match="the database can't be used") as error:
         open_database(url, TABLES)
     assert "secret" not in str(error.value)
+
+
+def test_a_missing_driver_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(FairHumanError, match=re.escape("; pip install 'fairhuman[postgresql]'") + "$"):
+        open_database("postgresql+psycopg://u:secret@127.0.0.1:1/d", TABLES)
 
 
 # Files of others

@@ -29,7 +29,8 @@ def packages_of(extra: str) -> dict[str, str]:
     return found
 
 
-NAMES = ("train", "synth", "data", "evaluate", "web", "cluster", "detect", "official", "balancers", "eightbit", "wandb")
+OF_COMMANDS = ("train", "synth", "data", "evaluate", "web", "cluster")
+NAMES = (*OF_COMMANDS, "detect", "official", "balancers", "eightbit", "wandb", "postgresql", "cli")
 EXTRAS: Mapping[str, Mapping[str, str]] = {name: packages_of(name) for name in NAMES}
 
 # A command whose needs differ from those of its group is listed by its full name.
@@ -53,7 +54,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "paper": ("train",),
     "bench": ("train",),
     "studio": ("web", "data"),
-    "settings": ("train",),
+    "settings": ("cli",),
 }
 
 
@@ -76,7 +77,7 @@ def missing_extra(module: str, arguments: Sequence[str]) -> str | None:
     providing = [extra for extra, packages in EXTRAS.items() if top in packages.values()]
     command = command_of(arguments)
     if command is None and providing:
-        extras = ", ".join(extra for extra, packages in EXTRAS.items() if "typer" in packages)
+        extras = ", ".join(OF_COMMANDS)
         return f"fairhuman's commands come with its extras ({extras}), such as pip install 'fairhuman[train]'"
     needed = COMMANDS[command or "doctor"]
     if providing and not set(providing) & set(needed):

@@ -230,7 +230,8 @@ def _unusable(where: Path | str, error: Exception) -> FairHumanError:
     url = None if isinstance(where, Path) else _parsed(where)
     if url is not None and url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
         cause = "in its user and password, write @ as %40 and / as %2F"  # the driver would tell a part of them
-    return FairHumanError(f"{_shown(where)}: the database can't be used: {cause}")
+    hint = "; pip install 'fairhuman[postgresql]'" if getattr(error, "name", None) == "psycopg" else ""
+    return FairHumanError(f"{_shown(where)}: the database can't be used: {cause}{hint}")
 
 
 @contextmanager
