@@ -65,6 +65,11 @@ def test_the_mean_of_three_audits_decides_permanently(caplog: pytest.LogCaptureF
     assert caplog.messages == ["mean cosine of Scripted's audits is 0.800 < 0.900: now Scripted"]
 
 
+def test_an_estimator_is_judged_by_its_own_audits() -> None:
+    ladder = [Scripted([0.5] * 3), Scripted([1.0] * 3), Scripted([])]
+    assert positions(FallbackEstimator(ladder), 6) == [0, 0, 1, 1, 1, 1]
+
+
 def test_a_cosine_of_nan_is_no_audit() -> None:
     assert positions(FallbackEstimator([Scripted([float("nan")] * 6), Scripted([])]), 6) == [0] * 6
 

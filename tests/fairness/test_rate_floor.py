@@ -81,6 +81,10 @@ def test_a_scale_of_all_gradients_changes_nothing_but_the_length(alpha: float) -
     mistaken = math.sqrt(b @ gram.numpy() @ b)
     assert other.natural_factor(b.tolist(), mistaken) * b == pytest.approx(a, rel=1e-9)
     assert one.natural_factor(a.tolist(), true) == pytest.approx(1.0)
+    # and none of it is left where the floor then holds by itself
+    one.floor = 0.0
+    plain = np.array(one.weights(gram))
+    assert one.natural_factor(plain.tolist(), math.sqrt(plain @ gram.numpy() @ plain)) == pytest.approx(1.0)
 
 
 def test_bands_are_guarded_as_their_sum() -> None:

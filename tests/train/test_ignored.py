@@ -112,7 +112,11 @@ def test_a_run_that_ignores_by_mask_box_and_rule(
         "boxes of logo; these parts count for no objective, the rest does"
     )
     metrics = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert all(0.125 < line["ignored"] < 0.7 for line in metrics)
+    for step, line in enumerate(metrics):
+        trained = collate([run.data.train[position] for position in (2 * step, 2 * step + 1)])
+        assert trained.ignored_bhw is not None
+        assert 0.125 < line["ignored"] < 0.7
+        assert line["ignored"] == pytest.approx(float(trained.ignored_bhw.mean()))
     assert all(line["loss/global"] > 0 for line in metrics)
     held_out = run.data.held_out
     assert held_out is not None

@@ -130,8 +130,8 @@ def test_an_orderly_stop_saves_the_step_it_is_at(make_recipe: MakeRecipe) -> Non
 def test_a_stop_ends_a_validation_which_the_resumed_run_makes(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = {"every": 2, "share": 0.3}
-    whole, stopped = (make_recipe(out, validation=measured, steps=3) for out in ("whole", "stopped"))
+    values = {"validation": {"every": 2, "share": 0.3}, "steps": 3, "checkpoint_every": 4}
+    whole, stopped = (make_recipe(out, **values) for out in ("whole", "stopped"))
     train(whole)
     runs: list[Run] = []
 
@@ -152,6 +152,7 @@ def test_a_stop_ends_a_validation_which_the_resumed_run_makes(
         patched.setattr("fairhuman.train.loop.held_out_losses", signalled)
         run = train(stopped, [Started()])
     assert (run.step, run.stopped_by) == (2, 15)
+    assert [path.name for path in (stopped.out / "checkpoints").iterdir()] == ["step-0000002"]
     assert [line["step"] for line in lines(stopped.out / "validation.jsonl")] == [0]
     assert len(passes) == len(stopped.validation.timesteps) + 1, "all of step 0, one of step 2"
     assert train(stopped).finished

@@ -15,8 +15,8 @@ from fairhuman.train.recipe import TrainRecipe
 STEPS = 40
 
 
-def rates(**values: Any) -> list[list[float]]:
-    """Learning rates of the model's group and of UW's, step by step."""
+def built(**values: Any) -> tuple[TrainRecipe, torch.optim.Optimizer]:
+    """A recipe, and its optimiser of a group of the model's and one of UW's."""
     recipe = TrainRecipe.model_validate(
         {
             "data": "people",
@@ -30,7 +30,12 @@ def rates(**values: Any) -> list[list[float]]:
     )
     weight = nn.Parameter(torch.ones(3))
     model: Any = SimpleNamespace(trainable_parameters=lambda: [weight])
-    optimizer = build_optimizer(recipe, model, UncertaintyWeighting(3))
+    return recipe, build_optimizer(recipe, model, UncertaintyWeighting(3))
+
+
+def rates(**values: Any) -> list[list[float]]:
+    """Learning rates of both groups, step by step."""
+    recipe, optimizer = built(**values)
     schedule = build_schedule(recipe, optimizer)
     found = []
     for _ in range(STEPS):
@@ -47,6 +52,12 @@ def test_the_rate_of_uncertainty_weighting_is_constant(fairness: dict[str, float
     assert found[0][0] == 0.0
     assert found[4][0] == 1e-3
     assert found[-1][0] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_decay_of_weights_is_the_model_s_alone(name: str) -> None:
+    _, optimizer = built(optimizer={"name": name, "weight_decay": 0.1})
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

@@ -49,8 +49,8 @@ def test_the_prior_s_mask_is_what_counts_outside_of_all_regions() -> None:
 
 def test_other_losses_stay_and_the_prior_s_is_the_squared_drift(make_recipe: MakeRecipe) -> None:
     """Equal to the last bit; where the LoRA changes nothing yet, the drift is 0 and not a rounding error."""
-    plain, batch = parts(make_recipe, prior=False)
-    held, _ = parts(make_recipe)
+    plain, batch = parts(make_recipe, "noise.min_snr_gamma=0.05", prior=False)
+    held, _ = parts(make_recipe, "noise.min_snr_gamma=0.05", "regions.scale={prior: 3}")
     first = losses_of(held, batch)
     assert first[-1] is not None
     assert first[-1].item() == 0.0
@@ -67,9 +67,11 @@ def test_other_losses_stay_and_the_prior_s_is_the_squared_drift(make_recipe: Mak
         with_lora = held.residual(batch, draw)
         with held.model.without_updates():
             drift_bchw = with_lora - held.residual(batch, draw)
-    total = (drift_bchw.square().sum(dim=1) * masks_bkhw[:, -1]).sum()
+    weights_b = held.noising.weights(draw.levels_b, 0.05)
+    assert float(weights_b.min()) < 1.0
+    total = torch.einsum("b,bchw,bhw->", weights_b, drift_bchw.square(), masks_bkhw[:, -1])
     assert prior is not None
-    assert prior.item() == pytest.approx(float(total / (4 * masks_bkhw[:, -1].sum())), rel=1e-4)
+    assert prior.item() == pytest.approx(float(3 * total / (4 * masks_bkhw[:, -1].sum())), rel=1e-4)
     assert prior.item() > 0
 
 

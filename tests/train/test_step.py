@@ -1,6 +1,7 @@
 """One step: the losses, the noise, and how a step may be divided."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from fairhuman.fairness import EmaEstimator, FairBackward, MinimumPotentialDelay
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import NoiseDraw, Objectives, fair_step
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -80,6 +82,20 @@ def test_noise_depends_on_the_position_alone(make_recipe: MakeRecipe) -> None:
         assert torch.equal(a[1], b[2])
         assert torch.equal(a[2], b[0])
     assert not torch.equal(one.noise_bchw[0], one.noise_bchw[1])
+
+
+def test_an_offset_shifts_a_channel_s_noise_by_a_constant(make_recipe: MakeRecipe) -> None:
+    """ε + o n, with n ~ N(0, 1) of each sample and channel."""
+    objectives, data = parts(make_recipe())
+    batch = batch_of(data, *range(8))
+    noises = [
+        replace(objectives, noise=NoiseSettings(offset=offset))._draw(batch, (8, 8)).noise_bchw for offset in (0.0, 0.1)
+    ]
+    shift_bchw = noises[1] - noises[0]
+    torch.testing.assert_close(shift_bchw, shift_bchw[..., :1, :1].expand_as(shift_bchw), rtol=0, atol=1e-6)
+    shift_bc = shift_bchw[..., 0, 0]
+    assert len(shift_bc.unique()) == shift_bc.numel()
+    assert 0.07 < float(shift_bc.std()) < 0.13
 
 
 def test_an_objective_that_no_sample_has_is_absent(make_recipe: MakeRecipe) -> None:

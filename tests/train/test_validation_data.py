@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.batch import collate
 from fairhuman.errors import DataError
 from fairhuman.report.run_folder import read_validation
 from fairhuman.train.data import load_data, none_held_out
 from fairhuman.train.loop import train
+from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.step import Objectives
+from fairhuman.train.validation import _noise_draw, held_out_losses
 from helpers.figures import write_figures
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -36,6 +40,25 @@ def test_it_is_held_out_completely_and_training_data_is_unchanged(make_recipe: M
     assert fewer.held_out is not None
     assert len(fewer.held_out) == 3
     assert load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
+
+
+@torch.no_grad()
+def test_a_loss_is_the_mean_squared_error_over_its_region(make_recipe: MakeRecipe, others: Path) -> None:
+    """Σ m e² / (C Σ m) over all samples and timesteps, each with noise of its own."""
+    recipe, shares = make_recipe(validation={"every": 2, "data": str(others)}), (0.2, 0.8)
+    held_out, cpu = load_data(recipe, LoadReport()).held_out, torch.device("cpu")
+    assert held_out is not None
+    objectives = Objectives(build_model(recipe, cpu), recipe.regions, recipe.noise, recipe.seed)
+    batch = collate([held_out[position] for position in range(len(held_out))])
+    masks_bkhw = objectives.masks(batch)
+    draws = [_noise_draw(objectives, batch, masks_bkhw, t, share) for t, share in enumerate(shares)]
+    assert not torch.equal(draws[0].noise_bchw, draws[1].noise_bchw)
+    squares_tbhw = torch.stack([objectives.residual(batch, draw).square().sum(dim=1) for draw in draws])
+    found = held_out_losses(objectives, held_out, shares, 2, cpu).losses()
+    for k, name in enumerate(("global", "face", "hand")):
+        mask_bhw = masks_bkhw[:, k]
+        expected = (squares_tbhw * mask_bhw).sum() / (len(shares) * objectives.base.channels * mask_bhw.sum())
+        assert found[name] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_losses_are_measured_in_plain_boxes_whatever_is_trained_on(make_recipe: MakeRecipe, others: Path) -> None:
