@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairhuman.utils.files import alone, touch, write_atomically, write_json, write_text
+from fairhuman.utils.files import alone, free_name, natural_path_order, touch, write_atomically, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -96,3 +96,9 @@ def test_an_empty_file_is_never_made_through_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
     touch(tmp_path / "there")
     assert (tmp_path / "there").read_text() == "kept"
+
+
+def test_natural_order_and_free_names_count() -> None:
+    names = ["a/10.png", "a/9.png", "10.png", "9.png", "1" * 5000 + ".png"]
+    assert sorted(names, key=natural_path_order) == ["9.png", "10.png", "1" * 5000 + ".png", "a/9.png", "a/10.png"]
+    assert [free_name("a", taken.__contains__) for taken in ((), ("a",), ("a", "a-2", "a-4"))] == ["a", "a-2", "a-3"]

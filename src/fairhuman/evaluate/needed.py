@@ -25,7 +25,7 @@ def check_weights(
         settings: the evaluation.
         with_reference: whether there are real pictures.
         section: what names of settings begin with in the recipe, such as `evaluate.`.
-        download: False: ask the hub alone.
+        download: False: only ask the hub.
 
     Raises:
         WeightsError: files are missing; names them, and the groups that run without them.

@@ -1,11 +1,11 @@
 """The folder of an evaluation: one that holds another evaluation is never written over."""
 
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fairhuman.errors import DataError
 from fairhuman.evaluate.settings import EvaluateSettings
+from fairhuman.utils.files import free_name
 from fairhuman.utils.parse import parse_json
 
 NUMBERS = "metrics.json"
@@ -13,8 +13,9 @@ NUMBERS = "metrics.json"
 
 def default_folder(wanted: Path, identity: dict[str, Any]) -> Path:
     """`wanted`, or `wanted-2`, `wanted-3` ... if there is another evaluation in it."""
-    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in count(1))
-    return next(place for place in names if not other_evaluation(place, identity))
+    return wanted.with_name(
+        free_name(wanted.name, lambda name: bool(other_evaluation(wanted.with_name(name), identity)))
+    )
 
 
 def check_folder(out: Path, identity: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ class EvaluationInputs:
         reference: real pictures, for distances and for the expected number of faces and hands of a prompt.
         against: method that the others are compared with; None: the first, if there are several.
         cache: folder of the feature cache.
-        parts: of a method, the subfolders whose pictures alone are measured; by default all are.
+        parts: of a method, the only subfolders whose pictures are measured; by default all are.
     """
 
     methods: Mapping[str, Path]

@@ -1,4 +1,4 @@
-"""Pictures of several methods or runs side by side, and what a person made of them."""
+"""Pictures of several methods or runs side by side, and the stars and notes that a person gave them."""
 
 import threading
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from fairhuman.data.sources.imagefolder import has_metadata
 from fairhuman.data.sources.rows import printable
 from fairhuman.errors import DataError
 from fairhuman.study.study import DESIGN, SETTINGS
+from fairhuman.utils.files import free_name
 
 DEPTH = 4  # folders below a given one that are looked into
 MOST_FOLDERS = 5000  # folders that are looked into
@@ -67,14 +68,14 @@ def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
                     _add(places, place_name(folder, roots), folder, "data" if kind == PHOTOS else kind)
         if len(places.runs) + len(places.data) + len(places.samples) == before:
             source_kind(root, form)  # says what is wrong
-            places.data[_free(places.data, printable(root.name))] = root
+            places.data[free_name(printable(root.name), places.data.__contains__)] = root
     return places
 
 
 def _add(places: Places, name: str, folder: Path, kind: str) -> None:
     found: dict[str, Path] = getattr(places, kind)
     if folder not in found.values():
-        found[_free(found, name)] = folder
+        found[free_name(name, found.__contains__)] = folder
 
 
 def _kind(folder: Path) -> str | None:
@@ -144,14 +145,6 @@ def place_name(folder: Path, roots: Sequence[Path]) -> str:
     if inner == ".":
         return printable(root.name)
     return printable(f"{root.name}/{inner}" if len(roots) > 1 else inner)
-
-
-def _free(names: Mapping[str, Path], name: str) -> str:
-    number, found = 1, name
-    while found in names:
-        number += 1
-        found = f"{name} ({number})"
-    return found
 
 
 def pictures_of(folder: Path) -> list[Path]:

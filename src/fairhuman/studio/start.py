@@ -16,6 +16,7 @@ from fairhuman import config
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
+from fairhuman.utils.files import free_name
 from fairhuman.utils.plugins import STRATEGIES, plugin_names
 from fairhuman.utils.settings_reference import flow_yaml, settings_of
 
@@ -189,11 +190,7 @@ def check_place(out: Path, folders: Sequence[Path]) -> None:
 
 def free_place(out: Path) -> Path:
     """The folder itself, or beside it the first of NAME-2, NAME-3, ... that isn't there."""
-    number, place = 1, out
-    while place.exists():
-        number += 1
-        place = out.with_name(f"{out.name}-{number}")
-    return place
+    return out.with_name(free_name(out.name, lambda name: out.with_name(name).exists()))
 
 
 def out_of(words: Sequence[str]) -> Path:

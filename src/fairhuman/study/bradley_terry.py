@@ -39,10 +39,6 @@ class Strengths:
     ties: float
     connected: bool
 
-    def chance(self, a: str, b: str) -> float:
-        """Probability that a is chosen over b, given that the answer isn't a tie."""
-        return float(1 / (1 + np.exp(self.of[b].value - self.of[a].value)))
-
 
 @dataclass(frozen=True, slots=True)
 class _Likelihood:

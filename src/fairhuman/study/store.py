@@ -248,14 +248,14 @@ class StudyStore:
 
     def has_consented(self, participant: int) -> bool:
         """Whether the participant agreed to take part."""
-        with self._commits.transaction() as connection:
+        with snapshot(self.engine) as connection:
             query = select(SESSIONS.c.consented).where(SESSIONS.c.participant == participant)
             return connection.execute(query).scalar() is not None
 
     def answers(self, participant: int) -> list[Answer]:
         """A participant's answers in the order of trials."""
         query = select(ANSWERS).where(ANSWERS.c.participant == participant).order_by(ANSWERS.c.trial)
-        with self._commits.transaction() as connection:
+        with snapshot(self.engine) as connection:
             return [Answer(*row) for row in connection.execute(query)]
 
     def answer(
@@ -329,7 +329,7 @@ class StudyStore:
             .outerjoin(VISITORS, VISITORS.c.participant == SESSIONS.c.participant)
             .order_by(SESSIONS.c.participant)
         )
-        with self._commits.transaction() as connection:
+        with snapshot(self.engine) as connection:
             given = {number: (count, last) for number, count, last in connection.execute(counts)}
             found = connection.execute(people).all()
         return [

@@ -150,7 +150,7 @@ class Answer:
         choice: position in `Trial.shown`; None: a tie, of all pictures or, with ranks, of the best ones.
         seconds: time from showing the pictures to the answer, measured by the browser.
         given: time when the server accepted it, ISO 8601, UTC.
-        ranks: rank of each picture in `Trial.shown`, as text of `fairhuman.study.ranks`; None: a choice alone.
+        ranks: rank of each picture in `Trial.shown`, as text of `fairhuman.study.ranks`; None: only a choice.
     """
 
     participant: int

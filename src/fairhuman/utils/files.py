@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def natural_order(file: Path) -> tuple[list[tuple[int, str]], str]:
 def natural_path_order(name: str) -> list[tuple[list[tuple[int, str]], str]]:
     """Return a sort key for paths relative to a folder: `natural_order` of each of their parts."""
     return [natural_order(Path(part)) for part in Path(name).parts]
+
+
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """Return the name, or the first of name-2, name-3, ... that isn't taken."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(each for each in names if not is_taken(each))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], private: Collection[str] = ()) -> None:

@@ -65,10 +65,10 @@ def test_a_square_outside_of_the_picture_is_refused(square: Square) -> None:
 
 def test_what_gives_no_crop_is_counted() -> None:
     small, least = Box(0, 0, MIN_SIDE - 1, 5), Box(0, 0, MIN_SIDE, 5)
-    plan = plan_crops([None, (), (FACE, small), (small,), (FACE, least)], [(300, 200)] * 5)
-    assert [place for place, _ in plan.crops] == [2, 4, 4]
+    plan = plan_crops([(), (FACE, small), (small,), (FACE, least)], [(300, 200)] * 4)
+    assert [place for place, _ in plan.crops] == [1, 3, 3]
     assert plan.crops[0][1] == square_around(FACE, 300, 200, GROWTH)
-    assert (plan.pictures, plan.unknown, plan.without_box, plan.too_small) == (5, 1, 1, 2)
+    assert (plan.pictures, plan.without_box, plan.too_small) == (4, 1, 2)
 
 
 def test_each_picture_has_its_own_size() -> None:
@@ -83,7 +83,6 @@ def test_an_empty_set_gives_an_empty_plan() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="each of 1 pictures, not 2"):
-        plan_crops([None], [(1, 1)] * 2)
-    for growth, min_side in ((0.9, 32), (1.5, 0.5)):
-        with pytest.raises(ValueError, match="at least 1"):
-            plan_crops([None], [(1, 1)], growth=growth, min_side=min_side)
+        plan_crops([()], [(1, 1)] * 2)
+    with pytest.raises(ValueError, match=r"min_side must be at least 1, not 0\.5"):
+        plan_crops([()], [(1, 1)], min_side=0.5)

@@ -95,7 +95,7 @@ def expected_parts(
 
 
 def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Metric, dict[str, Any]]]:
-    ones = {method: np.ones(len(one.found_n)) for method, one in scores.items()}
+    ones = {method: np.ones(len(one.best_n)) for method, one in scores.items()}
     tables: list[tuple[Metric, dict[str, Any]]] = []
     if not all(np.isnan(one.expected_n).all() for one in scores.values()):
         tables = [

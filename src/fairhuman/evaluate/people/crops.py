@@ -26,46 +26,38 @@ class CropPlan:
     Attributes:
         crops: (index of the picture, square), in the order of pictures and boxes.
         pictures: number of pictures in the set.
-        unknown: pictures whose boxes are unknown.
-        without_box: pictures known to have no box.
+        without_box: pictures without a box.
         too_small: number of boxes (not pictures) below the minimum size.
     """
 
     crops: tuple[tuple[int, Square], ...]
     pictures: int
-    unknown: int
     without_box: int
     too_small: int
 
 
 def plan_crops(
-    boxes: Sequence[Sequence[Box] | None],
-    sizes: Sequence[tuple[int, int]],
-    *,
-    growth: float = GROWTH,
-    min_side: float = MIN_SIDE,
+    boxes: Sequence[Sequence[Box]], sizes: Sequence[tuple[int, int]], *, min_side: float = MIN_SIDE
 ) -> CropPlan:
     """Plan the crops of all boxes of one region, without opening any picture.
 
     Args:
-        boxes: boxes of each picture, inside the picture; None = unknown.
+        boxes: boxes of each picture, inside the picture.
         sizes: (width, height) of each upright picture in pixels.
-        growth: side of the square divided by the longer side of the box.
         min_side: minimum length in pixels of a box's longer side.
 
     Raises:
-        ValueError: the numbers of sizes and pictures differ, or `growth` or `min_side` is below 1.
+        ValueError: the numbers of sizes and pictures differ, or `min_side` is below 1.
     """
     if len(boxes) != len(sizes):
         raise ValueError(f"sizes must have an entry for each of {len(boxes)} pictures, not {len(sizes)}")
-    if growth < 1 or min_side < 1:
-        raise ValueError(f"growth and min_side must be at least 1, not {growth:g} and {min_side:g}")
-    found = [(place, box) for place, known in enumerate(boxes) for box in known or ()]
+    if min_side < 1:
+        raise ValueError(f"min_side must be at least 1, not {min_side:g}")
+    found = [(place, box) for place, known in enumerate(boxes) for box in known]
     large = [(place, box) for place, box in found if longer_side(box) >= min_side]
     return CropPlan(
-        crops=tuple((place, square_around(box, *sizes[place], growth)) for place, box in large),
+        crops=tuple((place, square_around(box, *sizes[place], GROWTH)) for place, box in large),
         pictures=len(boxes),
-        unknown=sum(known is None for known in boxes),
-        without_box=sum(known is not None and not known for known in boxes),
+        without_box=sum(not known for known in boxes),
         too_small=len(found) - len(large),
     )

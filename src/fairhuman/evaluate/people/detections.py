@@ -1,9 +1,8 @@
-"""Detected faces and hands, from which confidences are computed; serialisable as JSON.
+"""Detected faces and hands, from which confidences are computed.
 
-Detectors run in static mode: detections in a picture depend on that picture alone. Faces come from MediaPipe's
+Detectors run in static mode: detections in a picture depend on that picture only. Faces come from MediaPipe's
 full-range model, hands from the vote of five detector passes (`fairhuman.detect.hand_vote`); then a landmark model
-examines each part several times (`fairhuman.evaluate.people.looks`). `DETECTIONS` converts them to and from JSON:
-`DETECTIONS.dump_json(detections)`, `DETECTIONS.validate_json(text)`.
+examines each part several times (`fairhuman.evaluate.people.looks`).
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from pydantic import TypeAdapter
-
 from fairhuman.detect.detection import Detection, Detector, Picture, check_picture
 from fairhuman.detect.faces import FaceDetector
-from fairhuman.detect.guard import guarded_results, in_order
+from fairhuman.detect.guard import guarded_results
 from fairhuman.detect.hand_vote import HandVote
 from fairhuman.detect.region import Region
 from fairhuman.detect.scale import enlarge, scale_back
@@ -65,14 +62,6 @@ class ImageDetections:
 
 
 PartDetector = Callable[[Picture], tuple[PartDetection, ...]]
-DETECTIONS = TypeAdapter(list[ImageDetections])
-
-
-def detect(
-    pictures: Sequence[Picture], *, upscale: int = 4, workers: int = 1, seconds: float = 120.0
-) -> list[ImageDetections]:
-    """Faces and hands of every picture, in order; arguments and errors are those of `detect_each`."""
-    return in_order(detect_each(pictures, upscale=upscale, workers=workers, seconds=seconds), len(pictures))
 
 
 def detect_each(

@@ -48,7 +48,6 @@ class StrictScores:
         matched_n: expected parts that are found; NaN where `expected_n` is.
         extra_n: found parts that aren't expected; NaN where `expected_n` is.
         quality_n: summed quality of the matched parts; NaN where `expected_n` is.
-        found_n: number of found parts.
         best_n: quality of the best found part, 0 if none is found; always known.
     """
 
@@ -56,7 +55,6 @@ class StrictScores:
     matched_n: Array
     extra_n: Array
     quality_n: Array
-    found_n: Array
     best_n: Array
 
 
@@ -100,8 +98,8 @@ def _scores(rated: Sequence[Rated], expected: Sequence[Expected]) -> StrictScore
         if isinstance(wanted, int) and wanted < 0:
             raise ValueError(f"expected[{index}] must not be negative, not {wanted}")
         best = max((quality for _, quality in parts), default=0.0)
-        rows.append((*_row(parts, wanted), len(parts), best))
-    return StrictScores(*np.array(rows, dtype=np.float64).reshape(-1, 6).T)
+        rows.append((*_row(parts, wanted), best))
+    return StrictScores(*np.array(rows, dtype=np.float64).reshape(-1, 5).T)
 
 
 def _row(parts: Rated, wanted: Expected) -> tuple[float, float, float, float]:
