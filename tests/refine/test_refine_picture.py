@@ -179,6 +179,20 @@ def test_a_gain_is_refused_where_anything_else_is_lost(then: list[BodyPart], why
     assert rows[0].outcome == ("kept" if why else "refined")
 
 
+def test_small_losses_of_several_changes_do_not_add_up() -> None:
+    other = replace(FACE_PART, box=Box(60, 60, 84, 84))
+
+    def seen(*qualities: float) -> PictureParts:
+        parts = zip((FACE_PART, other, HAND_PART), qualities, strict=True)
+        return PictureParts(tuple(replace(part, quality=quality) for part, quality in parts))
+
+    look = Spoiling(seen(0.5, 0.5, 0.9), seen(0.8, 0.5, 0.885))
+    look.answers.append(seen(0.8, 0.8, 0.87))
+    _, rows = refine(weak_canvas(), ContrastPainter(2.0), look, RefineSettings(attempts=1))
+    assert [row.outcome for row in rows] == ["refined", "kept", "good"]
+    assert rows[1].attempts == ((0.8, "another part would lose 0.03"),)
+
+
 def test_the_noise_of_an_attempt_follows_from_seed_picture_part_and_attempt() -> None:
     def attempts(name: str, seed: int, boxes: list[tuple[str, Box]]) -> list[bytes]:
         drawn: list[bytes] = []

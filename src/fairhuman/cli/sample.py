@@ -52,7 +52,7 @@ def sample(
     height: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
     width: Annotated[int | None, Option(help="In pixels; the model's own by default.")] = None,
     seed: Annotated[int, Option(min=0, help="Seed of the noise.")] = 0,
-    batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the pictures.")] = 4,
+    batch_size: Annotated[int, Option(min=1, help="Changes the speed, not the noise.")] = 4,
     precision: Annotated[
         str, Option(help="fp32, bf16, fp16, or auto: fp16 (bf16 for other bases than SDXL) on a GPU, fp32 on a CPU.")
     ] = "auto",

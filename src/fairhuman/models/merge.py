@@ -116,9 +116,7 @@ def merge(job: MergeJob) -> dict[str, int]:
         nn.Module.to(part, dtype)
         for name, tensor in part.state_dict().items():
             if not bool(tensor.isfinite().all()):
-                raise ModelError(
-                    f"{type(part).__name__} {name}: a weight is too large for {dtype}: take another precision"
-                )
+                raise ModelError(f"{type(part).__name__} {name}: a weight is too large for {dtype}: take bf16 or fp32")
     if job.single:
 
         def write(partial: Path) -> None:

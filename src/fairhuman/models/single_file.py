@@ -33,7 +33,7 @@ def load_single_file(path: Path, dtype: torch.dtype, own_vae: bool = False) -> S
     Args:
         path: the file.
         dtype: of the U-Net and the text encoders.
-        own_vae: a VAE is given apart: the pipeline has none (`vae` is None).
+        own_vae: a VAE is given apart: the pipeline's has no weights, it is on `meta`.
 
     Raises:
         ModelError: not an SDXL checkpoint, or a tensor is missing, unknown or of another shape.
@@ -64,8 +64,6 @@ def load_single_file(path: Path, dtype: torch.dtype, own_vae: bool = False) -> S
             "variants of SDXL with other layers aren't supported"
         )
     _finish(pipeline)
-    if own_vae:
-        pipeline.register_modules(vae=None)
     return pipeline
 
 

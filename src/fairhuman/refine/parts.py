@@ -1,13 +1,13 @@
 """Faces and hands of a picture with their strict quality, and the acceptance test for a redrawn picture.
 
 A redrawn picture is accepted if the redrawn part improves and nothing else gets worse. With the parts of the original
-picture as the expected ones, no other part, and neither Σ quality of faces nor that of hands, may lose more than
-`TOLERANCE`, and there may be no additional faces or hands.
+picture as the expected ones, no other part, and neither Σ quality of faces nor that of hands, may fall by more than
+`TOLERANCE` below the best it has had, and there may be no additional faces or hands.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,15 +118,18 @@ class PartScores:
         quality_n: quality of each expected part, in order; 0 if it isn't found.
         kinds: kind of each expected part.
         extra: number of unexpected faces and hands found, by kind.
+        totals: Σ quality of the expected parts of each kind.
     """
 
     quality_n: Array
     kinds: tuple[Kind, ...]
     extra: Mapping[str, int]
+    totals: Mapping[str, float]
 
-    def total(self, kind: PartKind) -> float:
-        """Σ quality of the expected parts of a kind."""
-        return float(self.quality_n[[one == kind for one in self.kinds]].sum())
+    def best_of(self, other: "PartScores") -> "PartScores":
+        """The higher quality of each part and sum."""
+        totals = {kind: max(total, other.totals[kind]) for kind, total in self.totals.items()}
+        return replace(self, quality_n=np.maximum(self.quality_n, other.quality_n), totals=totals)
 
 
 def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
@@ -140,22 +143,26 @@ def score_parts(seen: PictureParts, expected: Sequence[BodyPart]) -> PartScores:
         for index, place in pairs:
             quality_n[places[place]] = found[index].quality
         extra[kind] = len(found) - len(pairs)
-    return PartScores(quality_n, tuple(part.kind for part in expected), extra)
+    kinds = tuple(part.kind for part in expected)
+    totals: dict[str, float] = {kind: float(quality_n[[one == kind for one in kinds]].sum()) for kind in KINDS}
+    return PartScores(quality_n, kinds, extra, totals)
 
 
-def rejection_reason(before: PartScores, after: PartScores, number: int, gain: float) -> str:
+def rejection_reason(
+    before: PartScores, after: PartScores, number: int, gain: float, peak: PartScores | None = None
+) -> str:
     """Reason to reject a picture whose part `number` was redrawn; empty if it is accepted. See the module.
 
-    A region has no quality and need not gain.
+    A region has no quality and need not gain. `peak` has the best qualities and sums up to now; None: those before.
     """
-    change_n = after.quality_n - before.quality_n
-    if before.kinds[number] != REGION and change_n[number] < gain:
+    peak = peak or before
+    if before.kinds[number] != REGION and after.quality_n[number] - before.quality_n[number] < gain:
         return f"quality {before.quality_n[number]:.2f} before, {after.quality_n[number]:.2f} after"
-    others_n = np.delete(change_n, number)
+    others_n = np.delete(after.quality_n - peak.quality_n, number)
     if (others_n < -TOLERANCE).any():
         return f"another part would lose {-others_n.min():.2f}"
     for kind in KINDS:
-        if after.total(kind) < before.total(kind) - TOLERANCE:
+        if after.totals[kind] < peak.totals[kind] - TOLERANCE:
             return f"total quality of {kind}s would fall"
         if after.extra[kind] > before.extra[kind]:
             return f"there would be an additional {kind}"

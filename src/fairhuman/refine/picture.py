@@ -89,14 +89,14 @@ def refine_picture(
 ) -> tuple[Canvas, list[PartRow]]:
     """Redraw the poor parts of a picture where that improves it; returns the picture and the outcome of each part.
 
-    The same canvas is returned if nothing changed. Every change is scored against the parts of the original picture, so
-    that no strict score falls from one change to the next (`fairhuman.refine.parts`). The picture's name seeds the
-    noise; its prompt may be empty. `keep` gets every attempt, also those that are rejected.
+    The same canvas is returned if nothing changed. Every change is scored against the parts of the original picture and
+    compared with the best that each has had, so that small losses don't add up (`fairhuman.refine.parts`). The
+    picture's name seeds the noise; its prompt may be empty. `keep` gets every attempt, also those that are rejected.
     """
     picture = canvas.rgb()
     seen = tools.detect(picture)
     seen = replace(seen, parts=(*seen.parts, *tools.regions(picture, name)))
-    first = now = score_parts(seen, seen.parts)
+    first = now = peak = score_parts(seen, seen.parts)
     rows: list[PartRow] = []
     for number, part in enumerate(seen.parts):
         outcome = KEPT
@@ -108,9 +108,10 @@ def refine_picture(
         elif part.side < settings.least_part:
             outcome = SMALL
         else:
-            best, details = _redraw(canvas, name, prompt, settings, tools, seen, now, number, keep)
+            best, details = _redraw(canvas, name, prompt, settings, tools, seen, now, peak, number, keep)
             if best is not None:
                 canvas, now, outcome = best.canvas, best.after, REFINED
+                peak = peak.best_of(now)
         rows.append(_row(number, part, first, now, outcome, details))
     return canvas, [_with_after(row, now) for row in rows]
 
@@ -123,6 +124,7 @@ def _redraw(
     tools: RefineTools,
     seen: PictureParts,
     now: PartScores,
+    peak: PartScores,
     number: int,
     keep: KeepAttempt,
 ) -> tuple[_Try | None, dict[str, Any]]:
@@ -141,7 +143,7 @@ def _redraw(
         shown = candidate.rgb()
         after = score_parts(tools.detect(shown), seen.parts)
         keep(number, attempt, crop.cut(shown))
-        why = rejection_reason(now, after, number, settings.gain)
+        why = rejection_reason(now, after, number, settings.gain, peak)
         attempts.append((round(float(after.quality_n[number]), 4), why))
         if not why and (best is None or after.quality_n[number] > best.after.quality_n[number]):
             best = _Try(candidate, after, attempt)
