@@ -4,15 +4,21 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 
 from fairhuman import config
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.errors import FairHumanError
+from fairhuman.generate.record import to_entry
+from fairhuman.generate.sample import save_png
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -90,6 +96,19 @@ def test_a_sampling_job_counts_its_pictures(tmp_path: Path) -> None:
         (tmp_path / "out" / f"{number}.png").touch()
     assert sampled.done() == 0.75
     assert sampled.arguments[-4:] == ("--steps", "5", "--lora", str(tmp_path / "lora"))
+
+
+def test_pictures_of_a_lora_that_is_trained_anew_wait_for_it_and_are_replaced(tmp_path: Path) -> None:
+    """As in a demo whose run was deleted."""
+    out, lora = tmp_path / "out", tmp_path / "pytorch_lora_weights.safetensors"
+    sampled = sampling_job("samples", out, tmp_path / "prompts.txt", 1, ["--steps", 5], lora)
+    out.mkdir()
+    save_png(Image.new("RGB", (8, 8)), out / "00000-00.png", to_entry({"lora": {"content": "the old one's"}}))
+    assert 0 < sampled.done() < 1
+    save_file({"unet.a.lora_A.weight": torch.zeros(2, 2), "unet.a.lora_B.weight": torch.zeros(2, 2)}, lora)
+    assert sampled.done() == 0.0
+    with pytest.raises(FairHumanError, match=r"(?s)unrecognized arguments: --redraw"):
+        run_jobs([replace(sampled, arguments=("doctor",))], Display())
 
 
 def test_sampling_leaves_guidance_and_precision_to_the_base_and_the_machine_unless_given() -> None:

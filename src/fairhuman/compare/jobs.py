@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairhuman.compare.drawn_weights import drawn_now
 from fairhuman.config import load, save
 from fairhuman.errors import FairHumanError
 from fairhuman.models.settings import BaseSettings
@@ -34,6 +35,7 @@ class Command:
         done: returns the fraction done, 0..1.
         cost: total cost in any unit shared by all jobs; used to estimate the remaining time.
         needs: file that must exist before the command can start, written by an earlier job.
+        redraw: returns whether it is to replace the results of other inputs, with `--redraw`; asked as it starts.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Command:
     done: Callable[[], float]
     cost: float = 1.0
     needs: Path | None = None
+    redraw: Callable[[], bool] = lambda: False
 
     @property
     def ready(self) -> bool:
@@ -91,12 +94,22 @@ def sampling_job(
     lora: Path | None = None,
     cost: float = 1.0,
 ) -> Command:
-    """Sample one picture for each of the `count` lines of `prompts`; `options` are those of `fairhuman sample`."""
+    """Sample `count` pictures in all for the lines of `prompts`; `options` are those of `fairhuman sample`.
+
+    Pictures of other weights, as of a run that was deleted and trained anew, are drawn again.
+    """
     arguments = ("sample", str(out), "--prompts", str(prompts), *map(str, options))
     if lora is not None:
         arguments += ("--lora", str(lora))
-    log = out.with_name(f"{out.name}.log")
-    return Command(name, arguments, log, lambda: len(list(out.glob("*.png"))) / count, cost, needs=lora)
+
+    def done() -> float:
+        share = sum(drawn_now(out, arguments).values()) / count
+        return share if lora is None or lora.exists() else min(share, 0.99)
+
+    def redraw() -> bool:
+        return not all(drawn_now(out, arguments).values())
+
+    return Command(name, arguments, out.with_name(f"{out.name}.log"), done, cost, lora, redraw)
 
 
 def run_jobs(
@@ -190,7 +203,7 @@ def _start(job: Command) -> "subprocess.Popen[bytes]":
     with open_log(job.log) as log:
         # A new session, so that Ctrl-C in a terminal reaches the command only once, through this process.
         return subprocess.Popen(
-            [sys.executable, "-m", "fairhuman.cli", *job.arguments],
+            [sys.executable, "-m", "fairhuman.cli", *job.arguments, *(["--redraw"] if job.redraw() else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

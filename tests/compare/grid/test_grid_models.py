@@ -58,6 +58,20 @@ def test_models_draw_the_same_prompts_once_and_stand_beside_folders(place: Path,
     assert "of the expected boxes" in page
 
 
+def test_pictures_of_replaced_weights_are_drawn_again(place: Path, typed: Typed) -> None:
+    def drawn(seed: int) -> list[bytes]:
+        MoleModel(load_pipeline("small-untrained"), MoleSettings(stage="face", rank=2), seed=seed).save(place / "mole")
+        method = ("--method", f"MoLE=small-untrained+{place / 'mole'}")
+        code, said, errors = typed("grid", place / "grid", *method, "--prompts", place / "prompts.txt", *SHORT)
+        assert code == 0, said + errors
+        return [path.read_bytes() for path in sorted((place / "grid" / "samples").rglob("*.png"))]
+
+    first, second = drawn(0), drawn(1)
+    assert len(first) == len(second) == 2
+    assert not set(first) & set(second)
+    assert drawn(1) == second
+
+
 def test_of_many_prompts_some_are_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "run_jobs", lambda *_: SIGTERM)
     (place / "prompts.txt").write_text("\n".join(f"person {number}" for number in range(65)))

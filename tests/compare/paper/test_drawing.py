@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fairhuman.compare.paper.drawing import _stale
+from fairhuman.compare.jobs import sampling_job
 from fairhuman.generate.record import to_entry
 from fairhuman.generate.sample import save_png
 from fairhuman.models.fingerprint import sampled_fingerprint, weights_fingerprint
@@ -20,15 +20,16 @@ def test_pictures_of_another_lora_are_drawn_again(tmp_path: Path) -> None:
     save_file({"unet.a.lora_A.weight": torch.zeros(2**18), "unet.a.lora_B.weight": torch.zeros(2**18)}, file)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
+    job = sampling_job("pictures", pictures, tmp_path / "prompts.txt", 1, ["--lora", run.product])
 
     def drawn_with(content: str | None) -> None:
         save_png(Image.new("RGB", (8, 8)), pictures / "00000-00.png", to_entry({"lora": {"content": content}}))
 
     for content, stale in ((weights_fingerprint(file), False), (sampled_fingerprint(file), False), ("another", True)):
         drawn_with(content)
-        assert _stale(run, pictures) == stale
+        assert (job.redraw(), job.done()) == (stale, 1.0 - stale)
     drawn_with(weights_fingerprint(file))
     weights = bytearray(file.read_bytes())
     weights[-6000] = 1  # between the pieces that earlier versions hashed
     file.write_bytes(weights)
-    assert _stale(run, pictures)
+    assert (job.redraw(), job.done()) == (True, 0.0)

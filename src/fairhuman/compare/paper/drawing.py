@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from fairhuman.compare.grid.frames import ZOOMED
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
@@ -17,9 +16,6 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError, FairHumanError
-from fairhuman.generate.record import drawn_files, read_record
-from fairhuman.models.fingerprint import sampled_fingerprint, weights_fingerprint
-from fairhuman.models.locations import find_lora, find_mole
 from fairhuman.record import HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -183,11 +179,7 @@ def _job(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, seed: int) -> 
     run = drawn.runs[seed]
     out = drawn.place(seed)
     options = list(_options(recipe, asked, drawn, run))
-    job = sampling_job(f"pictures {out.relative_to(asked.folder)}", out, asked.prompts, asked.pictures, options)
-    if not _stale(run, out):
-        return job
-    # its run was deleted and trained anew
-    return replace(job, arguments=(*job.arguments, "--redraw"), done=lambda: 0.0)
+    return sampling_job(f"pictures {out.relative_to(asked.folder)}", out, asked.prompts, asked.pictures, options)
 
 
 def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: TrainRecipe | None) -> Iterator[object]:
@@ -205,19 +197,3 @@ def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: Train
         yield from weight_options(run, asked.data)
     if drawn.weight is not None:
         yield from ("--lora-weight", drawn.weight)
-
-
-def _stale(run: TrainRecipe | None, folder: Path) -> bool:
-    """Whether there are pictures in a folder that were drawn with other weights than the run's."""
-    files = drawn_files(folder)
-    if run is None or not files or not run.product.exists():
-        return False
-    place = {"lora": find_lora, "mole": find_mole}.get(run.kind, Path)(run.product)
-    now = {weights_fingerprint(place), sampled_fingerprint(place)}  # the latter in records of an earlier version
-    return any(now.isdisjoint(_weights(read_record(file) or {})) for file in files)
-
-
-def _weights(record: Mapping[str, Any]) -> set[str | None]:
-    """Hashes of all weights that a picture was drawn with, from its record."""
-    lora, controls = record.get("lora") or {}, record.get("controls") or ()
-    return {record.get("model"), record.get("mole"), lora.get("content"), *(one.get("weights") for one in controls)}
