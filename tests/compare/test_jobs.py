@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
 from fairhuman import config
+from fairhuman.cli.app import app
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.generate.record import to_entry
 from fairhuman.generate.sample import save_png
+from fairhuman.models.settings import BaseSettings
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
@@ -117,6 +120,15 @@ def test_sampling_leaves_guidance_and_precision_to_the_base_and_the_machine_unle
     assert "--precision" not in own
     given = sampling_options("small-flow", 5, 2.5, (64, 64), 0)
     assert given[given.index("--guidance") + 1] == 2.5
+
+
+def test_sampling_takes_every_setting_of_the_base() -> None:
+    given = {"vae": "v", "prediction": "v", "zero_snr": True, "quantize": "nf4", "offload": True}
+    assert given.keys() == BaseSettings.model_fields.keys()
+    options = list(map(str, sampling_options("small", 5, None, (64, 64), 0, BaseSettings.model_validate(given))))
+    command = typer.main.get_command(app).commands["sample"]  # type: ignore[attr-defined]
+    read = command.make_context("sample", ["out", *options]).params
+    assert {name: str(read[name]).lower() for name in given} == {name: str(one).lower() for name, one in given.items()}
 
 
 def test_durations_read_well() -> None:

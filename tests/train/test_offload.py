@@ -1,10 +1,13 @@
 """Runs whose frozen weights stay in main memory: as any other in what they write, and smaller on a device."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fairhuman.bases.base import networks
 from fairhuman.errors import RecipeError
@@ -99,3 +102,17 @@ def test_what_makes_it_faster_is_kept_beside_it(make_recipe: MakeRecipe, monkeyp
 def test_it_is_refused_where_it_has_no_sense(make_recipe: MakeRecipe, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         make_recipe(base=AWAY, **settings)
+
+
+def test_pictures_are_drawn_with_offloaded_weights(
+    make_recipe: MakeRecipe, tmp_path: Path, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    run = train(make_recipe("run", steps=1, learning_rate=0.1))
+    asked = ("--prompt", "a person", "--steps", 2, "--height", 32, "--width", 32, "--lora", run.recipe.product)
+    pixels = []
+    for name, option in (("whole", "--no-fuse"), ("away", "--offload")):
+        code, said, errors = typed("sample", tmp_path / name, *asked, option)
+        assert code == 0, said + errors
+        with Image.open(next((tmp_path / name).glob("*.png"))) as picture:
+            pixels.append(np.asarray(picture))
+    np.testing.assert_array_equal(*pixels)

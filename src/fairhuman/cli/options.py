@@ -127,7 +127,7 @@ def check_existing(*paths: Path | None) -> None:
 
 
 def base_of(
-    vae: str | None, prediction: str | None, zero_snr: str | None, quantize: str | None = None
+    vae: str | None, prediction: str | None, zero_snr: str | None, quantize: str | None = None, offload: bool = False
 ) -> "BaseSettings":
     """Settings of the base model from the options of a command.
 
@@ -136,7 +136,7 @@ def base_of(
     """
     from fairhuman.models.settings import BaseSettings
 
-    given = {"vae": vae, "prediction": prediction, "zero_snr": zero_snr, "quantize": quantize}
+    given = {"vae": vae, "prediction": prediction, "zero_snr": zero_snr, "quantize": quantize, "offload": offload}
     return settings_of(BaseSettings, "base", None, given=given)
 
 

@@ -60,6 +60,9 @@ def sample(
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,
     quantize: Quantize = None,
+    offload: Annotated[
+        bool, Option("--offload", help="Keep these layers' weights in main memory; least memory, most time.")
+    ] = False,
     redraw: Annotated[bool, Option("--redraw", help="Replace the pictures of an earlier command.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -82,7 +85,7 @@ def sample(
     given |= {"height": height, "width": width, "images_per_prompt": count, "batch_size": batch_size}
     settings = settings_of(SampleSettings, "sample", None, given=given).of_base(name_of(model))
     texts = collect_prompts(prompt or (), prompts)
-    base = base_of(vae, prediction, zero_snr, quantize)
+    base = base_of(vae, prediction, zero_snr, quantize, offload)
     check_options(model, lora, lora_weight, fuse, mole, precision, base)
     controls = ControlOptions(controlnet or (), t2i_adapter or (), control or (), control_start, control_end)
     controls.check(steps)

@@ -80,7 +80,9 @@ def sampling_options(
     """Options of `fairhuman sample` for fast sampling at (height, width)."""
     options: list[object] = ["--model", model, "--steps", steps, "--seed", seed]
     options += [] if guidance is None else ["--guidance", guidance]
-    for name, value in (base or BaseSettings()).model_dump(exclude_defaults=True).items():
+    given = (base or BaseSettings()).model_dump(exclude_defaults=True)
+    options += ["--offload"] if given.pop("offload", False) else []
+    for name, value in given.items():
         options += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value]
     return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8]
 

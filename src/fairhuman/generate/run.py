@@ -92,7 +92,7 @@ class SampleJob:
     @property
     def fused(self) -> bool:
         """Whether the LoRA is fused; by default in fp32 alone, as `load_lora` has it."""
-        whole = self.used_precision == "fp32" and self.base.quantize == "none"
+        whole = self.used_precision == "fp32" and self.base == self.base.whole
         return whole if self.fuse is None else self.fuse
 
     def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
