@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fairhuman.generate.control_options import ControlOptions
 from fairhuman.generate.control_spec import ControlSpec, step_in_range
 from fairhuman.generate.guide import ActiveControl, check_conditions_match
 from fairhuman.generate.preview import PreviewRow, PreviewSet
+from fairhuman.generate.run import SampleJob
 from fairhuman.generate.sample import draw, picture_generator, sample
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.models.architecture import build_small
@@ -333,6 +335,17 @@ def test_a_window_without_a_network_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"--control-start and --control-end: give --controlnet.*found 0.0, 0.5"):
         ControlOptions(end=0.5).read(1, 30)
     ControlOptions().read(1, 30)
+
+
+def test_sides_that_an_adapter_cannot_halve_are_refused(tmp_path: Path) -> None:
+    small = build_small(0)
+    ControlModel(small, control(Adapter, small, "pose")).save(tmp_path)
+    controls = ControlOptions(adapters=(str(tmp_path),))
+    for height, fits in ((1008, True), (1000, False)):
+        settings = SampleSettings(height=height)
+        job = SampleJob(tmp_path / "out", ["a hat"], settings, "owner/name", control=controls)
+        with nullcontext() if fits else pytest.raises(RecipeError, match="multiples of 16 for a T2I-adapter, found"):
+            job.check()
 
 
 def test_the_command_draws_with_control(typed: Typed, tmp_path: Path) -> None:

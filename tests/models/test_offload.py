@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from fairhuman.bases.base import base_of
 from fairhuman.errors import FairHumanError
 from fairhuman.generate.lora import load_lora
+from fairhuman.generate.run import SampleJob
+from fairhuman.generate.settings import SampleSettings
 from fairhuman.models import streaming
 from fairhuman.models.architecture import build_small
 from fairhuman.models.frozen_linear import FrozenLinear
@@ -71,6 +74,11 @@ def test_a_lora_runs_beside_it(tmp_path: Path) -> None:
     assert pipeline.get_list_adapters()
     with pytest.raises(FairHumanError, match="can't be fused into a quantised network or an offloaded one"):
         load_lora(pipeline, tmp_path, fuse=True)
+    job = SampleJob(
+        tmp_path, ["a hat"], SampleSettings(), "small", tmp_path, precision="fp32", base=BaseSettings(offload=True)
+    )
+    assert not job.fused
+    assert replace(job, base=BaseSettings()).fused
 
 
 def test_a_merge_has_no_use_for_it(tmp_path: Path) -> None:

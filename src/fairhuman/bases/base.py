@@ -367,7 +367,7 @@ class Base(ABC):
                 num_inference_steps=steps,
                 generator=generator,
                 output_type="latent",
-                **({} if on_step is None else {"callback_on_step_end": partial(_after_step, on_step)}),
+                **({} if on_step is None else {"callback_on_step_end": partial(after_step, on_step)}),
             ).images
             return self.sampled(found, size)
 
@@ -524,8 +524,9 @@ def padded(texts: Sequence[Text], name: str) -> tuple[Tensor, Tensor | None]:
     return pad(parts), pad(ones)
 
 
-def _after_step(
+def after_step(
     on_step: Callable[[], object], _pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
+    """Call `on_step`: with `partial`, a `callback_on_step_end` of diffusers' pipelines."""
     on_step()
     return tensors

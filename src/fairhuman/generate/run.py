@@ -79,9 +79,12 @@ class SampleJob:
         """Check that the model is one that the controls and the size are for."""
         if self.control.specs():
             require_sdxl(self.model, "a control")
-        step, size = side_multiple(self.model), (self.settings.height, self.settings.width)
-        if name_of(self.model).flow and any(side is not None and side % step for side in size):
-            raise RecipeError(f"height and width must be multiples of {step} for {self.model}, found {size}")
+        step, what = side_multiple(self.model), self.model
+        if not name_of(self.model).flow:  # a T2I-adapter halves the latents once, the U-Net twice
+            step, what = (step // 2, "a T2I-adapter") if self.control.adapters else (1, what)
+        size = (self.settings.height, self.settings.width)
+        if any(side is not None and side % step for side in size):
+            raise RecipeError(f"height and width must be multiples of {step} for {what}, found {size}")
 
     @property
     def used_precision(self) -> str:

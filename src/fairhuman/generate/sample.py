@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fairhuman import __version__
-from fairhuman.bases.base import Base, base_of, evaluating, quiet
+from fairhuman.bases.base import Base, after_step, base_of, evaluating, quiet
 from fairhuman.bases.latents import check_finite, decode_latents
 from fairhuman.bases.names import BASES
 from fairhuman.bases.sdxl import SDXL, encode_prompts
@@ -199,7 +199,7 @@ def draw(
         "output_type": "latent",
     }
     if on_step is not None:
-        arguments["callback_on_step_end"] = partial(_after_step, on_step)
+        arguments["callback_on_step_end"] = partial(after_step, on_step)
     if start_latents_bchw is None:
         kind = StableDiffusionXLPipeline
         arguments["height"], arguments["width"] = size
@@ -217,13 +217,6 @@ def draw(
             "not caused by the VAE; check the weights of the U-Net, the LoRA and its weight, or sample in bf16 or fp32",
         )
         return room(lambda: decode_latents(pipeline.vae, latents_bchw).cpu())
-
-
-def _after_step(
-    on_step: Callable[[], object], _pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    on_step()
-    return tensors
 
 
 def read_prompts(pipeline: Any, prompts: Sequence[str], settings: SampleSettings, photos: bool = False) -> list[Any]:
