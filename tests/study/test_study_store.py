@@ -53,6 +53,11 @@ def test_a_changed_answer_replaces_the_old_one_and_both_are_kept_in_the_history(
     assert [row[5] for row in rows(store, EVENTS)] == [0, 1]
 
 
+def test_reading_waits_for_nobody_who_writes(store):
+    with transaction(store.engine):
+        assert (store.has_consented(0), store.answers(0), len(store.progress())) == (True, [], 3)
+
+
 def test_a_key_that_comes_back_with_another_content_changes_nothing(store):
     store.answer(0, "a" * 16, 0, "overall", 0, 1.0)
     with pytest.raises(RefusedError, match="same key"):
