@@ -61,13 +61,16 @@ def test_pictures_and_index_are_written(tmp_path: Path) -> None:
 def test_rows_of_different_sizes_are_drawn_as_each_alone(tmp_path: Path) -> None:
     pipeline, rows = build_small(0), previews().rows
     tall = PreviewRow("a hat", 3, torch.zeros(3, 48, 32), {})
-    PreviewSet([rows[0], tall, rows[1]], steps=2, batch_size=2).render(pipeline, 0, tmp_path / "all")
-    PreviewSet([tall], steps=2).render(pipeline, 0, tmp_path / "alone")
+    together = [rows[0], tall, rows[1], rows[2]]  # the last two in one batch
+    PreviewSet(together, steps=2, batch_size=2).render(pipeline, 0, tmp_path / "all")
     found = tmp_path / "all" / "previews" / "step-000000"
-    assert [read(found / f"row-{n:02d}-photo.png").shape[:2] for n in range(3)] == [(32, 48), (48, 32), (32, 48)]
-    for way in ("caption", "photo"):
-        alone = read(tmp_path / "alone" / "previews" / "step-000000" / f"row-00-{way}.png")
-        assert np.abs(read(found / f"row-01-{way}.png") - alone).max() <= 1
+    shapes = [read(found / f"row-{n:02d}-photo.png").shape[:2] for n in range(4)]
+    assert shapes == [(32, 48), (48, 32), (32, 48), (32, 48)]
+    for number in (1, 3):
+        PreviewSet([together[number]], steps=2).render(pipeline, 0, tmp_path / "alone")
+        for way in ("caption", "photo"):
+            alone = read(tmp_path / "alone" / "previews" / "step-000000" / f"row-00-{way}.png")
+            assert np.abs(read(found / f"row-{number:02d}-{way}.png") - alone).max() <= 1
 
 
 def test_same_model_same_previews_and_another_model_others(tmp_path: Path) -> None:

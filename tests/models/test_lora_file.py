@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -197,6 +198,23 @@ def test_a_file_with_alpha_in_its_metadata_alone_is_read(tmp_path: Path) -> None
         load_lora(pipeline, tmp_path / name)
         found.append(pipeline.unet.state_dict())
     assert all(torch.allclose(found[0][name], tensor, atol=1e-6) for name, tensor in found[1].items())
+
+
+def test_rs_lora_is_read_as_diffusers_reads_it(tmp_path: Path) -> None:
+    """Its factor is alpha / √rank."""
+    settings = LoraConfig(r=4, lora_alpha=3, use_rslora=True, init_lora_weights=False, target_modules=["to_q"])
+    pipeline, drawn = load_pipeline("small"), load_pipeline("small")
+    plain = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+    pipeline.unet.add_adapter(settings)
+    layers, stated = get_peft_model_state_dict(pipeline.unet), settings.to_dict()
+    pipeline.save_lora_weights(tmp_path, layers, unet_lora_adapter_metadata=stated)
+    drawn.load_lora_weights(tmp_path)
+    drawn.fuse_lora()
+    found = read_lora(tmp_path / DIFFUSERS_FILE, load_pipeline("small"))["unet"]
+    assert len(found) == len(layers) / 2
+    for name, layer in found.items():
+        weight = drawn.unet.get_submodule(name).base_layer.weight
+        torch.testing.assert_close(plain[f"{name}.weight"] + layer.update(weight.shape), weight)
 
 
 def test_sampling_reads_todays_and_earlier_files_alike(tmp_path: Path) -> None:

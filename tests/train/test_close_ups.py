@@ -1,6 +1,7 @@
 """`view.close_up`: samples that show one box of a region large, and count for that region alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_masks_fit_the_picture_and_count_as_in_the_whole_view(make_recipe: MakeR
     assert whole > 5
 
 
+def test_of_a_painted_mask_a_close_up_has_its_box_s_part(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path
+) -> None:
+    """Two hands side by side, each a frame of 5 pixels around a hole of 10."""
+    mask = Image.new("L", (200, 200))
+    for left in (80, 100):
+        mask.paste(255, (left, 90, left + 20, 110))
+        mask.paste(0, (left + 5, 95, left + 15, 105))
+    mask.save(tmp_path / "hands.png")
+    values = {
+        "boxes": {"hand": (Box(80, 90, 100, 110), Box(100, 90, 120, 110))},
+        "masks": {"hand": tmp_path / "hands.png"},
+    }
+    data = dataset(make_recipe, squares, close_up_size=[0.7, 0.7])  # at its own pixels
+    data.records = [replace(record, **values) for record in data.records]
+    close = [sample for position in range(12) if (sample := data[position]).area_scale < 1.0]
+    assert close
+    for sample in close:
+        assert float(sample.masks_rhw[1].sum()) * sample.area_scale == pytest.approx(300 * (32 / 200) ** 2)
+
+
 def test_other_draws_stay_and_a_position_is_a_function_of_the_seed(make_recipe: MakeRecipe, squares: Path) -> None:
     plain, mixed = (
         load_data(make_recipe(**{**settings(squares), **v}), LoadReport()).train
@@ -105,8 +127,9 @@ def test_a_close_up_is_no_larger_than_the_picture_has_pixels() -> None:
     assert transform.close_up(whole, (200, 200), large, 0.6, (0.5, 0.5)) is None, "the whole view shows it as large"
     tight = JointTransform((160, 160))
     assert tight.close_up(tight.draw(torch.Generator(), (180, 180)), (180, 180), small, 0.9, (0, 0)) is None
-    drawn = transform.close_up(whole, (200, 200), Box(50.0, 50.0, 90.0, 90.0), 0.5, (0.0, 0.0))
+    drawn = transform.close_up(whole, (200, 200), Box(50.0, 50.0, 90.0, 90.0), 0.5, (0.0, 0.99))
     assert drawn is not None
+    assert (drawn.top, drawn.left) == (36 - 32, 20), "the box at the lower and at the left edge"
     assert 40 * drawn.resized_hw[0] / 200 == pytest.approx(16.0, abs=0.2), "half of the view"
 
 

@@ -177,12 +177,13 @@ def test_a_region_that_is_mostly_cut_off_counts_as_not_annotated(tmp_path: Path,
     assert batch.whole_br2.tolist() == [[[1, 0], [1, 1]]]
 
 
-def test_painted_masks_are_cut_off_by_the_same_rule(tmp_path: Path) -> None:
-    folder = write_shapes(tmp_path / "wide", [(96, 48)])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_painted_masks_are_cut_off_by_the_same_rule(tmp_path: Path, scale: int) -> None:
+    folder = write_shapes(tmp_path / "wide", [(96 * scale, 48 * scale)])
 
     mask = Image.new("L", (96, 48))
     mask.paste(255, (14, 4, 30, 24))  # 6 of 16 columns are in view
-    mask.save(tmp_path / "mask.png")
+    mask.resize((96 * scale, 48 * scale), Image.Resampling.NEAREST).save(tmp_path / "mask.png")
     records = read_source(folder, ("face", "hand"), SourceSettings(), LoadReport())
     records = [replace(records[0], masks={"face": tmp_path / "mask.png"})]
     still = JointTransform((48, 48), "center", 0.0)

@@ -142,8 +142,9 @@ def depth_text(values: np.ndarray) -> str:
     return text(torch.from_numpy(values / values.max()).float()[None])
 
 
-def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path) -> None:
-    """A tiny random Depth Anything: what it finds itself agrees fully, the opposite not at all."""
+@pytest.mark.parametrize("kind", ["relative", "metric_mm"])
+def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path, kind: str) -> None:
+    """A tiny random Depth Anything: what it finds itself agrees fully, the opposite not at all; near is large."""
     from fairhuman.data.condition.depth_model import open_depth
     from fairhuman.data.condition.settings import DepthSettings
 
@@ -151,10 +152,12 @@ def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path) -> None:
     save(tmp_path / "own" / "0.png", "p", 0, 0)
     with Image.open(tmp_path / "own" / "0.png") as image, open_depth(DepthSettings(model=model)) as estimator:
         [depth_hw] = estimator([np.asarray(image)])
+    depth_hw = depth_hw if kind == "relative" else -depth_hw
     spread = (depth_hw - depth_hw.min()) / np.ptp(depth_hw)
     for name, values in (("own", spread), ("opposite", 1 - spread)):
         save(tmp_path / name / "0.png", "p", 0, 0, asked_depth=depth_text(values))
-    done = measured(tmp_path, "own", "opposite", options=("metrics=[depth_agreement]", f"depth.model={model}"))
+    options = ("metrics=[depth_agreement]", f"depth.model={model}", f"depth.kind={kind}")
+    done = measured(tmp_path, "own", "opposite", options=options)
     values = {one.method: one.measured.value for one in done.found.results}
     assert values["own"] > 0.99
     assert values["opposite"] < -0.99
