@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from fairhuman.record import Box
-from fairhuman.refine.crop import MAX_ENLARGEMENT, RefineCrop, plan_crop
+from fairhuman.refine.crop import MAX_WORKED_RATIO, RefineCrop, plan_crop
 
 
 def plan(box: Box, size: tuple[int, int], least: int = 32) -> RefineCrop:
@@ -48,7 +48,7 @@ def test_small_parts_are_enlarged_middling_ones_kept_and_large_ones_reduced() ->
     assert (small.square.side, small.worked) == (16, 32)
     assert middling.square.side == middling.worked == 48
     assert large.square.side == 180
-    assert large.worked == MAX_ENLARGEMENT * 32
+    assert large.worked == MAX_WORKED_RATIO * 32
 
 
 @pytest.mark.parametrize("shape", [(90, 70, 3), (90, 70), (90, 70, 2), (90, 70, 4)])

@@ -41,7 +41,7 @@ class Base(ABC):
         kind: the pipeline's class in diffusers.
         targets: LoRA's presets by name: each a list of ends of layers' names; every base has `attention`.
         part, called: the component that is trained, and what messages call it.
-        guided: whether guidance is between two predictions; false where the network is told it.
+        guided: whether guidance is between two predictions; false where the network is conditioned on it.
         longest: tokens of a caption that are read, by the last of the tokenizers.
         encoded: tokens that text encoders get, at most, with a template's and those that are dropped later; None: as
             many.
@@ -386,7 +386,7 @@ class Base(ABC):
         """Draw latents [1, C, h, w] from those of another picture, noised to level `strength`; otherwise as `draw`.
 
         Euler's method in ⌊steps · strength⌋ equal steps. Guidance is that between prompt and negative prompt; bases
-        whose network is told the guidance (`guided` is false) go without. `texts` are what `guided_texts` returns, if
+        whose network is conditioned on it (`guided` is false) go without. `texts` are what `guided_texts` returns, if
         it is known.
         """
         device, noising = start_1chw.device, self.noising()

@@ -15,13 +15,14 @@ from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.data.samples.batch import Batch, Text
 
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
-GUIDANCE = 1.0  # that the network is told in training: what it predicts then is what real pictures teach
+GUIDANCE = 1.0  # that the network is conditioned on in training: what it predicts then is what real pictures teach
 
 
 class Flux(Base):
     """CLIP's pooled embedding, T5 of 512 tokens; tokens are patches of 2 x 2 cells with their places.
 
-    Guidance was distilled into the network: it is told the guidance, 1.0 in training, and takes no negative prompt.
+    Guidance was distilled into the network: it is conditioned on it, 1.0 in training, and takes no
+    negative prompt.
     """
 
     kind = FluxPipeline

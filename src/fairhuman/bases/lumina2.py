@@ -17,7 +17,7 @@ from fairhuman.data.samples.batch import Batch, Text
 
 
 class Lumina2(Base):
-    """Gemma 2's last hidden layer but one, 256 tokens with a mask; the network is told 1 - σ and predicts x - ε."""
+    """Gemma 2's last hidden layer but one, 256 tokens with a mask; conditioned on 1 - σ, the network predicts x - ε."""
 
     kind = Lumina2Pipeline
     targets: ClassVar = {"attention": ("to_q", "to_k", "to_v", "to_out.0")}

@@ -1,7 +1,7 @@
 """How latents are noised and what is predicted: DDPM (SDXL), or flow matching (all other bases).
 
-A noise level is what the network is told: an int64 timestep for DDPM, σ in [0, 1] for flow matching, where 1 is pure
-noise. Levels of a batch have the shape [B].
+A noise level is what the network is conditioned on: an int64 timestep for DDPM, σ in [0, 1] for flow matching, where
+1 is pure noise. Levels of a batch have the shape [B].
 """
 
 import math

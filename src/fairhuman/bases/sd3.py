@@ -30,7 +30,7 @@ def t5_tokens(config: Mapping[str, Any]) -> int:
 
 
 class SD3(Base):
-    """Two CLIP encoders of 77 tokens, beside T5 of 256 tokens; σ is told as 0 to 1000."""
+    """Two CLIP encoders of 77 tokens, beside T5 of 256 tokens; σ is given as 0 to 1000."""
 
     kind = StableDiffusion3Pipeline
     targets: ClassVar = {"attention": JOINT_ATTENTION}

@@ -16,7 +16,7 @@ from fairhuman.data.samples.batch import Batch, Text
 
 
 class ZImage(Base):
-    """Qwen3's last hidden layer but one; the network is told 1 - σ and predicts x - ε.
+    """Qwen3's last hidden layer but one; the network is conditioned on 1 - σ and predicts x - ε.
 
     Pictures and captions are lists, which the network pads and masks itself.
     """

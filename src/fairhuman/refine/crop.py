@@ -16,7 +16,7 @@ from fairhuman.regions.squares import Square, square_around
 
 Weights = NDArray[np.float32]
 
-MAX_ENLARGEMENT = 2  # a crop is redrawn at its own size up to this multiple of the least side; larger ones are reduced
+MAX_WORKED_RATIO = 2  # a crop is redrawn at its own size up to this multiple of the least side; larger ones are reduced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +91,8 @@ def plan_crop(
     """
     longer = max(box.x1 - box.x0, box.y1 - box.y0)
     square = square_around(box, *size, max(context, 1 + 2 * (margin + feather)))
-    worked = min(max(least, -(-square.side // grid) * grid), MAX_ENLARGEMENT * least)
-    if least <= square.side < MAX_ENLARGEMENT * least and worked <= min(size):
+    worked = min(max(least, -(-square.side // grid) * grid), MAX_WORKED_RATIO * least)
+    if least <= square.side < MAX_WORKED_RATIO * least and worked <= min(size):
         square = _grown(square, worked, size)  # avoids resampling
     left, top, side = square
     beyond_hw = _beyond(box, square) if mask_hw is None else _beyond_mask(mask_hw[top : top + side, left : left + side])
