@@ -1,6 +1,7 @@
 """Recipes: loading, overrides, error messages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,6 +63,17 @@ def test_a_typed_value_has_no_comment(typed: str, value: object) -> None:
     assert config.overridden({}, [f"inner.names={typed}"]) == {"inner": {"names": value}}
 
 
+def test_a_typed_mapping_is_merged_as_that_of_a_file_and_an_empty_one_replaces(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.yaml", "steps: 3\ninner:\n  rank: 2\n  names: [q]\n")
+    assert config.load(Outer, path, ["inner={rank: 5}"]).inner == Inner(rank=5, names=("q",))
+    assert config.load(Outer, path, ["inner={}"]).inner == Inner()
+    assert config.load(Outer, path, ["inner={}", "inner={rank: 5}"]).inner == Inner(rank=5)
+    recipe = config.load(CompareRecipe, RECIPES / "evidence-quick.yaml", ["train.regions.scale={face: 25, hand: 25}"])
+    cells = {"kept": {}, "emptied": {"regions": {"scale": {}}}, "another": {"regions": {"scale": {"hand": 2}}}}
+    scales = [recipe.model_copy(update={"cells": cells}).run(cell, 1, None, "test").regions.scale for cell in cells]
+    assert scales == [{"face": 25, "hand": 25}, {}, {"face": 25, "hand": 2}]
+
+
 def test_a_saved_recipe_loads_back_equal(tmp_path: Path) -> None:
     settings = Outer(steps=7, learning_rate=1e-5, inner=Inner(rank=2, names=("ä", "b")))
     config.save(settings, tmp_path / "r.yaml")
@@ -73,6 +85,8 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
     write(tmp_path, "base.yaml", "steps: 3\ninner:\n  rank: 2\n  names: [q]\n")
     path = write(tmp_path, "r.yaml", "extends: base.yaml\ninner:\n  rank: 5\n")
     assert config.load(Outer, path) == Outer(steps=3, inner=Inner(rank=5, names=("q",)))
+    emptied = write(tmp_path, "emptied.yaml", "extends: base.yaml\ninner: {}\n")
+    assert config.load(Outer, emptied) == Outer(steps=3)
     loop = write(tmp_path, "loop.yaml", "extends: loop.yaml\nsteps: 1\n")
     with pytest.raises(RecipeError, match="extends itself"):
         config.load(Outer, loop)
@@ -97,6 +111,8 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["inner.zzz=2"], r"unknown setting 'inner.zzz'; known are inner.rank, inner.names$"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
+        ("steps: 1\ninner:\n  rank: 2\n  'rank': 3\n", [], r"r.yaml: .*the key 'rank' is given in lines 3 and 4"),
+        ("steps: 1\n", ["inner={rank: 2, rank: 3}"], r"override 'inner=.*the key 'rank' is given twice in line 1"),
     ],
 )
 def test_errors_name_the_setting(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
@@ -116,6 +132,30 @@ def test_a_recipe_that_is_not_here_is_the_one_that_ships(tmp_path: Path, monkeyp
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "lora-small.yaml").touch()
     assert config.shipped(Path("recipes/lora-small.yaml")) is None, "one's own comes first"
+
+
+def test_a_recipe_extends_one_that_ships_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = write(tmp_path, "own.yaml", "extends: recipes/lora-small.yaml\nsteps: 7\n")
+    assert config.read(own) == config.read(RECIPES / "lora-small.yaml") | {"steps": 7}
+    (tmp_path / "recipes").mkdir()
+    write(tmp_path, "recipes/lora-small.yaml", "seed: 4\n")
+    assert config.read(own) == {"seed": 4, "steps": 7}, "one's own comes first"
+
+
+def test_recipes_that_ship_resolve_as_when_an_empty_mapping_changed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def earlier(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+        both = {name for name, value in over.items() if isinstance(value, dict) and isinstance(base.get(name), dict)}
+        return base | {name: earlier(base[name], over[name]) if name in both else over[name] for name in over}
+
+    def resolved() -> list[dict[str, Any]]:
+        values = [config.read(path) for path in sorted(RECIPES.rglob("*.yaml"))]
+        cells = [config.merge(one["train"], cell) for one in values if "cells" in one for cell in one["cells"].values()]
+        return [*values, *cells]
+
+    now = resolved()
+    monkeypatch.setattr(config, "merge", earlier)
+    assert resolved() == now
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Typed settings: load, override, validate, save.
 
 A recipe is a YAML file that is validated against a settings class. `extends: OTHER.yaml` starts from another file in
-the same folder. The command line overrides any setting with `key=value` or `section.key=value`.
+the same folder, or from `recipes/NAME.yaml` that ships. The command line overrides any setting with `key=value` or
+`section.key=value`.
 """
 
 import difflib
@@ -161,17 +162,21 @@ def read_levels(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dic
         raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
-    base = values.pop("extends", None)
-    extended = [] if base is None else read_levels(path.parent / str(base), (*seen, path.resolve()))
-    return [*extended, (path, values)]
+    if (name := values.pop("extends", None)) is None:
+        return [(path, values)]
+    beside, ships = path.parent / str(name), _that_ships(Path(str(name)))
+    base = beside if ships is None or beside.exists() else ships
+    return [*read_levels(base, (*seen, path.resolve())), (path, values)]
 
 
 def shipped(path: Path) -> Path | None:
     """Return the file that ships with the package for a path in `recipes/` where there is none; None: no such file."""
-    if path.exists() or path.is_absolute() or path.parts[:1] != RECIPES.parts:
-        return None
+    return None if path.exists() else _that_ships(path)
+
+
+def _that_ships(path: Path) -> Path | None:
     file = SHIPPED.joinpath(*path.parts[1:])
-    return file if file.is_file() else None
+    return file if path.parts[:1] == RECIPES.parts and file.is_file() else None
 
 
 def _recipes_at_hand(path: Path) -> str:
@@ -190,10 +195,10 @@ def _recipes_at_hand(path: Path) -> str:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` updated with `over`, recursively by section."""
+    """Return `base` updated with `over`, recursively by section; an empty mapping in `over` replaces what is there."""
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = value and isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
 
@@ -222,7 +227,7 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> 
         if not isinstance(inner, dict):
             raise RecipeError(f"override {override!r}: {key} is the value {inner!r}, not a section")
         values = inner
-    values[keys[-1]] = value
+    values.update(merge(values, {keys[-1]: value}))
 
 
 def _with_lists(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:

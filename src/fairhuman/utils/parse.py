@@ -42,7 +42,7 @@ def parse_yaml(text: str) -> Any:
     """Read YAML with plain values: texts, numbers, booleans, null, lists and mappings. A date is a text.
 
     Raises:
-        ParseError: the text isn't YAML or exceeds a limit of this module; one line.
+        ParseError: the text isn't YAML, gives a key twice or exceeds a limit of this module; one line.
     """
     if len(text) > MAX_CHARACTERS:
         raise ParseError(f"must have at most {MAX_CHARACTERS} characters, found more")
@@ -141,6 +141,7 @@ class _Loader(yaml.SafeLoader):
             self._check_scalar(node)
             total = 1
         else:
+            self._check_keys(node)
             inner = (
                 node.value if isinstance(node, yaml.SequenceNode) else [each for pair in node.value for each in pair]
             )
@@ -152,6 +153,17 @@ class _Loader(yaml.SafeLoader):
     def _check_count(self, values: int) -> None:
         if values > MAX_NODES:
             raise ParseError(f"must hold at most {MAX_NODES} values, with each part counted as often as it is repeated")
+
+    def _check_keys(self, node: yaml.Node) -> None:
+        """Refuse a key that is given twice, of which PyYAML takes the last."""
+        lines: dict[tuple[str, str], int] = {}
+        keys = [pair[0] for pair in node.value] if isinstance(node, yaml.MappingNode) else []
+        for key in (one for one in keys if isinstance(one, yaml.ScalarNode)):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                where = f"twice in line {line}" if lines[name] == line else f"in lines {lines[name]} and {line}"
+                raise ParseError(f"the key {key.value!r} is given {where}: leave one out")
+            lines[name] = line
 
     def _check_scalar(self, node: yaml.ScalarNode) -> None:
         if "\0" in node.value:
