@@ -1,5 +1,7 @@
 # Everything runs in .venv, which the first target that needs it sets up. Needs Python 3.11, 3.12 or 3.13, and make.
-PYTHON ?= python3.11
+PYTHON ?= $(shell for one in python3.11 python3.12 python3.13; do command -v $$one && break; done)
+VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+NEED_PYTHON = $(if $(VERSION),,$(error no Python 3.11, 3.12 or 3.13 found: install one, or name it, as in `make $(MAKECMDGOALS) PYTHON=/opt/bin/python3.13`))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -43,16 +45,17 @@ test-official: $(OFFICIAL)/.installed
 	$(OFFICIAL)/bin/pytest tests/detect tests/evaluate tests/test_begun.py
 
 $(OFFICIAL)/.installed: pyproject.toml constraints.txt constraints-official.txt
-	test -d $(OFFICIAL) || $(PYTHON) -m venv $(OFFICIAL)
+	$(NEED_PYTHON)test -x $(OFFICIAL)/bin/pip || $(PYTHON) -m venv --clear $(OFFICIAL)
 	awk -F== 'NR == FNR { own[$$1]; print; next } !($$1 in own)' constraints-official.txt constraints.txt > $(OFFICIAL)/constraints.txt
 	$(OFFICIAL)/bin/pip install -q --disable-pip-version-check -c $(OFFICIAL)/constraints.txt -e '.[dev,official]'
 	touch $@
 
-# A browser and a database for the tests of the web pages, where there is apt; elsewhere those tests skip with a reason.
+# A browser and a database for the tests of the web pages, by apt; without them those tests skip, where CI is set they fail.
 system-deps:
 	@missing="$$(command -v chromium > /dev/null || echo chromium) $$(ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || echo postgresql)"; \
-	  test "$$missing" = " " || ! command -v apt-get > /dev/null || \
-	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing > /dev/null; }
+	  test "$$missing" = " " || ! command -v apt-get > /dev/null || { $(SUDO) apt-get update -qq; \
+	  for one in $$missing; do $(SUDO) apt-get install -y -qq --no-install-recommends $$one > /dev/null || { \
+	  echo "$$one can't be installed: the tests that need it are skipped" >&2; test -z "$$CI" || exit 1; }; done; }
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -100,12 +103,11 @@ clean:
 	rm -rf $(VENV) $(OFFICIAL) build dist site runs *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # An environment of another Python is made anew: `make test PYTHON=python3.13`.
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 $(STAMP): pyproject.toml constraints.txt $(VENV)/.python-$(VERSION)
 	@echo "$(VENV): Python $(VERSION)"
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 $(VENV)/.python-$(VERSION):
-	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
+	$(NEED_PYTHON)test -x $(BIN)/python$(VERSION) && test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	touch $@
