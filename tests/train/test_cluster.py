@@ -22,7 +22,7 @@ def stub(folder: Path, name: str, body: str) -> None:
 def test_it_launches_a_process_a_gpu_on_all_nodes(tmp_path: Path) -> None:
     """With SLURM's commands stood in for; node 1 of 2, 8 GPUs each. A path with a space stays one argument."""
     stub(tmp_path, "scontrol", "echo first-node; echo second-node")
-    stub(tmp_path, "srun", 'shift; SLURM_NODEID=1 exec "$@"')
+    stub(tmp_path, "srun", '[ "$1" = --cpus-per-task=96 ] && shift 2 && SLURM_NODEID=1 exec "$@"')
     stub(tmp_path, "accelerate", f'exec {sys.executable} -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"')
     environment = {
         **os.environ,
@@ -30,6 +30,7 @@ def test_it_launches_a_process_a_gpu_on_all_nodes(tmp_path: Path) -> None:
         "SLURM_JOB_NODELIST": "two",
         "SLURM_NNODES": "2",
         "SLURM_GPUS_ON_NODE": "8",
+        "SLURM_CPUS_PER_TASK": "96",
     }
     command = ["bash", SCRIPT, "recipes/lora-sdxl.yaml", "data=my people", "batch_size=1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
