@@ -50,6 +50,7 @@ from begun.make import (
 )
 from fairhuman.evaluate.networks.efficientnet import TITLE
 from helpers.official import HAS_MEDIAPIPE
+from helpers.runs import read_lines
 
 ROOT = Path(__file__).parents[1]
 LORA = "pytorch_lora_weights.safetensors"
@@ -92,12 +93,8 @@ def run(typed: Typed) -> Run:
     return succeed
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def without_times(path: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in (*TIMES, *LATER)} for row in rows(path)]
+    return [{name: value for name, value in row.items() if name not in (*TIMES, *LATER)} for row in read_lines(path)]
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -126,14 +123,14 @@ def test_a_run_goes_on_at_its_checkpoint_and_ends_as_if_it_had_not_been_killed(
     begun: Callable[[str], Path], run: Run
 ) -> None:
     folder = begun("training")
-    before = rows(folder / "run" / "metrics.jsonl")
+    before = read_lines(folder / "run" / "metrics.jsonl")
     (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
     trained = load_file(checkpoint / "trainable.safetensors")
     assert checkpoint.name == "step-0000020"
     assert len(before) > 20
     run(*TRAIN)
     ended, whole = folder / "run", folder / "ended"
-    assert rows(ended / "metrics.jsonl")[:20] == before[:20]  # with their times: these steps weren't taken again
+    assert read_lines(ended / "metrics.jsonl")[:20] == before[:20]  # with their times: these steps weren't taken again
     for name in ("metrics.jsonl", "validation.jsonl"):
         assert close(without_times(ended / name), without_times(whole / name), tolerance=1e-3), name
     found, expected = load_file(ended / "lora" / LORA), load_file(whole / LORA)
@@ -158,7 +155,7 @@ def test_a_recipe_that_has_changed_says_how_the_run_goes_on(
     assert "view.bucket_aspect: None there, 'auto' now" in said
     assert "`fairhuman train training/run/recipe.yaml` goes on with the run's own settings" in said
     run("train", "training/run/recipe.yaml")
-    found, expected = (rows(folder / name / "metrics.jsonl") for name in ("run", "ended"))
+    found, expected = (read_lines(folder / name / "metrics.jsonl") for name in ("run", "ended"))
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     assert found[-1]["loss/face"] == pytest.approx(expected[-1]["loss/face"], rel=1e-3)
 
@@ -188,13 +185,13 @@ def test_a_build_keeps_what_was_looked_at_and_is_completed(begun: Callable[[str]
 
 def test_a_model_is_asked_for_the_prompts_that_it_had_not_written(begun: Callable[[str], Path], run: Run) -> None:
     folder = begun("validation")
-    written = rows(folder / ".asked.work" / "prompts.jsonl")
+    written = read_lines(folder / ".asked.work" / "prompts.jsonl")
     with language_model("A person who waves, asked later") as (url, given):
         replace_in(folder / ".asked.work" / "begun.json", PLACE, url)
         of_this_version(folder / ".asked.work" / "begun.json")
         run(*ASKED, f"prompts.endpoint.base_url={url}")
     assert len(given) == 6 - len(written) == 2
-    prompts = {row["key"]: row["caption"] for row in rows(folder / "asked" / "metadata.jsonl")}
+    prompts = {row["key"]: row["caption"] for row in read_lines(folder / "asked" / "metadata.jsonl")}
     assert {key: text for key, text in prompts.items() if text not in given} == {
         row["key"]: row["text"] for row in written
     }
@@ -208,11 +205,11 @@ def test_a_review_still_has_its_decisions_and_goes_on(begun: Callable[[str], Pat
     run(*RULED)  # which is finished
     assert (folder / "ruled" / "manifest.json").read_bytes() == manifest
     run(*REVIEW, "--apply")
-    reviewed = rows(folder / "ended" / "reviewed.jsonl")
-    assert rows(folder / "ruled" / "reviewed.jsonl") == reviewed
+    reviewed = read_lines(folder / "ended" / "reviewed.jsonl")
+    assert read_lines(folder / "ruled" / "reviewed.jsonl") == reviewed
     older = json.loads((folder / "ended" / "review.json").read_text())
     assert json.loads((folder / "ruled" / "review.json").read_text()) == {**older, "last_event": 4}
-    keys = [row["key"] for row in rows(folder / "ruled" / "metadata.jsonl")]
+    keys = [row["key"] for row in read_lines(folder / "ruled" / "metadata.jsonl")]
     with served(*REVIEW) as address:
         ada = Reviewer(address, "Ada")
         work = ada.ask("work")
@@ -222,7 +219,7 @@ def test_a_review_still_has_its_decisions_and_goes_on(begun: Callable[[str], Pat
         assert ada.ask("undo")["undone"]["key"] == keys[2]
         assert ada.ask("undo")["undone"]["key"] == keys[1]  # of one that was made then
     run(*REVIEW, "--apply")
-    assert rows(folder / "ruled" / "reviewed.jsonl") == reviewed
+    assert read_lines(folder / "ruled" / "reviewed.jsonl") == reviewed
     assert json.loads((folder / "ruled" / "review.json").read_text())["counts"]["done"] == 1
 
 

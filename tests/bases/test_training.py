@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, Watcher
 from helpers.base_cases import CAPTIONS, Case
 from helpers.figures import write_figures
-from helpers.launched import finish, train_in
+from helpers.launched import finish, train_in, wait_for_step
 from helpers.places import RECIPES
 from helpers.tiny_bases import BUILD
 
@@ -153,7 +152,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
 def test_kill_9_and_the_same_command_give_the_same_lora(
     name: str, tiny_base: TinyBase, figures: Path, tmp_path: Path
 ) -> None:
-    """The kill comes in the first steps after a checkpoint."""
+    """The kill comes after the second step, of which there is no checkpoint yet."""
     whole, killed = (
         recipe_of(
             tiny_base(name), figures, tmp_path / place / "run", "steps=6", "cache.text=true", "validation.every=0"
@@ -161,10 +160,8 @@ def test_kill_9_and_the_same_command_give_the_same_lora(
         for place in ("whole", "killed")
     )
     train(whole)
-    (worker,) = train_in(killed, tmp_path, 1)
-    while not list((killed.out / "checkpoints").glob("step-*[0-9]")):
-        assert worker.poll() is None, worker.communicate()[0]
-        time.sleep(0.05)
+    (worker,) = train_in(killed, tmp_path, 1, hangs_at=2)
+    wait_for_step(worker, killed.out, 2)
     worker.send_signal(signal.SIGKILL)
     finish([worker], [-signal.SIGKILL])
     assert not killed.product.exists()

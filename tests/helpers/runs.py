@@ -1,4 +1,4 @@
-"""What tests of training runs share: their metrics without times, and the direction that a step must take."""
+"""What tests of training runs share: crashes, lines of JSON, and the direction that a step must take."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,32 @@ from torch import Tensor
 
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay, Strategy, solve
+from fairhuman.train.metrics import Metrics
+from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives, fair_step
 
 TIMES = ("images_per_s", "waiting", "peak_memory_mib")  # no two runs have the same ones
 
 
+class Crash(Watcher):
+    """Crashes a run after a step, before it is saved."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, run: Run, metrics: Metrics) -> None:
+        if run.step == self.step:
+            raise RuntimeError("crash")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def metrics_without_times(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_lines(run / "metrics.jsonl")
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 

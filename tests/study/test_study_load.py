@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 from fairhuman.study.links import participant_tokens
 from fairhuman.study.shown import load_shown
 from fairhuman.study.store import open_store
+from helpers.launched import free_port
 from helpers.small_study import write_study
 
 
@@ -93,10 +94,11 @@ def test_fifty_participants_at_once_lose_and_double_nothing(servers, tmp_path, d
     serve_crowd(servers, tmp_path, database, people=50, answers=100, rate=None)
 
 
-def kill_in_the_middle(servers, tmp_path, database, free_port, people: int, answers: int) -> None:
+def kill_in_the_middle(servers, tmp_path, database, people: int, answers: int) -> None:
     """Kill -9 under load: what was acknowledged is there at once, and all of it in the end."""
     crowd = Crowd(servers, tmp_path / "study", database, people, answers)
-    address, server = servers.start(crowd.folder, "--database", database, port=free_port)
+    port = free_port()
+    address, server = servers.start(crowd.folder, "--database", database, port=port)
     process, job = crowd.start(address, None)
     log = Path(f"{job}.acknowledged")
     while not log.exists() or log.read_text().count("\n") < people * answers // 3:
@@ -108,19 +110,19 @@ def kill_in_the_middle(servers, tmp_path, database, free_port, people: int, answ
     kept = set(crowd.stored("SELECT participant, key FROM events"))
     assert people * answers // 3 <= len(told) < people * answers
     assert told <= kept
-    servers.start(crowd.folder, "--database", database, port=free_port)
+    servers.start(crowd.folder, "--database", database, port=port)
     finish(process)
     crowd.check()
     assert max(row[3] for row in acknowledged(job)) > 1  # some were sent again
 
 
-def test_a_server_killed_under_a_small_crowd_keeps_what_it_acknowledged(servers, tmp_path, database, free_port):
-    kill_in_the_middle(servers, tmp_path, database, free_port, people=10, answers=30)
+def test_a_server_killed_under_a_small_crowd_keeps_what_it_acknowledged(servers, tmp_path, database):
+    kill_in_the_middle(servers, tmp_path, database, people=10, answers=30)
 
 
 @pytest.mark.slow
-def test_a_server_killed_under_fifty_participants_keeps_what_it_acknowledged(servers, tmp_path, database, free_port):
-    kill_in_the_middle(servers, tmp_path, database, free_port, people=50, answers=100)
+def test_a_server_killed_under_fifty_participants_keeps_what_it_acknowledged(servers, tmp_path, database):
+    kill_in_the_middle(servers, tmp_path, database, people=50, answers=100)
 
 
 def test_two_servers_of_one_study_share_its_participants(servers, tmp_path, database):

@@ -19,11 +19,9 @@ from fairhuman.fairness import (
 from fairhuman.fairness.estimators.audited import AuditedEstimator
 from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
-from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
-from helpers.runs import metrics_without_times
+from helpers.runs import Crash, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 MODES: dict[str, dict[str, Any]] = {
@@ -36,19 +34,13 @@ MODES: dict[str, dict[str, Any]] = {
 LONG = {"steps": 14, "checkpoint_every": 5, "batch_size": 1}
 
 
-class Crash(Watcher):
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == run.recipe.steps - 2:
-            raise RuntimeError("crash")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: MakeRecipe, mode: str) -> None:
     whole, broken = (make_recipe(name, **{**LONG, **MODES[mode]}) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
-        train(broken, [Crash()])
+        train(broken, [Crash(whole.steps - 2)])
     assert train(broken).finished
     one, two = (recipe.out / "lora" / "pytorch_lora_weights.safetensors" for recipe in (whole, broken))
     assert one.read_bytes() == two.read_bytes()

@@ -21,23 +21,15 @@ from fairhuman.report.training import write_training_report
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
-from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
 from helpers.figures import give_poses
-from helpers.runs import check_direction, metrics_without_times
+from helpers.runs import Crash, check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 KINDS = ("controlnet", "t2i_adapter")
 both = pytest.mark.parametrize("kind", KINDS)
-
-
-class Crash(Watcher):
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == 3:
-            raise RuntimeError("crash")
 
 
 def posed(people: Path, folder: Path, without: int = 0, **others: Any) -> Path:
@@ -133,7 +125,7 @@ def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make: MakeRecipe,
     whole, broken = (make(name, without=3, **values) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
-        train(broken, [Crash()])
+        train(broken, [Crash(3)])
     assert train(broken).finished
     for name in ("diffusion_pytorch_model.safetensors", "config.json", "conditions.json"):
         ours, theirs = ((recipe.out / values["kind"] / name).read_bytes() for recipe in (broken, whole))

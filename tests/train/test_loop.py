@@ -31,7 +31,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import STOP, Run, Watcher, set_up
 from fairhuman.train.validation import held_out_losses
 from helpers.figures import write_shapes
-from helpers.runs import metrics_without_times
+from helpers.runs import Crash, metrics_without_times, read_lines
 from helpers.shapes import write_shape
 from helpers.tiny_pictures import encoded, picture
 
@@ -41,27 +41,12 @@ BALANCERS = pytest.mark.skipif(
 )
 
 
-class Crash(Watcher):
-    """Crashes a run after a step, before it is saved."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == self.step:
-            raise RuntimeError("crash")
-
-
 class Stop(Crash):
     """Requests a graceful stop, as a signal does."""
 
     def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == self.step:
             run.stopped_by = 15
-
-
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def lora_bytes(recipe: TrainRecipe) -> bytes:
@@ -101,7 +86,7 @@ def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(make_recipe: Make
     assert lora_bytes(broken) == lora_bytes(whole)
     assert metrics_without_times(broken.out) == metrics_without_times(whole.out)
     if whole.validation.every:
-        assert lines(broken.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
+        assert read_lines(broken.out / "validation.jsonl") == read_lines(whole.out / "validation.jsonl")
 
 
 def test_in_fp16_a_step_without_a_weighted_objective_changes_nothing(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -153,10 +138,10 @@ def test_a_stop_ends_a_validation_which_the_resumed_run_makes(
         run = train(stopped, [Started()])
     assert (run.step, run.stopped_by) == (2, 15)
     assert [path.name for path in (stopped.out / "checkpoints").iterdir()] == ["step-0000002"]
-    assert [line["step"] for line in lines(stopped.out / "validation.jsonl")] == [0]
+    assert [line["step"] for line in read_lines(stopped.out / "validation.jsonl")] == [0]
     assert len(passes) == len(stopped.validation.timesteps) + 1, "all of step 0, one of step 2"
     assert train(stopped).finished
-    assert lines(stopped.out / "validation.jsonl") == lines(whole.out / "validation.jsonl")
+    assert read_lines(stopped.out / "validation.jsonl") == read_lines(whole.out / "validation.jsonl")
     assert lora_bytes(stopped) == lora_bytes(whole)
 
 
@@ -201,7 +186,7 @@ def test_a_finished_run_is_unchanged(make_recipe: MakeRecipe) -> None:
     before = lora_bytes(recipe)
     assert train(recipe).finished
     assert lora_bytes(recipe) == before
-    assert len(lines(recipe.out / "metrics.jsonl")) == 1
+    assert len(read_lines(recipe.out / "metrics.jsonl")) == 1
 
 
 def test_full_training_from_a_random_start_gives_a_pipeline(make_recipe: MakeRecipe) -> None:
@@ -225,7 +210,7 @@ def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
     }
     recipe = make_recipe(**values, validation={"every": 30, "share": 0.3})
     train(recipe)
-    first, last = lines(recipe.out / "validation.jsonl")
+    first, last = read_lines(recipe.out / "validation.jsonl")
     for name in ("global", "face", "hand"):
         before, after = ((row["objectives"][name]) for row in (first, last))  # type: ignore[index]
         assert before["area"] == after["area"]
@@ -235,7 +220,7 @@ def test_training_lowers_the_held_out_losses(make_recipe: MakeRecipe) -> None:
 def test_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(steps=2)
     train(recipe)
-    rows = lines(recipe.out / "metrics.jsonl")
+    rows = read_lines(recipe.out / "metrics.jsonl")
     expected = {"step", "images", "lr", "grad_norm", "images_per_s", "skipped", "cos/global-face", "cos/face-hand"}
     for name in ("global", "face", "hand"):
         expected |= {f"loss/{name}", f"weight/{name}"}
@@ -253,7 +238,7 @@ def test_weights_and_losses_of_every_objective_are_logged(make_recipe: MakeRecip
 def test_any_annotated_region_can_be_an_objective(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:
     folder = tmp_path / "feet"
     folder.mkdir()
-    rows = lines(people / "metadata.jsonl")
+    rows = read_lines(people / "metadata.jsonl")
     for row in rows:
         row["file_name"] = str(row["file_name"])
         row["feet"] = [[10.0, 50.0, 30.0, 64.0]]
@@ -269,7 +254,7 @@ def test_any_annotated_region_can_be_an_objective(make_recipe: MakeRecipe, peopl
         (folder / "images" / path.name).write_bytes(path.read_bytes())
     recipe = make_recipe("four", data=str(folder), steps=1, regions={"names": ["face", "hand", "feet"]})
     train(recipe)
-    row = lines(recipe.out / "metrics.jsonl")[0]
+    row = read_lines(recipe.out / "metrics.jsonl")[0]
     assert row["loss/feet"] is not None
     assert row["cos/hand-feet"] is not None
 
@@ -413,7 +398,7 @@ def test_steps_cannot_change_if_the_learning_rate_depends_on_them(make_recipe: M
 
 def copy_of(people: Path, folder: Path, count: int) -> Path:
     (folder / "images").mkdir(parents=True)
-    rows = lines(people / "metadata.jsonl")[:count]
+    rows = read_lines(people / "metadata.jsonl")[:count]
     for row in rows:
         (folder / str(row["file_name"])).write_bytes((people / str(row["file_name"])).read_bytes())
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

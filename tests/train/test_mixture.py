@@ -20,10 +20,9 @@ from fairhuman.errors import DataError, ModelError, RecipeError
 from fairhuman.record import TableCell
 from fairhuman.train.data import RunData, build_loader, load_data
 from fairhuman.train.loop import train
-from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
 from helpers.figures import write_shapes
+from helpers.runs import Crash
 
 MakeRecipe = Callable[..., TrainRecipe]
 WIDE, TALL, SQUARE = (96, 32), (32, 96), (48, 48)
@@ -155,12 +154,6 @@ def test_a_step_with_buckets_is_the_same_however_it_is_divided(
     assert [batch.keys for batch in whole] == [a.keys + b.keys for a, b in zip(parts[::2], parts[1::2], strict=True)]
 
 
-class Crash(Watcher):
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == 3:
-            raise RuntimeError("crash")
-
-
 @pytest.mark.slow
 def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:
     data = [two[0] | {"weight": 2}, two[1] | {"weight": 1}]
@@ -169,7 +162,7 @@ def test_a_mixture_in_buckets_resumes_identically(make_recipe: MakeRecipe, two: 
     whole, broken = (make_recipe(name, steps=5, **values) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
-        train(broken, [Crash()])
+        train(broken, [Crash(3)])
     assert train(broken).finished
     weights = [(r.out / "lora" / "pytorch_lora_weights.safetensors").read_bytes() for r in (whole, broken)]
     assert weights[0] == weights[1]

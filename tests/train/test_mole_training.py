@@ -19,13 +19,11 @@ from fairhuman.models.settings import MoleSettings
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.loop import train
-from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model, load_pipeline
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
 from fairhuman.train.step import Objectives
 from helpers.places import RECIPES
-from helpers.runs import check_direction, metrics_without_times
+from helpers.runs import Crash, check_direction, metrics_without_times
 
 MakeRecipe = Callable[..., TrainRecipe]
 Typed = Callable[..., tuple[int, str, str]]
@@ -33,12 +31,6 @@ STAGES = ("face", "hand", "gates")
 RANK = 3
 ALPHAS = {"face": 2.0, "hand": 4.0}  # small, so that no gate is saturated
 stages = pytest.mark.parametrize("stage", STAGES)
-
-
-class Crash(Watcher):
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == 3:
-            raise RuntimeError("crash")
 
 
 def shake(model: MoleModel, seed: int) -> None:
@@ -99,7 +91,7 @@ def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(
     whole, broken = (make(name, stage, **values) for name in ("whole", "broken"))
     train(whole)
     with pytest.raises(RuntimeError, match="crash"):
-        train(broken, [Crash()])
+        train(broken, [Crash(3)])
     assert train(broken).finished
     ours, theirs = ((recipe.out / "mole" / MOLE_FILE).read_bytes() for recipe in (broken, whole))
     assert ours == theirs

@@ -13,6 +13,7 @@ from fairhuman.report.training import write_training_report
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from helpers.places import RECIPES
+from helpers.runs import read_lines
 
 Typed = Callable[..., tuple[int, str, str]]
 CLOSEUPS = ("min_side=16", "size=128", "max_enlarge=4")  # as the recipes say
@@ -32,10 +33,6 @@ def photos(shared: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.mark.slow
 def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path) -> None:
     base_run, lora_run = tmp_path / "base", tmp_path / "lora"
@@ -43,7 +40,7 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
     base = [*small, f"out={base_run}", "steps=25", "batch_size=4", "validation.every=25", "ema.decay=0.5"]
     base += ["precision=fp32", "schedule.warmup_steps=5", "preview.every=0"]
     train(config.load(TrainRecipe, RECIPES / "photos.yaml", base))
-    first, last = lines(base_run / "validation.jsonl")
+    first, last = read_lines(base_run / "validation.jsonl")
     for name in ("global", "face", "hand"):
         before, after = first["objectives"][name], last["objectives"][name]  # type: ignore[index]
         assert sum(before["area"]) > 0, name
@@ -51,7 +48,7 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
 
     lora = [*small, f"out={lora_run}", f"model={base_run / 'model'}", "steps=4", "batch_size=2", "validation.every=4"]
     train(config.load(TrainRecipe, RECIPES / "photos-lora.yaml", lora))
-    rows = lines(lora_run / "metrics.jsonl")
+    rows = read_lines(lora_run / "metrics.jsonl")
     assert len(rows) == 4
     covered = [row["coverage/hand"] for row in rows] + [row["coverage/face"] for row in rows]
     assert sum(covered) > 2  # type: ignore[arg-type]
@@ -91,7 +88,7 @@ def test_photos_with_poses_train_control_and_mole(photos: Path, tmp_path: Path, 
     for name, (kind, data, further) in runs.items():
         out = tmp_path / name
         done("train", RECIPES / f"{name}.yaml", f"data={data}", f"out={out}", *short, *further)
-        rows = lines(out / "metrics.jsonl")
+        rows = read_lines(out / "metrics.jsonl")
         assert len(rows) == 3
         assert all(math.isfinite(row["loss/global"]) for row in rows)  # type: ignore[arg-type]
         assert list((out / kind).glob("*.safetensors"))

@@ -12,12 +12,9 @@ from fairhuman.errors import DataError, RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, check_resumable_early, load_recipe, note_start
+from helpers.runs import read_lines
 
 MakeRecipe = Callable[..., TrainRecipe]
-
-
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeRecipe) -> None:
@@ -77,7 +74,7 @@ def test_a_finished_run_goes_on_at_a_constant_rate(make_recipe: MakeRecipe) -> N
     assert check_resumable_early(make_recipe(**longer)) == 2
     run = train(make_recipe(**longer))
     assert (run.step, run.finished) == (4, True)
-    rates = [row["lr"] for row in lines(first.out / "metrics.jsonl")]
+    rates = [row["lr"] for row in read_lines(first.out / "metrics.jsonl")]
     assert rates[2:] == [5e-4, 5e-4]
     assert rates[0] != 1e-3, "the cosine's"
     assert yaml.safe_load((first.out / "recipe.yaml").read_text())["schedule"]["name"] == "constant"

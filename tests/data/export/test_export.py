@@ -3,7 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -299,12 +303,35 @@ def test_two_at_once_are_refused(people, tmp_path):
         export_dataset(people, tmp_path / "out", "parquet")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_folders_that_are_read_only(people, tmp_path):
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    with pytest.raises(FairHumanError, match="can't be written: Permission denied"):
-        export_dataset(people, locked / "out", "parquet")
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from fairhuman.data.export.run import export_dataset
+from fairhuman.errors import FairHumanError
+
+people, place = map(Path, sys.argv[1:])
+export_dataset(people, place / "out", "parquet")  # all that is loaded late is loaded now
+(place / "locked").mkdir(mode=0o555)
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    export_dataset(people, place / "locked" / "out", "parquet")
+except FairHumanError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of files are those of POSIX")
+def test_folders_that_are_read_only(people):
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to others as a whole
+        place = Path(name)
+        copied = shutil.copytree(people, place / "people")
+        for path in (place, copied, *copied.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        arguments = [sys.executable, "-c", AS_NOBODY, copied, place]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert f"{place}/locked/out: can't be written: Permission denied" in done.stdout
 
 
 def test_invalid_arguments_are_rejected(people, tmp_path):

@@ -16,6 +16,7 @@ from fairhuman.detect.settings import detector_names
 from helpers.damage import flip
 from helpers.figures import write_figures
 from helpers.marked_people import NOBODY, PERSON, SPOILS, mark, open_marked, open_none
+from helpers.runs import read_lines
 from helpers.unguarded import unguarded_map
 
 FILTERS = {"min_side": 64, "min_clarity_percentile": None}
@@ -30,7 +31,7 @@ def validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     monkeypatch.setattr(boxes, "guarded_map", unguarded_map)
     source = tmp_path / "source"
     write_figures(source, 5, 64)
-    rows = read(source / "metadata.jsonl")
+    rows = read_lines(source / "metadata.jsonl")
     for row, red in zip(rows, (PERSON, NOBODY, PERSON, NOBODY, SPOILS), strict=True):
         mark(source / row["file_name"], red)
         row |= {"faces": None, "hands": None}
@@ -45,10 +46,6 @@ def validate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     return make
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_what_the_source_lacks_is_detected_once_and_people_free_pictures_go(
     validate: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,10 +53,10 @@ def test_what_the_source_lacks_is_detected_once_and_people_free_pictures_go(
     assert summary.pictures == 2
     assert summary.reasons == {"number of faces and hands below 1": 2, "number of faces and hands unjudged": 1}
     names = detector_names(build(ValidationSetSettings, {}).detect)
-    for row in read(tmp_path / "out" / "metadata.jsonl"):
+    for row in read_lines(tmp_path / "out" / "metadata.jsonl"):
         assert row["faces"] == row["hands"] == row["persons"] == [[2, 3, 12, 13, 0.75]]
         assert {part: row[f"{part}_by"] for part in names} == names
-    (unjudged,) = [row for row in read(tmp_path / "out" / "rejected.jsonl") if "unjudged" in row["reason"]]
+    (unjudged,) = [row for row in read_lines(tmp_path / "out" / "rejected.jsonl") if "unjudged" in row["reason"]]
     assert (unjudged["key"], unjudged["value"]) == ("images/00004.png", "ValueError: no such layer")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert [name for name, _ in manifest["stages"]][2:] == [

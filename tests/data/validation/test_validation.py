@@ -17,6 +17,7 @@ from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from helpers.figures import write_figures
+from helpers.runs import read_lines
 from helpers.tiny_pictures import noise
 
 SMALL = {"min_side": 64, "min_clarity_percentile": None, "unknown": "keep"}
@@ -32,13 +33,9 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def edit(source: Path, change: Any) -> None:
     """Rewrite the rows of a source: `change` gets each row's number and the row."""
-    rows = lines(source / "metadata.jsonl")
+    rows = read_lines(source / "metadata.jsonl")
     for number, row in enumerate(rows):
         change(number, row)
     (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -53,8 +50,8 @@ def source(tmp_path: Path) -> Path:
 def test_the_set_is_an_imagefolder_with_brief_prompts_and_the_source_s_own_bytes(source: Path, tmp_path: Path) -> None:
     summary = build_validation(source, tmp_path / "out", settings())
     assert (summary.pictures, summary.usable, summary.reasons) == (6, 12, {})
-    rows = lines(tmp_path / "out" / "metadata.jsonl")
-    given = {row["file_name"]: row for row in lines(source / "metadata.jsonl")}
+    rows = read_lines(tmp_path / "out" / "metadata.jsonl")
+    given = {row["file_name"]: row for row in read_lines(source / "metadata.jsonl")}
     for row in rows:
         original = given[row["key"]]
         assert (tmp_path / "out" / row["file_name"]).read_bytes() == (source / row["key"]).read_bytes()
@@ -101,7 +98,7 @@ def test_draw_k_equals_the_draw_of_seed_plus_k(source: Path, tmp_path: Path) -> 
 
 
 def test_every_record_is_in_the_set_drawable_or_rejected_with_its_reason(source: Path, tmp_path: Path) -> None:
-    names = [row["file_name"] for row in lines(source / "metadata.jsonl")]
+    names = [row["file_name"] for row in read_lines(source / "metadata.jsonl")]
     (source / names[0]).write_bytes((source / names[0]).read_bytes()[:600])  # header whole, pixels cut off
     (source / names[1]).write_bytes(b"no picture")
     shutil.copy(source / names[3], source / names[2])
@@ -119,7 +116,7 @@ def test_every_record_is_in_the_set_drawable_or_rejected_with_its_reason(source:
     chosen = settings(count=3, filters={**SMALL, "min_clarity": 1})
     summary = build_validation(source, tmp_path / "out", chosen)
     rejected = {
-        row["key"] or row["where"]: (row["stage"], row["reason"]) for row in lines(tmp_path / "out/rejected.jsonl")
+        row["key"] or row["where"]: (row["stage"], row["reason"]) for row in read_lines(tmp_path / "out/rejected.jsonl")
     }
     assert rejected == {
         "metadata.jsonl:2": ("read", "not a picture"),
@@ -137,7 +134,7 @@ def test_every_record_is_in_the_set_drawable_or_rejected_with_its_reason(source:
 
 
 def test_pictures_that_browsers_show_differently_are_reencoded_without_loss(source: Path, tmp_path: Path) -> None:
-    names = [row["file_name"] for row in lines(source / "metadata.jsonl")]
+    names = [row["file_name"] for row in read_lines(source / "metadata.jsonl")]
     with Image.open(source / names[0]) as picture:
         turned = Image.Exif()
         turned[0x0112] = 6
@@ -148,7 +145,7 @@ def test_pictures_that_browsers_show_differently_are_reencoded_without_loss(sour
     changed = {0: "turned.jpg", 1: "scan.tif", 2: "moving.gif", 3: "turned.png"}
     edit(source, lambda number, row: row.update(file_name=changed.get(number, row["file_name"])))
     build_validation(source, tmp_path / "out", settings(count=12))
-    files = {row["key"]: tmp_path / "out" / row["file_name"] for row in lines(tmp_path / "out" / "metadata.jsonl")}
+    files = {row["key"]: tmp_path / "out" / row["file_name"] for row in read_lines(tmp_path / "out" / "metadata.jsonl")}
     endings = {name: files[name].suffix for name in changed.values()}
     assert endings == {"turned.jpg": ".jpg", "scan.tif": ".png", "moving.gif": ".png", "turned.png": ".png"}
     assert files["turned.jpg"].read_bytes() == (source / "turned.jpg").read_bytes()
@@ -173,8 +170,8 @@ def test_own_regions_and_painted_masks_come_along(source: Path, tmp_path: Path) 
 
     edit(source, add)
     build_validation(source, tmp_path / "out", settings(count=12))
-    names = [row["file_name"] for row in lines(source / "metadata.jsonl")]
-    rows = {names.index(row["key"]): row for row in lines(tmp_path / "out" / "metadata.jsonl")}
+    names = [row["file_name"] for row in read_lines(source / "metadata.jsonl")]
+    rows = {names.index(row["key"]): row for row in read_lines(tmp_path / "out" / "metadata.jsonl")}
     assert [rows[number]["shoes"] for number in range(3)] == [None, [[1, 2, 9, 12]], [[1, 2, 9, 12]]]
     with Image.open(tmp_path / "out" / rows[1]["masks"]["ignore"]) as mask:
         assert mask.getextrema() == (200, 200)
@@ -256,7 +253,7 @@ def test_a_source_without_captions_gets_prompts_from_attributes(source: Path, tm
 
     edit(source, change)
     build_validation(source, tmp_path / "out", settings())
-    row = lines(tmp_path / "out" / "metadata.jsonl")[0]
+    row = read_lines(tmp_path / "out" / "metadata.jsonl")[0]
     assert row["caption"].startswith("A young woman")
     assert "t-shirt" in row["caption"]
     assert row["source_caption"] == ""
@@ -310,6 +307,6 @@ def test_hugging_face_reads_the_set(source: Path, tmp_path: Path, monkeypatch: p
 
     build_validation(source, tmp_path / "out", settings())
     loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
-    rows = lines(tmp_path / "out" / "metadata.jsonl")
+    rows = read_lines(tmp_path / "out" / "metadata.jsonl")
     assert [row["caption"] for row in loaded["train"]] == [row["caption"] for row in rows]
     assert loaded["train"][0]["image"].size == (128, 128)
