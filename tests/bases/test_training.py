@@ -31,11 +31,12 @@ from fairhuman.train.loop import train
 from fairhuman.train.memory import memory_of
 from fairhuman.train.preflight import findings
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.run import Run, Watcher
+from fairhuman.train.run import Watcher
 from helpers.base_cases import CAPTIONS, Case
 from helpers.figures import write_figures
 from helpers.launched import finish, train_in, wait_for_step
 from helpers.places import RECIPES
+from helpers.runs import Crash
 from helpers.tiny_bases import BUILD
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -106,17 +107,6 @@ def pixels(file: Path) -> NDArray[np.int64]:
         return np.asarray(opened, np.int64)
 
 
-class Ends(Watcher):
-    """Ends a run after a step as a killed process ends: nothing more is written."""
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def on_step(self, run: Run, metrics: Any) -> None:
-        if run.step == self.after:
-            raise RuntimeError("killed")
-
-
 class Told(Watcher):
     """Keeps a run's messages."""
 
@@ -138,8 +128,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(
         more = (f"cache.text={cached}", f"cache.latents={cached}", "view.crop=center", "ema.decay=0.9")
         recipe = recipe_of(tiny_base(name), figures, out, *more)
         if end is not None:
-            with pytest.raises(RuntimeError, match="killed"):
-                train(recipe, [Ends(end)])
+            with pytest.raises(RuntimeError, match="crash"):
+                train(recipe, [Crash(end)])
             assert not (out / "lora").exists()
         assert train(recipe).finished
         lines = (out / "validation.jsonl").read_text().splitlines()
