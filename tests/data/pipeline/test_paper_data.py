@@ -37,7 +37,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     def make(source: Path, *overrides: str) -> Path:
         with caption_server.endpoint(lambda _: caption_server.said("A man in a red hat.")) as (address, _):
             caption = {"kind": "endpoint", "endpoint": {"model": "vlm", "base_url": address}}
-            recipe = config.load(BuildRecipe, DATA, [f"caption={json.dumps(caption)}", *overrides])
+            recipe = config.load(BuildRecipe, DATA, ["caption={}", f"caption={json.dumps(caption)}", *overrides])
             build_dataset(source, tmp_path / f"{source.name}-built", recipe, Workers(0))
         return tmp_path / f"{source.name}-built"
 
@@ -57,7 +57,7 @@ def test_small_pictures_are_refused_before_any_work(tmp_path: Path, build: Build
 def test_both_sources_get_faces_and_hands_and_a_switch_says_which_face_is_used(tmp_path: Path, build: Build) -> None:
     write_cosmicman(tmp_path / "cosmicman", 2)
     write_bodyhands(tmp_path / "bodyhands", 2)
-    few = ("min_side=null", "condition={pose: none}")
+    few = ("min_side=null", "condition={}", "condition={pose: none}")
     cosmicman, bodyhands = (read(build(tmp_path / name, *few)) for name in ("cosmicman", "bodyhands"))
     for record in (*cosmicman, *bodyhands):
         assert record.caption == "A man in a red hat."
