@@ -63,6 +63,26 @@ def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("second", [False, True])
+def test_a_held_interrupt_is_delivered_on_demand_and_a_second_one_at_once(second: bool) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt), held_back() as deliver:  # noqa: PT012 (where it is raised is the test)
+            deliver()
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("a block")
+            if second:
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                deliver()
+            done.append("another")
+        assert done == ["a block"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_process_can_end_without_the_interpreters_end() -> None:
     child = os.fork()
     if child == 0:

@@ -60,19 +60,33 @@ def announced(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: some native modules panic if it comes while they are imported."""
-    if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread alone
-        yield
-        return
+def held_back() -> Iterator[Callable[[], None]]:
+    """Let the first Ctrl-C wait for the end of the block, or for a call of what is yielded; a second one doesn't.
+
+    Some native modules panic if it comes while they are imported, or lose it while they call Python.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()  # Python gives signals to the main thread only
     came: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda *given: came.append(given))
+
+    def deliver() -> None:
+        if came and callable(before):
+            before(*came.pop())
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        again = bool(came)
+        came[:] = [(number, frame)]
+        if again:
+            deliver()
+
+    if main:
+        signal.signal(signal.SIGINT, hold)
     try:
-        yield
+        yield deliver
     finally:
-        signal.signal(signal.SIGINT, before)
-    if came and callable(before):
-        before(*came[0])
+        if main:
+            signal.signal(signal.SIGINT, before)
+        deliver()
 
 
 def tell(text: str) -> None:

@@ -50,6 +50,18 @@ def run_tasks(
         with start() as run:
             yield from map(run, tasks)
         return
+    with held_back() as deliver:  # Daft loses a Ctrl-C that comes while it calls Python
+        for outcome in _run_by_daft(start, tasks, workers, ray):
+            deliver()
+            yield outcome
+
+
+def _run_by_daft(
+    start: Callable[[], AbstractContextManager[Callable[[Task], Outcome]]],
+    tasks: Sequence[Task],
+    workers: int,
+    ray: str | None,
+) -> Iterator[Outcome]:
     daft = _import_daft(ray)
 
     @daft.cls(max_concurrency=workers, use_process=True)
@@ -82,8 +94,7 @@ def _import_daft(ray: str | None) -> Any:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        with held_back():
-            import daft
+        import daft
     except ImportError as error:
         raise FairHumanError(f"building data sets needs daft: pip install 'fairhuman[data]' ({error})") from error
     logging.getLogger(NOISY).setLevel(logging.CRITICAL)
