@@ -170,7 +170,7 @@ def keep_choice(
     settings = {**_decisive(front), **(rest or {})}
     before: Mapping[str, Any] = {"families": {}, "tuned": {}}
     if tested:
-        choice, before = _read(file, say)
+        choice, before = read_choice(file, say)
         settings = _with_people(settings, before["settings"])
         _check_same(file, settings, front, choice.rival, tuned, failed, before)
         choice = _with_added(choice, front, tuned, before)
@@ -354,7 +354,12 @@ def _seal(content: Mapping[str, Any]) -> str:
     return content_digest(json.dumps(content, sort_keys=True).encode())
 
 
-def _read(file: Path, say: Callable[[str], object]) -> tuple[Choice, Mapping[str, Any]]:
+def read_choice(file: Path, say: Callable[[str], object] = lambda _: None) -> tuple[Choice, Mapping[str, Any]]:
+    """The choice in a file, and the settings, families and tuning results of the time when it was made.
+
+    Raises:
+        DataError: the file is missing, can't be read or was changed.
+    """
     if not file.is_file():
         raise DataError(
             f"{file}: is missing, and results on test data exist, so points can't be chosen again; restore the file, "

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fairhuman.compare.fronts.choose import read_choice
 from fairhuman.compare.fronts.run import CHOSEN, tuning_runs
 from fairhuman.compare.fronts.settings import FrontSettings
 from fairhuman.compare.plan import RATES, device_of, forward_flops, sample_seconds, train_seconds
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.report.text import duration, plural
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.utils.parse import parse_json
 
 START_SECONDS = 12.0  # of a run before its first step, on a core of 2026
 
@@ -73,9 +73,9 @@ def _tested(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings)
     file, rates = recipe.results_folder / CHOSEN, len(tuning.learning_rates)
     if not file.is_file():
         return min(front.at_most, rates * len(recipe.cells))
-    found = parse_json(file.read_text(encoding="utf-8"))
-    added = Counter(front.family(cell) for cell in recipe.cells if cell not in found["families"])
-    return len(found["points"]) + sum(min(2 * front.each, rates * cells) for cells in added.values())
+    choice, then = read_choice(file)
+    added = Counter(front.family(cell) for cell in recipe.cells if cell not in then["families"])
+    return len(choice.why) + sum(min(2 * front.each, rates * cells) for cells in added.values())
 
 
 def _pictures(recipe: CompareRecipe, run: TrainRecipe, data: str) -> int:
