@@ -126,6 +126,22 @@ def test_people_for_cells_that_join_later_may_be_added(tmp_path):
         keep_choice(file, front(), results(), True, {"people": {**rest["people"], "test": {"seed": 4}}})
 
 
+def test_worlds_without_a_prediction_may_be_added_and_left_out(tmp_path):
+    file, judged = tmp_path / "chosen.json", [{"world": "rank 2", "verdict": "same"}]
+    rank, painted = {"train": {"lora": {"rank": 2}}}, {"train": {"regions": {"mask": {"painted": False}}}}
+
+    def of(**worlds):
+        return front(worlds=worlds, predictions=judged)
+
+    first = keep_choice(file, of(**{"rank 2": rank, "boxes": painted}), results(), False)
+    photos = {"train": {"data": "photos"}, "test": "others"}
+    assert keep_choice(file, of(**{"rank 2": rank, "boxes": painted, "photos": photos}), results(), True) == first
+    assert keep_choice(file, of(**{"rank 2": rank}), results(), True) == first
+    for other in ({"rank 2": painted}, {"rank 2": rank, "boxes": rank}):
+        with pytest.raises(DataError, match=r"front.worlds was .*, is .*; results on test data exist"):
+            keep_choice(file, of(**other), results(), True)
+
+
 def test_a_point_that_finishes_after_the_choice_takes_no_part(tmp_path):
     file, late = tmp_path / "chosen.json", Point("MPD", 1e-3)
     without = {point: one for point, one in results().items() if point != late}

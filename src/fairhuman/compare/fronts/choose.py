@@ -171,7 +171,7 @@ def keep_choice(
     before: Mapping[str, Any] = {"families": {}, "tuned": {}}
     if tested:
         choice, before = read_choice(file, say)
-        settings = _with_people(settings, before["settings"])
+        settings = _without_added(settings, before["settings"])
         _check_same(file, settings, front, choice.rival, tuned, failed, before)
         choice = _with_added(choice, front, tuned, before)
     else:
@@ -312,12 +312,16 @@ def _check_same(
             raise DataError(f"{file}: the tuning result of {name} isn't what it was when points were chosen; {advice}")
 
 
-def _with_people(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the sets of people that the choice knew: sets for cells that join later may be added."""
-    if not (isinstance(stored.get("people"), dict) and isinstance(settings.get("people"), dict)):
-        return dict(settings)
-    known = {**stored["people"], **settings["people"]}
-    return {**settings, "people": {name: known[name] for name in stored["people"]}}
+def _without_added(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the sets of people and the worlds that the choice knew: further ones may join later, and those
+    that no prediction is about may be left out.
+    """
+    kept = dict(settings)
+    for name in ("people", "front.worlds"):
+        known, now = stored.get(name), settings.get(name)
+        if isinstance(known, dict) and isinstance(now, dict):
+            kept[name] = {key: now.get(key, value) for key, value in known.items()}
+    return kept
 
 
 def _decisive(front: FrontSettings) -> dict[str, Any]:
