@@ -13,7 +13,7 @@ from fairhuman.compare import run as comparison
 from fairhuman.compare.analysis import at_a_price, contrasts, document, judge, verdict
 from fairhuman.compare.losses import load_losses
 from fairhuman.compare.page import write_comparison
-from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, run_comparison, shared_seeds
+from fairhuman.compare.runs import ComparisonRuns, choose_learning_rate, loss_changes, run_comparison, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.config import differences
 from fairhuman.errors import DataError, FairHumanError, RecipeError
@@ -258,6 +258,17 @@ def test_cells_may_be_compared_with_several(tmp_path, train):
     alone = contrasts(recipe.model_copy(update={"against": {"LS": ["MPD"]}}), run_comparison(recipe, print, QUIET))
     widths = [one["LS"]["MPD"]["face"].joint for one in (alone, found)]
     assert widths[0].high - widths[0].low < widths[1].high - widths[1].low, "more contrasts, wider intervals"
+
+
+def test_margins_are_shares_of_what_the_reference_cell_changes(tmp_path, train):
+    outcome = run_comparison(build(tmp_path), lambda *_: None, QUIET)
+    effects = loss_changes(outcome.series["LS"])
+    for values, share, price in (({}, 0.1, 0.001), ({"margin": 0.3, "global_margin": 0.02}, 0.3, 0.02)):
+        recipe = build(tmp_path, **values)
+        found = contrasts(recipe, outcome)["LS"]["MPD"]
+        assert found["face"].margin == pytest.approx(share * abs(effects["face"]))
+        assert found["global"].margin == price
+    assert "margin in brackets, which is 30 % of what" in " ".join(written(recipe, outcome).read_text().split())
 
 
 def test_losses_are_kept_apart_from_runs_and_enough_to_go_on(tmp_path, train):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from fairhuman.compare.runs import ComparisonRuns, shared_seeds
+from fairhuman.compare.margins import Margins
+from fairhuman.compare.runs import ComparisonRuns, loss_changes, shared_seeds
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError
 from fairhuman.report.changes import base_loss, change, seed_changes
@@ -96,8 +97,9 @@ def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
     for against, cell in pairs:
         series, reference = shared_seeds(outcome, cell, against)
         try:
+            margins = recipe.margins(loss_changes(reference))
             found.setdefault(against, {})[cell] = {
-                name: judge(partial(change, series, name, reference), recipe.margin, level) for name in series.first
+                name: judge(partial(change, series, name, reference), margins[name], level) for name in series.first
             }
         except DataError as error:
             outcome.failed[f"{cell} compared with {against}"] = str(error)
@@ -122,7 +124,7 @@ def document(recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contra
             cell: {name: {**change(series, name).plain(), "seeds": seed_changes(series, name)} for name in series.first}
             for cell, series in outcome.series.items()
         },
-        "margin": recipe.margin,
+        **recipe.model_dump(include=set(Margins.model_fields)),
         "difference": {
             against: {cell: {name: one.plain() for name, one in found.items()} for cell, found in cells.items()}
             for against, cells in differences.items()

@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from fairhuman import config
 from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.margins import Margins
 from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
@@ -67,7 +68,7 @@ class GridSettings(Settings):
     )
 
 
-class CompareRecipe(Settings):
+class CompareRecipe(Margins):
     """Recipe of a comparison.
 
     Runs with the same seed differ only in their cell: data order, mirroring, noise and timesteps are the same.
@@ -97,9 +98,6 @@ class CompareRecipe(Settings):
     front: FrontSettings | None = Field(
         default=None,
         description="two stages instead of one learning rate a cell: choose points, then test their fronts",
-    )
-    margin: float = Field(
-        default=0.02, gt=0, description="differences within ± this share of the base's loss are equal"
     )
     processes: int = Field(default=2, ge=1, description="parallel runs, one thread each")
 
@@ -172,8 +170,12 @@ class CompareRecipe(Settings):
             return self
         if tuning is None:
             raise ValueError("front chooses points on tuning data: give tuning.data and tuning.learning_rates")
-        if tuning.rate_sources or self.contrasts or self.grid:
-            raise ValueError("front tests points, not cells: remove tuning.same, against and grid")
+        margins = any(getattr(self, name) != field.default for name, field in Margins.model_fields.items())
+        if tuning.rate_sources or self.contrasts or self.grid or margins:
+            raise ValueError(
+                "front tests points, not cells, and has margins of its own: remove tuning.same, against, grid, margin "
+                "and global_margin"
+            )
         if tuning.seed in self.seeds:
             raise ValueError(f"front tests with fresh seeds: tuning.seed {tuning.seed} must not be one of seeds")
         self._check_families(front)

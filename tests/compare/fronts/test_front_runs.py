@@ -129,7 +129,7 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
     ("values", "message"),
     [
         ({"tuning": None}, r"front chooses points on tuning data: give tuning.data"),
-        ({"against": "MPD"}, r"remove tuning.same, against and grid"),
+        ({"against": "MPD"}, r"remove tuning.same, against, grid"),
         ({"seeds": [0, 1]}, r"tuning.seed 0 must not be one of seeds"),
         ({"front": {**FRONT, "families": {"fixed": ["LS"]}}}, r"front.families must name cells, .* found 'LS'"),
         ({"front": {**FRONT, "families": {"a": ["MPD"], "b": ["MPD"]}}}, r"one family, found 'MPD' twice"),
@@ -165,6 +165,7 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
             {"cells": {"fixed 1": {}, "fixed 0.3": {}, "MPD": {}, "x" * 55: {}}},
             r"cells: points are named .* 63 characters",
         ),
+        ({"margin": 0.02}, r"front tests points, .* own: remove tuning.same, against, grid, margin and glo"),
         ({"front": {**FRONT, "worlds": {"photos (CC)": {}}}}, r"front.worlds: points are named after world, cell and"),
         ({"front": {**FRONT, "worlds": {"Rank 2": {}, "rank-2": {}}}}, r"'Rank 2, .*' and 'rank-2, .*'"),
         ({"front": {**FRONT, "predictions": [{"family": "MPD", "verdict": "same"}]}}, r"'MPD' has 1, 'fixed' 2"),

@@ -334,8 +334,8 @@ class _Statistics:
         if at not in self.drawn or name not in self.losses:
             return None
         here = self.drawn[at]
-        effect = abs(float(here.loss(self.choice.rival, name)(here.changes.value_pk)))
-        margins = {**self.choice.margins, **({name: self.front.margin * effect} if at else {})}
+        effect = float(here.loss(self.choice.rival, name)(here.changes.value_pk))
+        margins = {**self.choice.margins, **(self.front.margins({name: effect}) if at else {})}
         gain, paid = (
             judge(partial(here.changes.estimate, self.difference(at, loss)), margins[loss], level)
             for loss in (name, GLOBAL)

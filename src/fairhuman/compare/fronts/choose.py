@@ -115,8 +115,8 @@ def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[
         for name, families in ranked.items()
     }
     volume = hypervolume(_places(compared[STEPS][front.rival] or [rival], tuned), _reference(front))
-    margins = _margins(front, tuned[rival], float(volume))
-    return Choice(why, rival, margins, _edges(front, among, tuned), compared, tuple(failed))
+    effects = {**tuned[rival].changes, REGIONS: tuned[rival].place[1], VOLUME: float(volume)}
+    return Choice(why, rival, front.margins(effects), _edges(front, among, tuned), compared, tuple(failed))
 
 
 def untuned_and_rival(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, Point]:
@@ -259,12 +259,6 @@ def _edges(
         if at:
             found[point] = " and ".join(at)
     return found
-
-
-def _margins(front: FrontSettings, rival: Tuned, volume: float) -> dict[str, float]:
-    effects = {name: abs(change) for name, change in rival.changes.items()}
-    effects |= {REGIONS: abs(rival.place[1]), VOLUME: volume}
-    return {**{name: front.margin * effect for name, effect in effects.items()}, GLOBAL: front.global_margin}
 
 
 def _places(points: Sequence[Point], tuned: Mapping[Point, Tuned]) -> Array:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from fairhuman.compare.margins import Margins
 from fairhuman.compare.sampling import PromptSampling
 from fairhuman.config import Settings
 from fairhuman.evaluate.settings import EvaluateSettings
@@ -84,11 +85,12 @@ class FrontSampling(PromptSampling):
     evaluate: EvaluateSettings = EvaluateSettings()
 
 
-class FrontSettings(Settings):
+class FrontSettings(Margins):
     """Two stages: every cell with every learning rate on tuning data, then the points that may lie on a front, tested.
 
     The plane is the change of the global loss (what a point pays) against the mean change of the other losses (what it
-    gains). Which points are tested is written to `chosen.json` before the test data are used.
+    gains). Which points are tested is written to `chosen.json` before the test data are used. Margins are shares of
+    what the tuned rival changes on tuning data or in a world, and of the rival family's hypervolume.
     """
 
     families: dict[str, list[str] | list[list[str]]] = Field(
@@ -112,15 +114,6 @@ class FrontSettings(Settings):
         gt=0.0,
         description="rise of the global loss, as a share of the base's, up to which fronts count; the other losses "
         "count from no change",
-    )
-    margin: float = Field(
-        default=0.1,
-        gt=0.0,
-        description="differences within ± this share of the effect of training are equal; the effect is that of the "
-        "tuned rival on tuning data or in a world, and of hypervolumes the rival family's",
-    )
-    global_margin: float = Field(
-        default=0.001, gt=0.0, description="differences of the global loss within ± this share of the base's are equal"
     )
     worlds: dict[str, WorldSettings] = Field(
         default={}, description="name to other circumstances in which the found points are trained again"
