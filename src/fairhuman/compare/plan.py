@@ -223,7 +223,8 @@ def _disk(
     recipe: CompareRecipe, runs: list[TrainRecipe], tuning: int, pictures: int | None, size: tuple[int, int]
 ) -> int | None:
     try:
-        each = max(result_bytes(run, weight_bytes(run)) for run in {run.lora.rank: run for run in runs}.values())
+        unlike = {(run.kind, run.model, run.lora.rank): run for run in runs}
+        each = max(result_bytes(run, weight_bytes(run)) for run in unlike.values())
     except (OSError, ValueError, FairHumanError):
         return None
     drawn = 0 if pictures is None else int(pictures * PNG_BYTES * size[0] * size[1])

@@ -37,6 +37,7 @@ def write_evaluation(folder: Path, prompts: int = 40) -> dict[str, float]:
     metrics = [
         {"name": name, "method": method, "better": "higher", **plain} for method in means for name in (METRIC, WHOLE)
     ]
+    plain["standard_error"] = 0.5
     contrasts = [
         {"name": name, "method": method, "against": "LS", **plain, "p": 0.01, "p_holm": 0.04}
         for method in ("base", "MPD")
@@ -68,6 +69,9 @@ def test_seeds_and_prompts_are_crossed_and_sets_keep_their_interval(tmp_path: Pa
     assert base.difference.value == pytest.approx(-0.22), "to the first seed, which it is paired with"
     whole = found[WHOLE, "MPD"]
     assert (whole.value.low, whole.value.high, whole.over_seeds) == (39.0, 41.0, False)
+    assert whole.difference is not None
+    assert whole.difference.standard_error == 0.5
+    assert np.isnan(whole.value.standard_error), "a file of before has none"
 
 
 def test_a_ratio_over_seeds_is_the_change_against_one_and_takes_samples_without_a_denominator() -> None:

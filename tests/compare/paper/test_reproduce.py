@@ -422,6 +422,16 @@ def test_the_plan_counts_runs_pictures_hours_and_disk(tmp_path: Path, typed: Typ
     assert not (tmp_path / "out").exists()
 
 
+def test_the_plan_has_room_for_the_largest_of_the_cells(tmp_path: Path) -> None:
+    train = {name: value for name, value in VALUES["train"].items() if name != "lora"}
+    full, low = {"all weights": {"kind": "full"}}, {"low rank": {"kind": "lora"}}
+    disks = []
+    for cells in (low, full, full | low):
+        values = {"out": str(tmp_path), "people": VALUES["people"], "train": train, "seeds": [1], "test": "test"}
+        disks.append(plan_of(config.build(CompareRecipe, {**values, "cells": cells}, origin="recipe"), 0).disk)
+    assert disks[0] < disks[1] == disks[2] / 2
+
+
 def test_a_dry_run_names_weights_prompts_and_data_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     values = {**VALUES, "out": str(tmp_path / "out"), "test": str(tmp_path / "empty")}

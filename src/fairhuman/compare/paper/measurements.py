@@ -117,5 +117,9 @@ def _table(
 
 
 def _estimate(one: Mapping[str, Any]) -> Estimate:
-    value, low, high = (np.nan if one[name] is None else float(one[name]) for name in ("value", "low", "high"))
-    return Estimate(value, low, high, one["n"])
+    """An estimate of an evaluation's file; those of before have no standard error."""
+    named = {**one, "standard_error": one.get("standard_error")}
+    value, low, high, error = (
+        np.nan if named[name] is None else float(named[name]) for name in ("value", "low", "high", "standard_error")
+    )
+    return Estimate(value, low, high, one["n"], error)
