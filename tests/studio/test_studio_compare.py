@@ -116,6 +116,13 @@ def test_what_differs_names_the_model_s_parts(opened, tmp_path):
     assert notes == ["LoRA: base: none; mine: runs/mine/lora.safetensors (weight 0.8).", "Same seed for base, mine: 3."]
 
 
+def test_a_weight_without_the_part_it_is_of_names_no_part(opened, tmp_path):
+    draw(tmp_path / "base", 0, "a woman", 1, lora="runs/mine/lora.safetensors", lora_weight="0.8")
+    draw(tmp_path / "mine", 0, "a woman", 2, lora_weight="0.8")
+    notes = opened(tmp_path).get("/api/compare", name=["base", "mine"]).json()["notes"]
+    assert notes[0] == "LoRA: base: runs/mine/lora.safetensors (weight 0.8); mine: none."
+
+
 def test_runs_are_compared_by_their_last_previews(opened, run):
     shutil.copytree(run, run.parent / "ls")
     index = json.loads((run.parent / "ls" / "previews" / "index.json").read_text())

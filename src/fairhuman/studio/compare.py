@@ -68,8 +68,8 @@ def _models(rows: Sequence[MatchedRow]) -> list[str]:
 
 
 def _part(entries: Mapping[str, str], part: str) -> str:
-    weight = entries.get(f"{part}_weight")
-    return f"{entries[part]} (weight {weight})" if weight else entries.get(part, "")
+    name, weight = entries.get(part, ""), entries.get(f"{part}_weight")
+    return f"{name} (weight {weight})" if name and weight else name
 
 
 def compare_runs(runs: Mapping[str, RunView]) -> Comparison:
