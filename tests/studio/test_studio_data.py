@@ -1,5 +1,6 @@
 """The studio's data sets: what is listed, shown and changed, and what is refused."""
 
+import errno
 import io
 import json
 import threading
@@ -276,6 +277,17 @@ def test_a_data_set_that_cannot_be_read_says_why_it_is_not_changed(tmp_path):
     with pytest.raises(RefusedError, match=r"Nothing can be changed: .*there is no such file or folder") as caught:
         view.change(0, "0.png", 0, {"caption": "x"})
     assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("part", ["open_dataset", "rejected_groups"])
+def test_a_disk_that_fails_while_it_is_read_is_told(photos, monkeypatch, part):
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error", "/photos/metadata.jsonl")
+
+    monkeypatch.setattr(f"fairhuman.studio.pictures.{part}", fails)
+    view = DataView(photos, StudioSettings())
+    view.wait()
+    assert (view.done, view.problem) == (True, "/photos/metadata.jsonl: can't be read: Input/output error")
 
 
 @pytest.mark.parametrize(

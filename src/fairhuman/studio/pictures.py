@@ -145,6 +145,8 @@ class DataView:
             rejected = self._rejected()
         except FairHumanError as error:
             problem = str(error)
+        except OSError as error:
+            problem = f"{error.filename or self.path}: can't be read: {error.strerror or error}"
         finally:
             with self._lock:
                 if self._is_current():
@@ -191,11 +193,8 @@ class DataView:
 
     def _read(self, dataset: DataSet) -> Iterator[Entry]:
         form = unedited_format(dataset.kind)
-        try:
-            for key, row in keyed_rows(form.rows(self.path, LoadReport()), form.picture):
-                yield self._entry(dataset, key, row)
-        except OSError as error:
-            raise DataError(f"{error.filename or self.path}: can't be read: {error.strerror or error}") from error
+        for key, row in keyed_rows(form.rows(self.path, LoadReport()), form.picture):
+            yield self._entry(dataset, key, row)
 
     def _entry(self, dataset: DataSet, key: str, row: Row) -> Entry:
         report = LoadReport()
