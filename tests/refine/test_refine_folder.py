@@ -252,8 +252,20 @@ def test_the_page_shows_doubtful_faces_and_parts_that_were_measured_again(images
     page = write_page(out, list_sources(images, None), started, RefineOutcome(rows, {})).read_text(encoding="utf-8")
     assert "quality 0.39 in the original, 0.45 beside the parts redrawn before it" in page
     assert "quality 0.01, left as it is" in page
-    assert "a.png: first of 2 faces" in page
+    assert "a.png: face 1 of 2" in page
     assert page.count('src="data:image') == 3 + 1, "before, the attempt, what was kept; and the doubtful face"
+
+
+def test_of_many_alike_parts_each_is_named_by_its_number(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = refine(images, out)
+    (part,) = done.rows[0]["parts"]
+    glasses = {**part, "label": "glasses", "outcome": "doubtful"}
+    rows = [{**done.rows[0], "parts": [{**glasses, "number": number} for number in range(21)]}]
+    started = RefineManifest(images=str(images), prompts=None, settings=RefineSettings())
+    page = write_page(out, list_sources(images, None), started, RefineOutcome(rows, {})).read_text(encoding="utf-8")
+    assert "a.png: glasses 1 of 21" in page
+    assert "a.png: glasses 21 of 21" in page
 
 
 @pytest.mark.parametrize("absolute", [False, True])

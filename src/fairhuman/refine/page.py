@@ -26,7 +26,6 @@ COPIED = {
     ANIMATED: "animated",
     "no parts": "without a face or hand",
 }
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 SKIPPED = "skipped: "
 UNREADABLE, NOT_STORED = "the file can no longer be read", "no picture of it was stored"
 
@@ -127,13 +126,12 @@ def _shown(
 
 
 def _name(row: Mapping[str, Any], part: Mapping[str, Any]) -> str:
-    """The part's label, and which one it is where a picture has several: `second of 3 right hands`."""
+    """The part's label, and which one it is where a picture has several: `right hand 2 of 3`."""
     label = part["label"]
     alike = [one["number"] for one in row["parts"] if one["label"] == label]
     if len(alike) == 1:
         return str(label)
-    place = sorted(alike).index(part["number"])
-    return f"{ORDINALS[place] if place < len(ORDINALS) else f'{place + 1}th'} of {len(alike)} {label}s"
+    return f"{label} {sorted(alike).index(part['number']) + 1} of {len(alike)}"
 
 
 def _doubtful(row: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> dict[str, Any]:
