@@ -192,7 +192,9 @@ class Runs:
     def of(self, folder: Path) -> RunView:
         """The view of a folder."""
         with self._lock:
-            return self._views.setdefault(folder, RunView(folder))
+            if folder not in self._views:
+                self._views[folder] = RunView(folder)
+            return self._views[folder]
 
     def states(self, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
         """Name and state of each run, those that changed last first."""
