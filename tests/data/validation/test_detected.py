@@ -74,6 +74,26 @@ def test_what_the_source_lacks_is_detected_once_and_people_free_pictures_go(
     assert validate("third", seed=2).pictures == 3
 
 
+def test_boxes_of_the_source_stay_and_a_second_build_is_equal(validate: Build, tmp_path: Path) -> None:
+    metadata = tmp_path / "source" / "metadata.jsonl"
+    rows = read_lines(metadata)
+    person, face = [[1, 2, 40, 60]], [[8, 8, 24, 28]]
+    rows[0]["persons"], rows[2]["faces"] = person, face
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    validate("cold")
+    validate("warm")
+    first, second = sorted(read_lines(tmp_path / "cold" / "metadata.jsonl"), key=lambda row: row["key"])
+    found = [[2, 3, 12, 13, 0.75]]
+    assert (first["persons"], first["faces"], first["hands"]) == (person, found, found)
+    assert (second["persons"], second["faces"], second["hands"]) == (found, face, None)
+    assert [{name for name in row if name.endswith("_by")} for row in (first, second)] == [
+        {"face_by", "hand_by"},
+        {"person_by"},
+    ]
+    for name in ("metadata.jsonl", "manifest.json", "rejected.jsonl"):
+        assert (tmp_path / "warm" / name).read_bytes() == (tmp_path / "cold" / name).read_bytes()
+
+
 def test_without_detectors_nothing_can_be_judged(validate: Build, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"unjudged: 5; filters\.unknown=keep would keep them"):
         validate("none", detect=None)

@@ -72,14 +72,15 @@ def find_boxes(
         rows = {part: known[part].get(keys[key]) for part in of_one}
         if None not in rows.values():
             found.boxes[key] = {part: _boxes(str(row)) for part, row in rows.items()}
-    left = [key for key in wanted if key not in found.boxes]
-    _detect({key: records[key] for key in left}, keys, settings, limits, caches, found, len(wanted), progress)
+    left = {key: of_one for key, of_one in wanted.items() if key not in found.boxes}
+    _detect(records, left, keys, settings, limits, caches, found, len(wanted), progress)
     found.notes += health.settle()
     return found
 
 
 def _detect(
     records: Mapping[str, HumanRecord],
+    wanted: Mapping[str, Sequence[Part]],
     keys: Mapping[str, bytes],
     settings: DetectSettings,
     limits: PictureLimits,
@@ -88,15 +89,14 @@ def _detect(
     total: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Detect all parts of `settings` in pictures that the caches lack, and add them to `found` and the caches."""
-    order = list(records)
+    """Detect all parts of `settings` in pictures that the caches lack; `found` gets the wanted ones, the caches all."""
+    order = list(wanted)
     pictures = LazyPictures(order, lambda key: np.asarray(decode(records[key].image, limits).picture))
-    fresh: list[str] = []
+    fresh: dict[str, dict[Part, tuple[Box, ...]]] = {}
 
     def keep() -> None:
         for part, cache in caches.items():
-            lines = {keys[key]: json.dumps(boxes_to_lists(found.boxes[key][part])) for key in fresh}
-            cache.add(lines)
+            cache.add({keys[key]: json.dumps(boxes_to_lists(boxes[part])) for key, boxes in fresh.items()})
         fresh.clear()
 
     done = total - len(order)
@@ -109,8 +109,8 @@ def _detect(
                 if isinstance(answer, Failure):
                     found.failures[key] = answer.reason
                 else:
-                    found.boxes[key] = {part: tuple(one.box for one in answer[part]) for part in caches}
-                    fresh.append(key)
+                    fresh[key] = {part: tuple(one.box for one in answer[part]) for part in caches}
+                    found.boxes[key] = {part: fresh[key][part] for part in wanted[key]}
                 if len(fresh) == BLOCK:
                     keep()
                 progress(done, total)
