@@ -57,3 +57,12 @@ def test_processes_that_load_pictures_fit_into_half_of_the_free_memory(
     assert number == expected
     assert (said is None) == (expected == 4)
     assert said is None or said.startswith(f"source.workers=4: {expected} are used, as the largest picture takes")
+
+
+def test_the_largest_picture_may_be_one_that_a_run_is_steered_by(
+    make_recipe: MakeRecipe, photos: Path, tmp_path: Path
+) -> None:
+    large = write_shapes(tmp_path / "large", [(64, 96)])
+    steer = {"at_most": 0.01, "data": str(large)}
+    data = load_data(make_recipe(data=str(photos), steer=steer), LoadReport())
+    assert data.largest_bytes == 64 * 96 * BYTES_PER_PIXEL

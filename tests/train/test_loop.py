@@ -270,6 +270,9 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(make_recipe: Make
 
 def test_one_run_a_folder(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
+    with pytest.raises(TrainingError, match="broken"), locked(recipe.out, True):
+        raise TrainingError("broken")
+    assert not (recipe.out / ".lock").read_text(), "no machine holds it"
     with locked(recipe.out, True), pytest.raises(TrainingError, match="another run is writing here"):
         train(recipe)
 

@@ -166,6 +166,18 @@ def test_hours_come_from_a_measured_run_alone(make_recipe: MakeRecipe) -> None:
     assert measured_speed(make_recipe("other", lora={"rank": 2})) is None, "its steps cost less"
 
 
+@pytest.mark.parametrize("processes", [None, 1, 4])
+def test_a_measured_speed_is_of_one_process(make_recipe: MakeRecipe, processes: int | None) -> None:
+    recipe = make_recipe("mine", steps=2)
+    beside = recipe.out.parent / "beside"
+    beside.mkdir(parents=True)
+    config.save(recipe, beside / "recipe.yaml")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    (beside / "summary.json").write_text(json.dumps({"device": device, "processes": processes}))
+    (beside / "metrics.jsonl").write_text('{"step": 1, "images_per_s": 8.0}\n{"step": 2, "images_per_s": 8.0}\n')
+    assert measured_speed(recipe) == (8.0 / (processes or 1), beside)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("summary.json", "[5]"), ("summary.json", "[" * 5000), ("metrics.jsonl", "5\n5\n"), ("recipe.yaml", "[" * 5000)],

@@ -123,8 +123,7 @@ class RunData:
     @cached_property
     def largest_bytes(self) -> int:
         """Bytes that a process holds at most while it decodes the largest picture."""
-        parts = [self.train, *([self.held_out] if self.held_out is not None else [])]
-        return BYTES_PER_PIXEL * max(one.width * one.height for part in parts for one in part.records)
+        return BYTES_PER_PIXEL * max(one.width * one.height for part in self.datasets for one in part.records)
 
     @cached_property
     def cropped_share(self) -> float:

@@ -30,8 +30,10 @@ def locked(folder: Path, main: bool) -> Iterator[None]:
     lock = folder / ".lock"
     with alone(lock, f"{folder}: another run is writing here", TrainingError):
         lock.write_text(socket.gethostname(), encoding="utf-8")
-        yield
-        lock.write_text("")
+        try:
+            yield
+        finally:
+            lock.write_text("")
 
 
 @contextmanager

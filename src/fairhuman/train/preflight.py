@@ -472,7 +472,10 @@ def _hours(recipe: TrainRecipe, step: int) -> StartFinding:
 
 
 def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
-    """Pictures a second of a run in `out` or beside it whose steps cost the same on the same kind of device."""
+    """Pictures a second of one process of a run in `out` or beside it.
+
+    The run's steps cost the same, on the same kind of device.
+    """
     import torch
 
     here = "cuda" if torch.cuda.is_available() else "cpu"
@@ -486,7 +489,8 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
         except (RecipeError, DataError):  # another run's damage is no reason to end this one
             continue
         if rates:
-            return statistics.median(rates), run
+            processes = summary.get("processes")  # the rates are of all of them
+            return statistics.median(rates) / (processes if isinstance(processes, int) and processes > 1 else 1), run
     return None
 
 

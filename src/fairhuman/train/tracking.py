@@ -14,17 +14,18 @@ from fairhuman.utils.journal import open_log, read_rows, write_rows
 class Tracker:
     """Writes `metrics.jsonl`, `validation.jsonl` and `tensorboard/` in a run's folder, and to Weights & Biases.
 
-    Lines of steps after `step`, from which the run resumes, are removed.
+    What was logged of steps after `step`, from which the run resumes, is removed; all of it if `step` is 0.
     """
 
     def __init__(self, run: Path, step: int, wandb: str | None, settings: Mapping[str, Any]) -> None:
         self.run = run
+        first = step + 1 if step else 0  # without a checkpoint the run starts over
         for name in ("metrics.jsonl", "validation.jsonl"):
-            _keep_until(run / name, step if step else -1)  # without a checkpoint the run starts over
+            _keep_before(run / name, first)
         self._wandb = _start_wandb(wandb, run, settings) if wandb else None
         self.validated = {row["step"] for row in read_rows(run / "validation.jsonl", step=int)}
         self._metrics = open_log(run / "metrics.jsonl")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first)
 
     def metrics(self, step: int, values: Mapping[str, float | int | bool | None]) -> None:
         """Write the metrics of a step; None becomes null."""
@@ -58,10 +59,10 @@ def _line(values: Mapping[str, Any]) -> bytes:
     return f"{json.dumps(values, allow_nan=False)}\n".encode()
 
 
-def _keep_until(path: Path, step: int) -> None:
-    """Drop lines of later steps, and a last line that was cut off."""
+def _keep_before(path: Path, step: int) -> None:
+    """Drop lines from a step on, and a last line that was cut off."""
     if path.is_file():
-        write_rows(path, [row for row in read_rows(path, step=int) if row["step"] <= step])
+        write_rows(path, [row for row in read_rows(path, step=int) if row["step"] < step])
 
 
 def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:
