@@ -14,6 +14,7 @@ from PIL import Image
 from begun.make import HERE
 from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples import coverage
 from fairhuman.data.samples.batch import collate
 from fairhuman.data.samples.coverage import view_coverage
 from fairhuman.data.samples.dataset import PeopleDataset
@@ -33,9 +34,11 @@ from fairhuman.train.validation import held_out_losses
 from fairhuman.train.views import describe_enlarged, training_order, training_transform, view_warnings
 from helpers.figures import give_poses, write_figures, write_shapes
 from helpers.places import RECIPES
+from helpers.tiny_pictures import encoded
 
 MakeRecipe = Callable[..., TrainRecipe]
 Typed = Callable[..., tuple[int, str, str]]
+EDGES = [(40, 60), (60, 80), (0, 20), (50, 50)]  # left and right edge of what is painted; the last is empty
 TWELVE = [(64, 96)] * 10 + [(96, 64)] * 2  # portraits and landscapes, (width, height)
 
 
@@ -164,6 +167,23 @@ def test_coverage_counts_boxes_that_are_in_view_and_whole_in_view() -> None:
     assert kept.regions["face"] == (4, 3 / 4, 3 / 4), "the two that fit together"
     shown = view_coverage(records, ("face",), still, [(40, 100), (40, 40)])
     assert (shown.regions["face"].whole, shown.area_lost) == (1.0, 0.0)
+
+
+def test_coverage_counts_a_painted_mask_without_boxes_as_its_bounding_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crop shows columns 30 to 70."""
+    records = [replace(record(100, 40, subject=None), masks={"subject": painted(*edges)}) for edges in EDGES]
+    still = JointTransform((40, 40), "center", 0.0)
+    assert view_coverage(records, ("subject",), still).regions == {"subject": (3, 2 / 3, 1 / 3)}
+    kept = view_coverage(records, ("subject",), replace(still, keep_region=1.0))
+    assert kept.regions == {"subject": (3, 1.0, 1.0)}, "crops are placed by these boxes, as in training"
+    monkeypatch.setattr(coverage, "MOST_MASKS", 2)
+    assert view_coverage(records, ("subject",), still).regions == {"subject": (2, 1 / 2, 1 / 2)}, "the first and third"
+
+
+def painted(left: int, right: int) -> bytes:
+    mask = Image.new("L", (100, 40))
+    mask.paste(255, (left, 10, right, 20))
+    return encoded(mask)
 
 
 @pytest.mark.parametrize(("least", "known"), [(0.0, True), (0.5, True), (0.6, False)])

@@ -135,7 +135,8 @@ class RunData:
     def coverage(self) -> ViewCoverage:
         """What training sees of the regions."""
         data = self.train
-        return view_coverage(data.records, data.regions, data.transform, data.resolutions_of_records(), data.seed)
+        shown = data.resolutions_of_records()
+        return view_coverage(data.records, data.regions, data.transform, shown, data.seed, limits=data.limits)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode_mask
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.samples.buckets import Size
 from fairhuman.data.samples.regions_in_view import any_in_view, whole_in_view
-from fairhuman.record import HumanRecord, region_column
+from fairhuman.record import Box, HumanRecord, region_column
 from fairhuman.regions.transforms import JointTransform, in_frame
 from fairhuman.report.text import whole_percent
 from fairhuman.utils.randomness import Stream, seeded_generator
+
+MOST_MASKS = 200  # pictures of a data set whose masks are decoded for this
 
 
 def region_coverage(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[str, float]:
@@ -34,7 +38,10 @@ def region_area(records: Sequence[HumanRecord], regions: Sequence[str]) -> dict[
 
 
 class RegionView(NamedTuple):
-    """The boxes of a region: their number, and the shares of them, 0..1, that are in view and whole in view."""
+    """The boxes of a region: their number, and the shares of them, 0..1, that are in view and whole in view.
+
+    A painted mask without boxes counts as its bounding box.
+    """
 
     boxes: int
     in_view: float
@@ -47,7 +54,7 @@ class ViewCoverage:
 
     Attributes:
         pictures: the pictures that were looked at.
-        regions: by name; a region without boxes is left out.
+        regions: by name; a region with neither boxes nor painted masks is left out.
         area_lost: mean share of a picture's area, 0..1, that is cropped away.
     """
 
@@ -68,10 +75,12 @@ def view_coverage(
     resolutions: Sequence[Size] | None = None,
     seed: int = 0,
     most: int = 10_000,
+    limits: PictureLimits = DEFAULT_LIMITS,
 ) -> ViewCoverage:
     """Return what views of records show of the regions' boxes. No picture is read.
 
-    Each record gets one draw of the transform. Painted masks without boxes aren't counted.
+    Each record gets one draw of the transform. Painted masks without boxes are decoded of at most `MOST_MASKS` records
+    at equal distances; one that can't be used isn't counted.
 
     Args:
         records: at least one.
@@ -80,13 +89,17 @@ def view_coverage(
         resolutions: (height, width) of each record's view; None: the transform's.
         seed: of the draws.
         most: larger data sets are looked at in this many records at equal distances.
+        limits: of the pictures of masks.
     """
     chosen = range(0, len(records), -(-len(records) // most))
+    decoded = chosen[:: -(-len(chosen) // MOST_MASKS)]
     counts = {name: np.zeros(3, np.int64) for name in regions}
     lost = 0.0
     for number in chosen:
         record, size = records[number], (records[number].height, records[number].width)
         boxes = {name: record.boxes.get(name) or () for name in regions}
+        if number in decoded:
+            boxes |= {name: _frame(record, name, limits) for name in regions if not boxes[name]}
         moving = transform if resolutions is None else replace(transform, resolution=resolutions[number])
         generator = seeded_generator(seed, Stream.VIEWS, number)
         draw = moving.draw(generator, size, [box for found in boxes.values() for box in found])
@@ -98,6 +111,15 @@ def view_coverage(
                 counts[name] += (len(found), int(any_in_view(boxes_n4, moving.resolution).sum()), int(whole.sum()))
     shares = {name: RegionView(int(n), seen / n, whole / n) for name, (n, seen, whole) in counts.items() if n}
     return ViewCoverage(len(chosen), shares, lost / len(chosen))
+
+
+def _frame(record: HumanRecord, region: str, limits: PictureLimits) -> tuple[Box, ...]:
+    """The bounding box of a painted mask; none if it is missing, empty or can't be used."""
+    try:
+        frame = decode_mask(record.masks[region], limits).getbbox() if region in record.masks else None
+    except PictureError:
+        return ()
+    return () if frame is None else (Box(*map(float, frame)),)
 
 
 def enlarged(records: Sequence[HumanRecord], resolutions: Sequence[Size]) -> list[int]:
