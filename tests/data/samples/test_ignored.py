@@ -122,6 +122,16 @@ def test_a_region_that_lies_mostly_in_what_is_ignored_is_a_warning() -> None:
     assert IgnoredArea.of(records[1:], (IGNORE,), ("face", "hand"), DEFAULT_LIMITS).lines() == []
 
 
+@pytest.mark.parametrize(("kept", "boxes", "told"), [(15, (), True), (17, (), False), (17, (Box(0, 0, 32, 8),), False)])
+def test_the_way_out_is_told_where_masks_ignore_more_than_half(kept: int, boxes: tuple[Box, ...], told: bool) -> None:
+    """With no boxes of regions in it, as in a folder of another trainer before its build."""
+    outside = DerivedMask(painted(slice(0, kept)), inverted=True)
+    one = record(boxes={"face": None, IGNORE: boxes}, masks={IGNORE: outside})
+    (line,) = IgnoredArea.of([one], (IGNORE,), ("face", "hand"), DEFAULT_LIMITS).lines()
+    assert line.startswith("ignore: ")
+    assert ("source.mask=subject" in line) == told
+
+
 def test_boxes_that_are_ignored_do_not_count_as_whole_in_view() -> None:
     boxes = {"hand": (Box(20, 4, 30, 20),)}
     seen = dataset([record(boxes=boxes)])[0]

@@ -12,7 +12,7 @@ from fairhuman.record import IGNORE, Box, HumanRecord, region_column
 from fairhuman.report.text import percent, whole_percent
 
 MOST = 200  # pictures of a data set whose masks are decoded for this
-MOSTLY = 0.5  # share of a box, and share of a region's boxes, from which there is a warning
+MOSTLY = 0.5  # share of a box, of a region's boxes, and of the area by masks, above which there is advice
 _WAY_OUT = "source.mask=subject counts the whole picture and makes the masks an objective beside it"
 
 
@@ -32,7 +32,7 @@ class IgnoredArea:
         limits: PictureLimits = DEFAULT_LIMITS,
     ) -> None:
         self._ignored, self._regions, self._limits = ignored, regions, limits
-        self._pictures, self._masks, self._area = 0, 0, 0.0
+        self._pictures, self._masks, self._area = 0, 0.0, 0.0  # the area by masks, and by masks and boxes
         self._boxes: Counter[str] = Counter()
         self._inside: Counter[str] = Counter()
 
@@ -56,7 +56,6 @@ class IgnoredArea:
         self._boxes.update({name: len(record.boxes.get(name) or ()) for name in names})
         if not painted and not boxes:
             return
-        self._masks += bool(painted)
         ignored_hw = np.zeros((record.height, record.width), np.float32)
         for mask in painted:
             try:
@@ -64,6 +63,7 @@ class IgnoredArea:
             except PictureError:
                 continue
             ignored_hw = np.maximum(ignored_hw, mask_hw) if mask_hw.shape == ignored_hw.shape else ignored_hw
+        self._masks += float(ignored_hw.mean())
         for box in boxes:
             _part(ignored_hw, box)[:] = 1.0
         self._area += float(ignored_hw.mean())
@@ -72,16 +72,20 @@ class IgnoredArea:
             self._inside[name] += sum(part.size > 0 and float(part.mean()) > MOSTLY for part in parts)
 
     def lines(self) -> list[str]:
-        """The mean share, and a warning for each region of which more than half of the boxes are mostly ignored."""
+        """The mean share, and a warning for each region of which more than half of the boxes are mostly ignored.
+
+        Where masks ignore more than half of the area, there is always the way out.
+        """
         if not self._area:
             return []
-        lines = [f"ignore: {percent(self._area / self._pictures)} of the area counts for no objective"]
+        line = f"ignore: {percent(self._area / self._pictures)} of the area counts for no objective"
         advice = f"; {_WAY_OUT}" if self._masks else ""
-        return lines + [
+        warnings = [
             f"warning: {whole_percent(share)} of {region_column(name)} lie mostly in what is ignored{advice}"
             for name, boxes in self._boxes.items()
             if boxes and (share := self._inside[name] / boxes) > MOSTLY
         ]
+        return [line + (advice if not warnings and self._masks > MOSTLY * self._pictures else ""), *warnings]
 
 
 def _part(values_hw: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
