@@ -3,20 +3,24 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from diffusers import ControlNetModel, T2IAdapter
 from PIL import Image
 
 from fairhuman.cli.watch import Previews
+from fairhuman.data.pictures.arrow_copies import with_arrow_copies
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError, ModelError
 from fairhuman.fairness import ExactEstimator, FairBackward, FallbackEstimator, MinimumPotentialDelay, OutputEstimator
+from fairhuman.record import CopiedCell
 from fairhuman.report.training import write_training_report
 from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_estimator
@@ -178,6 +182,37 @@ def test_pose_and_depth_are_trained_together(make: MakeRecipe, people: Path, tmp
         "pose": 3,
         "depth": 1,
     }
+
+
+def test_conditions_inside_a_table_are_copied_like_its_pictures(
+    make: MakeRecipe, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairhuman.train.data.with_arrow_copies", partial(with_arrow_copies, small=0))
+    depth = tmp_path / "depth.png"
+    Image.fromarray((np.arange(64 * 64).reshape(64, 64) * 15).astype(np.uint16)).save(depth)
+    rows = [json.loads(line) for line in (people / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["image"] = {"bytes": (people / row.pop("file_name")).read_bytes(), "path": None}
+        row["depth"] = {"bytes": depth.read_bytes(), "path": None}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "people.parquet")
+    copies, table = (
+        load_data(
+            make(
+                "run",
+                "controlnet",
+                data=str(tmp_path / "people.parquet"),
+                controlnet={"conditions": ["depth"]},
+                source={"cache": cache},
+                validation={"every": 1, "share": 0.3},
+            ),
+            LoadReport(),
+        )
+        for cache in (str(tmp_path / "copies"), False)
+    )
+    for part in (copies.train, copies.held_out):
+        assert part is not None
+        assert all(isinstance(record.depth, CopiedCell) for record in part.records)
+    assert copies.train[0].conditions["depth"].equal(table.train[0].conditions["depth"])
 
 
 @both

@@ -166,7 +166,7 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     conditions = recipe.control.conditions if recipe.control is not None else ()
     check_conditions(recipe, train, held_out)
     dataset = PeopleDataset(
-        _cached(train, recipe, report),
+        _cached(train, recipe, conditions, report),
         recipe.regions.names,
         training_transform(recipe),
         recipe.regions.mask,
@@ -225,7 +225,7 @@ def _measured(
     """Return records as samples that losses are measured on, in the resolutions of training."""
     regions = recipe.regions.model_copy(update={"mask": recipe.validation.mask})
     shown = held_out_resolutions(recipe, train, records)
-    records, limits = _cached(records, recipe, report), recipe.source.limits
+    records, limits = _cached(records, recipe, train.conditions, report), recipe.source.limits
     return fixed_dataset(records, recipe.size, regions, recipe.seed, limits, train.conditions, shown)
 
 
@@ -298,12 +298,14 @@ def _read(data: Path, regions: Sequence[str], recipe: TrainRecipe, report: LoadR
     return check_records(records, report, source.check == "full", source.limits, source.max_reject_share)
 
 
-def _cached(records: Sequence[HumanRecord], recipe: TrainRecipe, report: LoadReport) -> Sequence[HumanRecord]:
-    """Return the records with their pictures in a cache that is fast to read."""
+def _cached(
+    records: Sequence[HumanRecord], recipe: TrainRecipe, conditions: Sequence[str], report: LoadReport
+) -> Sequence[HumanRecord]:
+    """Return the records with their pictures and conditions in a cache that is fast to read."""
     chosen = recipe.source.cache
     if chosen is False:
         return records
-    return with_arrow_copies(records, arrow_folder() if chosen is True else chosen, report=report)
+    return with_arrow_copies(records, arrow_folder() if chosen is True else chosen, conditions, report=report)
 
 
 def _shares(recipe: TrainRecipe, source_of: Sequence[int], train: Sequence[HumanRecord]) -> list[SourceShare]:
