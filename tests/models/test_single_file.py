@@ -296,6 +296,22 @@ def test_other_files_are_refused_by_name(tmp_path: Path, shapes: dict[str, list[
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "single_stream_modulation.lin.weight",
+        "double_blocks.0.img_attn.qkv.weight",
+        "joint_blocks.0.context_block.adaLN_modulation.1.bias",
+        "cap_embedder.0.weight",
+        "transformer_blocks.0.img_mlp.net.0.proj.weight",
+    ],
+)
+def test_a_single_file_of_another_base_names_the_folder(tmp_path: Path, name: str) -> None:
+    path = header_alone(tmp_path / "model.safetensors", {name: [4]})
+    with pytest.raises(ModelError, match=r"as a single file: give its diffusers folder or hub id \(docs/bases\.md\)$"):
+        check_location(str(path))
+
+
 def test_fp8_and_missing_encoders_are_refused_by_name(tmp_path: Path) -> None:
     shapes = sdxl_shapes()
     coarse = header_alone(tmp_path / "fp8.safetensors", shapes, "F8_E4M3")

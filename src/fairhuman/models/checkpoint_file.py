@@ -173,23 +173,21 @@ def _channels(tensors: Mapping[str, TensorEntry]) -> int:
     return tensors[_CONV_IN].shape[1] if _CONV_IN in tensors and len(tensors[_CONV_IN].shape) > 1 else 4
 
 
+# Of bases that can be trained (`bases/`).
+_AS_FOLDER = "which isn't supported as a single file: give its diffusers folder or hub id (docs/bases.md)"
 # The names of tensors are those by which diffusers (`loaders/single_file_utils.py`) and ComfyUI (`model_detection.py`)
 # tell these families apart. The first that fits counts.
 _KINDS: Mapping[str, Callable[[Mapping[str, TensorEntry]], bool]] = {
     "a LoRA: give it as --lora, or in a recipe as lora.start": is_lora,
-    "a FLUX.2 model, which isn't supported": _any_end("single_stream_modulation.lin.weight"),
+    f"a FLUX.2 model, {_AS_FOLDER}": _any_end("single_stream_modulation.lin.weight"),
     "a Chroma model, which isn't supported": _any_end("distilled_guidance_layer.in_proj.bias"),
-    "a FLUX model, which isn't supported": _any_end(
+    f"a FLUX model, {_AS_FOLDER}": _any_end(
         "double_blocks.0.img_attn.norm.key_norm.scale", "double_blocks.0.img_attn.qkv.weight"
     ),
-    "a Stable Diffusion 3 model, which isn't supported": _any_end(
-        "joint_blocks.0.context_block.adaLN_modulation.1.bias"
-    ),
+    f"a Stable Diffusion 3 model, {_AS_FOLDER}": _any_end("joint_blocks.0.context_block.adaLN_modulation.1.bias"),
     "an AuraFlow model, which isn't supported": _any_end("double_layers.0.attn.w1q.weight"),
-    "a Lumina or Z-Image model, which isn't supported": _any_end(
-        "cap_embedder.0.weight", "layers.0.adaLN_modulation.0.weight"
-    ),
-    "a Qwen-Image model, which isn't supported": _any_end(
+    f"a Lumina or Z-Image model, {_AS_FOLDER}": _any_end("cap_embedder.0.weight", "layers.0.adaLN_modulation.0.weight"),
+    f"a Qwen-Image model, {_AS_FOLDER}": _any_end(
         "transformer_blocks.0.img_mlp.net.0.proj.weight", "txt_in.text_norm.weight"
     ),
     "a Wan video model, which isn't supported": _any_end("head.modulation"),
