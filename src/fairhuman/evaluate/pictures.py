@@ -94,7 +94,7 @@ def read_pictures(
     kind = source_kind(path)
     source = source_format(kind)
     root = path if path.is_dir() else path.parent
-    rows = [(row_key(row, source.picture), row) for row in source.rows(path, report)]
+    rows = [(row_key(row, source.picture), row) for row in source.read(path, report)]
     if parts:
         rows = [(key, row) for key, row in rows if key.split("/", 1)[0] in parts]
     rows.sort(key=lambda pair: natural_path_order(pair[0]))

@@ -193,7 +193,7 @@ class DataView:
 
     def _read(self, dataset: DataSet) -> Iterator[Entry]:
         form = unedited_format(dataset.kind)
-        for key, row in keyed_rows(form.rows(self.path, LoadReport()), form.picture):
+        for key, row in keyed_rows(form.read(self.path, LoadReport()), form.picture):
             yield self._entry(dataset, key, row)
 
     def _entry(self, dataset: DataSet, key: str, row: Row) -> Entry:

@@ -129,7 +129,7 @@ def build_data(recipe: TrainRecipe, progress: Progress) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RecipeError("build=true works in one process; run `fairhuman data build` before `accelerate launch`")
         kind = source_kind(source.path, recipe.source.format)
-        captioned = any(row.values.get("caption") for row in source_format(kind).rows(source.path, LoadReport()))
+        captioned = any(row.values.get("caption") for row in source_format(kind).read(source.path, LoadReport()))
         values: dict[str, Any] = {
             "min_side": None,
             "regions": ["face", "hand", "person"],

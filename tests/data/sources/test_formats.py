@@ -1,8 +1,10 @@
 """The formats of published sets, by small samples of each: what is read, and that it trains."""
 
+import errno
 import os
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,17 @@ def test_what_is_no_data_set_is_named_in_a_line(tmp_path):
             source_kind(tmp_path / name)
         assert "wholebody" not in str(caught.value)
     assert [line.partition(":")[0] for line in format_lines()][: len(SOURCES)] == list(SOURCES)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "private"))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"private: can't be read: Permission denied$"):
+        source_kind(tmp_path)
+    with pytest.raises(DataError, match=r"private: can't be read: Permission denied$"):
+        list(replace(SOURCES["folder"], rows=refuse).read(tmp_path, LoadReport()))
 
 
 def test_pictures_of_one_stem_keep_their_own_masks_and_keys(folder):

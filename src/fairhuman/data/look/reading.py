@@ -87,10 +87,7 @@ class DataSet:
         Raises:
             DataError: the data set can't be read.
         """
-        try:
-            yield from source_format(self.kind).rows(self.path, report)
-        except OSError as error:
-            raise DataError(f"{error.filename or self.path}: can't be read: {error.strerror or error}") from error
+        return source_format(self.kind).read(self.path, report)
 
     def record(self, row: Row, report: LoadReport) -> HumanRecord | None:
         """The record of a row with all its painted masks; reads the picture's header. None if it can't be used."""

@@ -64,16 +64,13 @@ def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFac
     root = path if path.is_dir() else path.parent
     chosen: list[Row] = []
     photos, step = PhotoCount(), 1
-    try:
-        for number, row in enumerate(source.rows(path, report), start=1):
-            photos.add_row(row.values)
-            own.update(box_columns(row.values))
-            if (number - 1) % step == 0:
-                chosen.append(row)
-            if len(chosen) > HEADERS:  # keep every second one, so that they stay evenly spaced
-                chosen, step = chosen[::2], 2 * step
-    except OSError as error:
-        raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
+    for number, row in enumerate(source.read(path, report), start=1):
+        photos.add_row(row.values)
+        own.update(box_columns(row.values))
+        if (number - 1) % step == 0:
+            chosen.append(row)
+        if len(chosen) > HEADERS:  # keep every second one, so that they stay evenly spaced
+            chosen, step = chosen[::2], 2 * step
     sizes, certain = _sizes(chosen, root, source.picture, settings)
     return SourceFacts(path, kind, photos, report, tuple(sorted(own)), tuple(sizes), certain and step == 1)
 

@@ -174,7 +174,7 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: se
     root = path if path.is_dir() else path.parent
     states = _FileStates(root)
     rows = with_picture = 0
-    for key, row in keyed_rows(source.rows(path, report), source.picture):
+    for key, row in keyed_rows(source.read(path, report), source.picture):
         rows += 1
         picture = row.values.get(source.picture)
         with_picture += picture is not None

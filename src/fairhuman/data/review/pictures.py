@@ -46,9 +46,9 @@ def load_pictures(folder: Path, settings: SourceSettings, report: LoadReport) ->
             f"of some of its pictures with `fairhuman data validation {shlex.quote(str(folder))} val`"
         )
     source = SOURCES[kind] if kind == "folder" else replace(SOURCES["imagefolder"], rows=unreviewed_rows)
-    rows = {row.location: row.values for row in source.rows(folder, LoadReport())}
+    rows = {row.location: row.values for row in source.read(folder, LoadReport())}
     source = with_edits(source)
-    listed = list(source.rows(folder, LoadReport()))
+    listed = list(source.read(folder, LoadReport()))
     regions = [
         region
         for region, column in REGION_COLUMNS.items()

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,19 @@ __all__ = [
 ]
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Convert errors of the operating system while a data set is read.
+
+    Raises:
+        DataError: a file or folder can't be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
+
+
 @dataclass(frozen=True)
 class SourceFormat:
     """A source format.
@@ -49,7 +63,7 @@ class SourceFormat:
         signs: the files that identify the format, for messages.
         matches: whether a path holds these files; reads no records.
         rows: iterates over the rows in a deterministic order, without reading pictures; findings about lines that give
-            no row go into the report.
+            no row go into the report. May raise OSError; `read` doesn't.
         picture: column of the picture: a path relative to the folder, {bytes, path}, a `FileSpan` or a `TableCell`.
     """
 
@@ -57,6 +71,15 @@ class SourceFormat:
     matches: Callable[[Path], bool]
     rows: Callable[[Path, LoadReport], Iterator[Row]]
     picture: str = "image"
+
+    def read(self, path: Path, report: LoadReport) -> Iterator[Row]:
+        """The rows, from `rows`.
+
+        Raises:
+            DataError: a file or folder can't be read, or as `rows`.
+        """
+        with _reading(path):
+            yield from self.rows(path, report)
 
 
 # The first format that matches is used, so the most specific ones come first.
@@ -134,7 +157,7 @@ def source_kind(path: Path, forced: str | None = None) -> str:
     """Name of the format of a file or folder: `forced`, or else the one that is detected.
 
     Raises:
-        DataError: the path doesn't exist or holds no known format.
+        DataError: the path doesn't exist, can't be read or holds no known format.
         RecipeError: `forced` is an unknown format.
     """
     known = [*SOURCES, *(plugins.plugin_names(plugins.SOURCES) if forced is not None else ())]
@@ -142,12 +165,13 @@ def source_kind(path: Path, forced: str | None = None) -> str:
         near = difflib.get_close_matches(forced, known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise RecipeError(f"format: unknown source format {forced!r}; {hint}")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    found = forced or next((name for name, source in SOURCES.items() if source.matches(path)), None)
-    if found is None:
-        raise DataError(f"{_nothing_in(path)}; `fairhuman data formats` lists what can be read")
-    return found
+    with _reading(path):
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        found = forced or next((name for name, source in SOURCES.items() if source.matches(path)), None)
+        if found is None:
+            raise DataError(f"{_nothing_in(path)}; `fairhuman data formats` lists what can be read")
+        return found
 
 
 def _nothing_in(path: Path) -> str:
@@ -156,10 +180,7 @@ def _nothing_in(path: Path) -> str:
         if path.suffix.lower() in PICTURE_SUFFIXES:
             return f"{path}: is a single picture; give the folder that it is in"
         return f"{path}: is a file that holds no data set; expected a folder, a .parquet or a .tar"
-    try:
-        names = sorted(entry.name for entry in path.iterdir())
-    except OSError as error:
-        return f"{path}: can't be read: {error.strerror or error}"
+    names = sorted(entry.name for entry in path.iterdir())
     return f"no picture in {path}, " + (f"which has other files, such as {names[0]}" if names else "which is empty")
 
 
@@ -201,10 +222,8 @@ def read_source(
         kind = source_kind(path, settings.format)
         source = source or source_format(kind)
         root = path if path.is_dir() else path.parent
-        records = records_from_rows(source.rows(path, own), root, source.picture, regions, settings, own, also)
+        records = records_from_rows(source.read(path, own), root, source.picture, regions, settings, own, also)
         records = _compare_pictures(records, own)
-    except OSError as error:
-        raise DataError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
     finally:
         report.extend(sorted(own.notes, key=lambda entry: (entry.file, entry.line or 0)))
         report.unused += own.unused

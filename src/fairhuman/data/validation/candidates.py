@@ -72,16 +72,13 @@ def read_candidates(source: Path, settings: ValidationSetSettings, funnel: Funne
         DataError: the source is unreadable, has no record, or more than `source.max_reject_share` can't be read.
     """
     report = LoadReport()
-    try:
-        kind = source_format(source_kind(source, settings.source.format))
-        root = source if source.is_dir() else source.parent
-        rows = list(kind.rows(source, report))
-        regions = list(dict.fromkeys([*REGIONS, *own_regions(rows), *(name for row in rows for name in masks_of(row))]))
-        records = {
-            record.key: record for record in iterate_records(rows, root, kind.picture, regions, settings.source, report)
-        }
-    except OSError as error:
-        raise DataError(f"{error.filename or source}: can't be read: {error.strerror or error}") from error
+    kind = source_format(source_kind(source, settings.source.format))
+    root = source if source.is_dir() else source.parent
+    rows = list(kind.read(source, report))
+    regions = list(dict.fromkeys([*REGIONS, *own_regions(rows), *(name for row in rows for name in masks_of(row))]))
+    records = {
+        record.key: record for record in iterate_records(rows, root, kind.picture, regions, settings.source, report)
+    }
     skipped = report.skipped()
     total = len(records) + len(skipped)
     report.check_share(settings.source.max_reject_share, total)
