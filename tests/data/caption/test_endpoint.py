@@ -29,6 +29,11 @@ def captions(url: str, budget: TokenBudget, items: list[CaptionItem], **settings
         return captioner.caption(items)
 
 
+def test_a_second_close_does_nothing(budget: TokenBudget) -> None:
+    with EndpointCaptioner(EndpointSettings(base_url="http://localhost:1", **QUICK), budget) as captioner:
+        captioner.close()
+
+
 def test_every_item_gets_its_own_answer_in_its_place(budget: TokenBudget, item: Items) -> None:
     gate = threading.Barrier(3)  # opens when three requests are there at once
 

@@ -10,11 +10,11 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
-from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.pace import RequestPacer, back_off, retry_after
 from fairhuman.data.caption.settings import EndpointSettings
 from fairhuman.data.caption.tokens import TokenBudget
@@ -41,7 +41,7 @@ class _RefusedError(Exception):
     """A request that this endpoint rejects permanently."""
 
 
-class EndpointCaptioner:
+class EndpointCaptioner(Captioner):
     """Sends concurrent requests to an endpoint; the same record always makes the same request.
 
     Overload, server errors, lost connections, timeouts and unreadable answers are retried, after the time that the
@@ -83,16 +83,12 @@ class EndpointCaptioner:
         except BaseExceptionGroup as group:  # the first error has cancelled all other requests
             raise group.exceptions[0] from None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        self._thread.submit(lambda: self._runner.run(self._client.close())).result()
-        self._thread.submit(self._runner.close).result()
-        self._thread.shutdown()
+        if not self._client.is_closed():
+            self._thread.submit(lambda: self._runner.run(self._client.close())).result()
+            self._thread.submit(self._runner.close).result()
+            self._thread.shutdown()
 
     async def _caption_all(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         slots = asyncio.Semaphore(self._settings.concurrency)

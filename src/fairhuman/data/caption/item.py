@@ -2,14 +2,15 @@
 
 import re
 import unicodedata
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 from PIL import Image
 
 from fairhuman.detect.worker import Failure
+from fairhuman.utils.closing import Closing
 
 _JOINERS = "\u200c\u200d"  # invisible, but needed in composed emoji and in Persian and Indic scripts
 _MARKERS = re.compile(r"<\|(startoftext|endoftext)\|>", re.IGNORECASE)
@@ -49,7 +50,7 @@ class Caption:
     over: bool = False
 
 
-class Captioner(Protocol):
+class Captioner(Closing):
     """Writes captions. Use it in a `with` block, which frees models and connections at the end.
 
     Attributes:
@@ -60,19 +61,16 @@ class Captioner(Protocol):
     name: str
     batch_size: int
 
+    @abstractmethod
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         """A caption or the reason for a failure, for each item in order.
 
         Raises:
             DataError, ModelError: no item can get a caption, for example because of a wrong key.
         """
-        ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def close(self) -> None:
+        """Free models and connections; a captioner that holds none needs no `close` of its own."""
 
 
 def clean_text(text: str) -> str:

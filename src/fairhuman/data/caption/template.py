@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
 from fairhuman.data.caption.english import count_phrase, join_phrases, person_phrase, with_article
-from fairhuman.data.caption.item import Caption, CaptionItem, clean_text
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem, clean_text
 from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
@@ -39,7 +38,7 @@ _HIGHER_OR_LOWER = re.compile(r"(above|below|over|under|to|past|at)\s+", re.IGNO
 _PLACE = re.compile(r"(in|on|at|by|near|with|against|indoors|outdoors)\b", re.IGNORECASE)
 
 
-class TemplateCaptioner:
+class TemplateCaptioner(Captioner):
     """Writes a sentence about the attributes; without them, takes the source's text, or else the number of people."""
 
     name = "template"
@@ -52,14 +51,6 @@ class TemplateCaptioner:
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         """A sentence for each item; a failure if nothing is known or the attributes can't be read."""
         return [self._caption(item) for item in items]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: the captioner holds no resources."""
 
     def _caption(self, item: CaptionItem) -> Caption | Failure:
         try:

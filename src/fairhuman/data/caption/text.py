@@ -1,15 +1,13 @@
 """Captions from the source's own texts."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
-from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
 
 
-class TextCaptioner:
+class TextCaptioner(Captioner):
     """Takes each record's text, cleaned and within the token limit."""
 
     name = "text"
@@ -21,11 +19,3 @@ class TextCaptioner:
     def caption(self, items: Sequence[CaptionItem]) -> list[Caption | Failure]:
         """The texts of the items; an empty text is a failure."""
         return [self._budget.caption(item.text, empty="the source has no text") for item in items]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Do nothing: the captioner holds no resources."""

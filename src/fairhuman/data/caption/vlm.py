@@ -1,25 +1,24 @@
 """Captions from a local vision-language model: any `image-text-to-text` chat model of transformers."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL import Image
 
-from fairhuman.data.caption.item import Caption, CaptionItem
+from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.settings import TransformersSettings
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
-from fairhuman.utils.hub import failure, refuse_pickles
+from fairhuman.utils.hub import loading, refuse_pickles
 from fairhuman.utils.torch_device import device_named, in_halves
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
 
-class TransformersCaptioner:
+class TransformersCaptioner(Captioner):
     """Captions batches of pictures with greedy decoding.
 
     The model's weights are bfloat16 on a GPU, else float32. A batch is padded on the left, so that each picture gets
@@ -55,12 +54,7 @@ class TransformersCaptioner:
                 results[index] = caption_from_answer(text, unfinished, self._budget)
         return [result for result in results if result is not None]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Free the memory."""
         self._model = None
         if self._device.type == "cuda":
@@ -122,15 +116,12 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
 
     refuse_pickles(f"transformers.model {name!r}", name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    try:
+    with loading(f"transformers.model {name!r}", name, "an image-text-to-text model"):
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(
             name, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
         model = model.to(device).eval()
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
-        reason = failure(error, name, "an image-text-to-text model")
-        raise ModelError(f"transformers.model {name!r}: {reason}") from error
     if getattr(processor, "chat_template", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelError(f"transformers.model {name!r}: expected a chat model, found no chat template")
     if processor.tokenizer.pad_token_id is None:
