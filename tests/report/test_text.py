@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from fairhuman.report.text import decimals, estimate_text, fine_percent, listed, percent, plural, prompt_count
+from fairhuman.report.text import (
+    decimals,
+    estimate_text,
+    fine_percent,
+    funnel_rows,
+    listed,
+    percent,
+    plural,
+    prompt_count,
+)
 from fairhuman.stats.estimate import Estimate
 
 
@@ -51,3 +60,9 @@ def test_equal_prompts_are_counted_once() -> None:
     assert prompt_count(["a", "b"]) == "2 prompts"
     assert prompt_count(["a", "b", "a", "a"]) == "4 pictures of 2 prompts"
     assert prompt_count(["a", None]) == "2 pictures"
+
+
+def test_rows_of_a_funnel_say_what_each_stage_loses() -> None:
+    stages = [("found", 1200), ("readable", 1200), ("shorter side", 150)]
+    assert funnel_rows(stages) == [("found", "1,200", ""), ("readable", "1,200", ""), ("shorter side", "150", "-1,050")]
+    assert funnel_rows([]) == []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from fairhuman.stats.estimate import Estimate
 
@@ -34,6 +35,14 @@ def fine_percent(share: float, *, signed: bool = False) -> str:
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def funnel_rows(stages: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    """Name, records left and records lost of each stage; a stage is its name and the number of records after it."""
+    return [
+        (name, f"{left:,}", f"-{was - left:,}" if was > left else "")
+        for (_, was), (name, left) in pairwise((*stages[:1], *stages))
+    ]
 
 
 def plural(number: int, word: str) -> str:

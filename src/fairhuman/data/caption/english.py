@@ -1,7 +1,6 @@
-"""English phrases for sentences about attributes: articles, lists, numbers, nouns for people."""
+"""English phrases for sentences about attributes: articles, numbers, nouns for people."""
 
 import re
-from collections.abc import Sequence
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SOUNDS_LIKE_AN = re.compile(r"([ai]|e(?!u)|o(?!ne)|u(?!ni|se|ti)|8|1[18]\b|hour|heir|x-ray)", re.IGNORECASE)
@@ -30,11 +29,6 @@ def with_article(phrase: str) -> str:
     if _ARTICLE.match(phrase) or _NO_ARTICLE.search(_head(phrase)):
         return phrase
     return f"{'an' if _SOUNDS_LIKE_AN.match(phrase) else 'a'} {phrase}"
-
-
-def join_phrases(phrases: Sequence[str]) -> str:
-    """Join phrases: `a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
 
 
 def count_phrase(count: int) -> str:

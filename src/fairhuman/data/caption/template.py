@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairhuman.data.caption.attributes import Words, as_key, as_word, read_attributes
-from fairhuman.data.caption.english import count_phrase, join_phrases, person_phrase, with_article
+from fairhuman.data.caption.english import count_phrase, person_phrase, with_article
 from fairhuman.data.caption.item import Caption, Captioner, CaptionItem, clean_text
 from fairhuman.data.caption.settings import TemplateSettings
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.detect.worker import Failure
+from fairhuman.report.text import listed
 
 _SHOTS = {
     "full body": "full-body shot",
@@ -79,11 +80,11 @@ def describe_attributes(attributes: Mapping[str, Any], phrases: Mapping[str, str
     garment_phrases = list(dict.fromkeys(map(garment_phrase, garments)))
     carried = [phrase for phrase in garment_phrases if _CARRIED.search(phrase)]
     worn = [phrase for phrase in garment_phrases if phrase not in carried]
-    parts = [f"wearing {join_phrases(worn)}"] if worn else []
-    parts += [f"carrying {join_phrases(carried)}"] if carried else []
+    parts = [f"wearing {listed(worn)}"] if worn else []
+    parts += [f"carrying {listed(carried)}"] if carried else []
     parts += [*_manner(about), *extra]
     features = _features(about)
-    first = f"{subject} with {join_phrases(features)}" if features else subject
+    first = f"{subject} with {listed(features)}" if features else subject
     text = ", ".join([first, *parts]) if features else " ".join([first, ", ".join(parts)]).rstrip()
     return f"{text[0].upper()}{text[1:]}."
 

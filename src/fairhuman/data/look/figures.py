@@ -15,6 +15,7 @@ from fairhuman.data.pictures.filters import Relevance
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
 from fairhuman.report.plots import GRID, INK, SIZE
+from fairhuman.report.text import funnel_rows
 from fairhuman.utils.files import write_text, writing
 from fairhuman.utils.parse import escape_control
 
@@ -39,7 +40,7 @@ def write_statistics(statistics: Statistics, page: Path) -> None:
         "data_statistics.html",
         title=f"{escape_control(statistics.path.resolve().name)}: {statistics.records:,} records",
         facts=_facts(statistics),
-        funnel=None if report is None else _funnel(report["funnel"]),
+        funnel=None if report is None else funnel_rows([(step["stage"], step["rows"]) for step in report["funnel"]]),
         funnel_plot=None if report is None else figure_uri(funnel_figure(report["funnel"])),
         rejected=[]
         if report is None
@@ -230,14 +231,6 @@ def _facts(statistics: Statistics) -> list[tuple[str, str]]:
     if report is not None and report["funnel"]:
         facts.append(("records of the source", f"{report['funnel'][0]['rows']:,}"))
     return facts
-
-
-def _funnel(funnel: Sequence[Mapping[str, int]]) -> list[tuple[str, str, str]]:
-    before = [int(funnel[0]["rows"]), *(int(step["rows"]) for step in funnel)] if funnel else []
-    return [
-        (str(step["stage"]), f"{step['rows']:,}", f"-{was - step['rows']:,}" if was > step["rows"] else "")
-        for step, was in zip(funnel, before, strict=False)
-    ]
 
 
 def _wanted(rule: Mapping[str, Any]) -> str:

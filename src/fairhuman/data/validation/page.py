@@ -13,7 +13,7 @@ from fairhuman.record import HumanRecord
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, picture_uri, render
 from fairhuman.report.plots import INK
-from fairhuman.report.text import percent
+from fairhuman.report.text import funnel_rows, percent
 from fairhuman.utils.files import write_text
 
 SHOWN = 24  # sample pictures
@@ -33,8 +33,8 @@ def write_page(
         "validation.html",
         title=f"Validation set of {len(records):,} pictures",
         facts=_facts(manifest, len(records)),
-        stages=_stages(manifest["stages"]),
-        stages_plot=figure_uri(_stages_figure(manifest["stages"])),
+        funnel=funnel_rows(manifest["stages"]),
+        funnel_plot=figure_uri(_stages_figure(manifest["stages"])),
         rejected=list(manifest["rejected"].items()),
         unknown=[(name, number) for name, number in manifest["unknown"].items() if number],
         mix=[(name, _lines(values)) for name, values in manifest["mix"].items()],
@@ -60,14 +60,6 @@ def _facts(manifest: Mapping[str, Any], pictures: int) -> list[tuple[str, str]]:
         ("seed", str(settings["seed"])),
         ("prompts by", settings["prompts"]["kind"]),
         ("fairhuman", manifest["version"]),
-    ]
-
-
-def _stages(stages: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
-    before = [stages[0][1], *(left for _, left in stages)]
-    return [
-        (name, f"{left:,}", f"-{was - left:,}" if was > left else "")
-        for (name, left), was in zip(stages, before, strict=False)
     ]
 
 
