@@ -104,6 +104,14 @@ def test_odd_samples_are_noted(tmp_path, members, action, reason):
     assert ("s.tar/b", action, reason) in notes
 
 
+@pytest.mark.parametrize(("attributes", "found"), [({"age": 4}, {"age": 4}), (None, {})])
+def test_where_a_picture_was_downloaded_is_an_attribute(tmp_path, attributes, found):
+    fields = json.dumps({"url": "http://x", "attributes": attributes})
+    write_tar(tmp_path / "s.tar", {"a.png": png(0), "a.json": fields.encode()})
+    (record,), _ = read(tmp_path)
+    assert record.attributes == {"url": "http://x", **found}
+
+
 def test_json_cannot_point_out_of_the_folder(tmp_path):
     (tmp_path / "secret.png").write_bytes(png(9))
     outside = "../secret.png"

@@ -208,8 +208,9 @@ class _SampleReader:
     def _with_origin(self, values: dict[str, Any]) -> dict[str, Any]:
         """The columns with those about the picture's origin among its attributes."""
         origin = {name: values.pop(name) for name in DOWNLOAD_COLUMNS if name in values}
-        if origin and isinstance(values.get("attributes", {}), dict):
-            values["attributes"] = {**origin, **values.get("attributes", {})}
+        attributes = values.get("attributes")
+        if origin and isinstance(attributes, dict | None):
+            values["attributes"] = {**origin, **(attributes or {})}
         return values
 
     def _text(self, kind: str) -> str | None:
