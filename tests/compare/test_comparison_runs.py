@@ -375,12 +375,12 @@ def test_a_broken_file_of_losses_is_named(tmp_path, train):
 def test_the_page_and_the_numbers_are_written(tmp_path, train):
     _, broken = train
     broken.add("mpd-0.001-seed-2")
-    recipe = build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
+    recipe = build(tmp_path / "größe", tuning={"data": "tune", "learning_rates": [1e-4, 1e-3]})
     path = written(recipe, run_comparison(recipe, lambda *_: None, QUIET))
     page = path.read_text()
-    for text in ("Compared with LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001"):
+    for text in ("Compared with LS", "mpd-0.001-seed-2 ended with exit code 1", "undecided", "0.001", "/größe/out"):
         assert text in page
     assert "Reports of the runs" not in page, "the runs of this test write no report"
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads(path.with_name("results.json").read_text())
     assert results["seeds"] == {"LS": [1, 2, 3], "MPD": [1, 3]}
     assert results["learning rate"]["LS"]["picked"] == 1e-4

@@ -26,6 +26,7 @@ from fairhuman.data.look.statistics import dataset_statistics
 from fairhuman.data.validation.build import build_validation
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.demo.page import METHODS, TITLES, Samples, write_demo_report
+from fairhuman.demo.settings import DemoSettings
 from fairhuman.evaluate.page import write_page
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric, MetricResult
@@ -209,5 +210,5 @@ def _demo(out: Path, runs: dict[str, Path]) -> Path:
     picture = runs["mpd"] / "previews" / "photo-00.png"
     pictures = {name: [picture] for name in TITLES.values()}
     samples = Samples(["a person"], pictures, None, "no detector is installed.")
-    settings = {"model": "small", "people": 6, "steps": 40, "held_out": 60}
-    return write_demo_report(out, runs, samples, settings, "people: 6", [("steps", "40")])
+    settings = DemoSettings(people=6, steps=40, held_out=60)
+    return write_demo_report(out, runs, samples, settings, [("steps", "40")])

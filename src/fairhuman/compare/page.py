@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from fairhuman.compare.analysis import Contrasts, Judged, document
@@ -13,12 +12,13 @@ from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.compare.pictures import GridResult
 from fairhuman.compare.runs import ComparisonRuns, edge_note
 from fairhuman.compare.settings import CompareRecipe
+from fairhuman.config import to_yaml
 from fairhuman.report.changes import base_loss, change, changes_figure, seed_changes
 from fairhuman.report.colours import colours
-from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.html import figure_uri, picture_uri, render_to
 from fairhuman.report.outcome import verdict
 from fairhuman.report.text import estimate_text, fine_percent, listed, percent
-from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.files import write_json
 from fairhuman.utils.provenance import origin
 
 MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
@@ -27,17 +27,25 @@ MARKS = {"lower": "down", "higher": "up", "same": "", "undecided": ""}
 def write_comparison(
     recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
 ) -> Path:
-    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path. Costs, if
-    the recipe asks for them, are read from that folder.
+    """Write `results.json` and `report.html` into the comparison's results folder; return the page's path."""
+    write_json(recipe.results_folder / "results.json", {**origin(), **document(recipe, outcome, differences)})
+    return write_page(recipe, outcome, differences, shown)
+
+
+def write_page(
+    recipe: CompareRecipe, outcome: ComparisonRuns, differences: Contrasts, shown: GridResult | None = None
+) -> Path:
+    """Write `report.html` into the comparison's results folder and return its path.
+
+    Costs, if the recipe asks for them, are read from that folder.
     """
-    folder = recipe.results_folder
-    write_json(folder / "results.json", {**origin(), **document(recipe, outcome, differences)})
     first = next(iter(outcome.series.values()))
     names = list(first.first)
     palette = colours(names)
     estimates = {cell: {name: change(series, name) for name in names} for cell, series in outcome.series.items()}
     seeds = {cell: {name: seed_changes(series, name) for name in names} for cell, series in outcome.series.items()}
-    page = render(
+    return render_to(
+        recipe.results_folder / "report.html",
         "compare.html",
         title="Comparison",
         names=[(name, palette[name]) for name in names],
@@ -67,11 +75,8 @@ def write_comparison(
         costs=_costs(recipe, recipe.cost) if recipe.cost else None,
         runs=_reports(recipe, outcome),
         failed=sorted(outcome.failed.items()),
-        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        settings_text=to_yaml(recipe),
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _grid(recipe: CompareRecipe, shown: GridResult) -> dict[str, Any]:

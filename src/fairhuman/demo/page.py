@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from fairhuman.config import to_yaml
+from fairhuman.demo.settings import DemoSettings
 from fairhuman.evaluate.page import number_text
 from fairhuman.evaluate.results import EvaluationResults
 from fairhuman.evaluate.run import Evaluation
@@ -15,14 +17,13 @@ from fairhuman.models.locations import name_of
 from fairhuman.report import plots
 from fairhuman.report.changes import Series, base_loss, change, changes_figure, read_series
 from fairhuman.report.colours import colours
-from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.html import figure_uri, picture_uri, render_to
 from fairhuman.report.outcome import verdict
 from fairhuman.report.previews import PictureWithZooms, open_picture, read_previews, shot
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import estimate_text
 from fairhuman.report.training import SHEET
 from fairhuman.stats.estimate import Estimate
-from fairhuman.utils.files import write_text
 from fairhuman.utils.shipped import SHIPPED
 
 # What differs between the runs, in the order of the page. Of the four fixed weightings on the leaderboard of
@@ -52,12 +53,7 @@ class Samples:
 
 
 def write_demo_report(
-    out: Path,
-    runs: Mapping[str, Path],
-    samples: Samples,
-    settings: Mapping[str, Any],
-    settings_text: str,
-    facts: Sequence[tuple[str, str]],
+    out: Path, runs: Mapping[str, Path], samples: Samples, settings: DemoSettings, facts: Sequence[tuple[str, str]]
 ) -> Path:
     """Write `report.html` into the demo's folder from its runs, by the names in `METHODS`, and return its path.
 
@@ -65,17 +61,18 @@ def write_demo_report(
         DataError: the runs have no held-out losses, or were evaluated on different samples.
     """
     series = {name: read_series([run]) for name, run in runs.items()}
-    names, model = list(series["ls"].first), settings["model"]
+    names, model = list(series["ls"].first), settings.model
     palette = colours(names)
     changes = {TITLES[method]: {name: change(one, name) for name in names} for method, one in series.items()}
     overlay = open_picture(runs["mpd"], "overlay.png")
     titled = {method if method in plots.STRATEGIES else TITLES[method]: run for method, run in runs.items()}
     measured = samples.measured
-    page = render(
+    return render_to(
+        out / "report.html",
         "demo.html",
         title=f"Fair fine-tuning of {'a small model' if model in SHIPPED else name_of(model).title}",
         settings=settings,
-        settings_text=settings_text,
+        settings_text=to_yaml(settings),
         facts=facts,
         changes=[_line(series, changes, name, palette[name]) for name in names],
         changes_plots=[figure_uri(changes_figure(changes, stacked=stacked)) for stacked in (False, True)],
@@ -94,9 +91,6 @@ def write_demo_report(
         overlay=picture_uri(overlay, SHEET, quality=80) if overlay else None,
         links=[(TITLES[name], (run / "report.html").relative_to(out).as_posix()) for name, run in runs.items()],
     )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _line(

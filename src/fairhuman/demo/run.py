@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fairhuman import config
 from fairhuman.compare import jobs
 from fairhuman.data.pictures.notes import LoadReport
@@ -52,12 +50,7 @@ def run_demo(out: Path, settings: DemoSettings, display: Display) -> int | None:
         display.say("stopped; run the same command again to resume")
         return signal
     path = write_demo_report(
-        out,
-        {name: runs[name].out for name in METHODS},
-        _look(out, prompts, display),
-        settings.model_dump(),
-        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
-        _facts(settings),
+        out, {name: runs[name].out for name in METHODS}, _look(out, prompts, display), settings, _facts(settings)
     )
     display.say(f"report: {path}")
     display.say(f"its runs, samples and data in the browser: fairhuman studio {shlex.quote(str(out))}")

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from fairhuman.config import to_yaml
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.evaluate.pace import PLANNED, task_words
 from fairhuman.evaluate.pictures import EvalImage
 from fairhuman.evaluate.results import Contrast, EvaluationResults, Methods, Metric
 from fairhuman.evaluate.settings import EvaluateSettings
 from fairhuman.evaluate.verdict import FEW, MARGIN, Verdict, contrast_mark, verdicts
-from fairhuman.report.html import picture_uri, render
+from fairhuman.report.html import picture_uri, render_to
 from fairhuman.report.text import duration, estimate_text, percent, plural
 from fairhuman.stats.paired import Measured
-from fairhuman.utils.files import write_text
 
 SHOWN = 6  # pictures with the lowest and with the highest scores
 LEAST_P = 0.0001  # smaller ones are printed as less than it
@@ -36,7 +35,8 @@ def write_page(
     metrics = list(dict.fromkeys(result.metric for result in found.results))
     numbers = {(result.metric, result.method): result.measured for result in found.results}
     contrasts = found.corrected()
-    page = render(
+    return render_to(
+        out / "report.html",
         "evaluate.html",
         title="Evaluation",
         methods=[(name, len(pictures)) for name, pictures in methods.items()],
@@ -61,11 +61,8 @@ def write_page(
         ],
         planned=PLANNED,
         peak=f"{found.peak_mb / 1000:.1f} GB",
-        settings_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
+        settings_text=to_yaml(settings),
     )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
 
 
 def alone_text(methods: Methods) -> str:

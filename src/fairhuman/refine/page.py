@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
+from fairhuman.config import to_yaml
 from fairhuman.errors import DataError
 from fairhuman.refine.attempts import SIDE, Shots, read_attempts
 from fairhuman.refine.canvas import Canvas
 from fairhuman.refine.picture import DOUBTFUL, GOOD, KEPT, REFINED
 from fairhuman.refine.run import ANIMATED, RefineManifest, RefineOutcome, RefineSource
 from fairhuman.refine.settings import KINDS, REGION
-from fairhuman.report.html import picture_uri, render
+from fairhuman.report.html import picture_uri, render_to
 from fairhuman.report.text import plural
-from fairhuman.utils.files import write_text
 
 SHOWN = 60  # refined parts, and unimproved parts, on the page
 COPIED = {
@@ -38,7 +37,8 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
     kept = _first(parts, KEPT, lambda part: part["before"])
     doubtful = _first(parts, DOUBTFUL, lambda part: part["before"])
     shots = read_attempts(out)
-    page = render(
+    return render_to(
+        out / "report.html",
         "refine.html",
         title="Refinement",
         summary=[line for line in summary(done) if not line.startswith(SKIPPED)],
@@ -52,11 +52,8 @@ def write_page(out: Path, sources: Sequence[RefineSource], manifest: RefineManif
             max(sum(part["outcome"] == outcome for _, part in parts) - SHOWN, 0)
             for outcome in (REFINED, KEPT, DOUBTFUL)
         ],
-        settings_text=yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False),
+        settings_text=to_yaml(manifest),
     )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
 
 
 def summary(done: RefineOutcome) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fairhuman.report.plots import to_svg
+from fairhuman.utils.files import write_text
 
 _AFTER_PART = re.compile(r"(?<=[/\\_-])(?=[^/\\_-])")
 _TABLE = re.compile(r"<table>(\s*<thead>(.*?)</thead>)", re.DOTALL)
@@ -68,6 +69,12 @@ _TEMPLATES.filters |= {"breakable": breakable, "finished": finished}
 def render(template: str, **context: object) -> str:
     """Render `report/<template>`; a variable missing from `context` is an error."""
     return _TEMPLATES.get_template(template).render(**context)
+
+
+def render_to(path: Path, template: str, **context: object) -> Path:
+    """Write a page as `render` makes it to `path`, which is returned."""
+    write_text(path, render(template, **context))
+    return path
 
 
 def picture_uri(picture: Image.Image, longest: int | None = None, quality: int = 88) -> str:

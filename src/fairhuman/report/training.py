@@ -10,12 +10,11 @@ import numpy as np
 from fairhuman.record import region_column
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
-from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.html import figure_uri, picture_uri, render_to
 from fairhuman.report.outcome import Outcome, hold_out_more, joined, moves_of, outcomes, paired_change
 from fairhuman.report.previews import open_picture, read_previews
 from fairhuman.report.run_folder import HeldOutEvaluation, Metrics, read_json, read_metrics, read_validation
 from fairhuman.report.text import duration, estimate_text, percent, whole_percent
-from fairhuman.utils.files import write_text
 from fairhuman.utils.parse import parse_yaml
 
 SHEET = 2200  # longest side of the overlay sheet in pixels
@@ -39,7 +38,8 @@ def write_training_report(run: Path) -> Path:
     sentences = joined([sentence for one in found if (sentence := one.sentence())])
     overlay = open_picture(run, "overlay.png")
     summary = read_json(run / "summary.json")
-    page = render(
+    return render_to(
+        run / "report.html",
         "training.html",
         title=f"Training report: {recipe.get('strategy', '?')} on {recipe.get('model', 'an unknown model')}",
         subtitle=f"Run {run.resolve().name}" + _stopped(recipe, metrics),
@@ -66,9 +66,6 @@ def write_training_report(run: Path) -> Path:
         starts=_starts(summary),
         machine=[(name.rpartition(".")[2], _plain(value)) for name, value in _flat(summary) if "." in name],
     )
-    path = run / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _facts(

@@ -8,12 +8,12 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fairhuman.config import to_yaml
 from fairhuman.report.colours import colours
-from fairhuman.report.html import figure_uri, render
+from fairhuman.report.html import figure_uri, render_to
 from fairhuman.report.plots import GRID, INK, without_glyph_warnings
 from fairhuman.report.text import percent, plural
 from fairhuman.stats.estimate import Estimate
@@ -22,7 +22,7 @@ from fairhuman.study.answers import Votes, write_votes
 from fairhuman.study.exclusion import ParticipantConduct, excluded_line
 from fairhuman.study.study import StoredStudy, StudySettings
 from fairhuman.study.verdict import share_text, verdict_text
-from fairhuman.utils.files import write_atomically, write_json, write_text
+from fairhuman.utils.files import write_atomically, write_json
 
 PAGE, CHART, RESULTS, ANSWERS = "report.html", "scores.png", "results.json", "answers.csv"
 FAINT = 0.35  # opacity of the bars before exclusion
@@ -60,7 +60,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
     write_json(out / RESULTS, document(analysis, votes, settings, facts.notes))
     with without_glyph_warnings():
         write_atomically(out / CHART, partial(figure.savefig, format="png", metadata={"Software": None}))
-    page = render(
+    return render_to(
+        out / PAGE,
         "study.html",
         title=settings.title,
         counted=votes.counted(),
@@ -82,10 +83,8 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
         bad_count=len(votes.bad),
         notes=facts.notes,
         left_out=facts.left_out,
-        settings_text=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        settings_text=to_yaml(settings),
     )
-    write_text(out / PAGE, page)
-    return out / PAGE
 
 
 def _verdicts(analysis: Analysis) -> list[str]:

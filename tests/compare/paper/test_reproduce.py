@@ -186,6 +186,7 @@ def test_all_parts_are_joined_and_nothing_is_done_twice(tmp_path: Path, faked: F
     assert "No pictures given. HyperHuman is closed" in page
     for link in re.findall(r'href="((?:figure-|losses-report/)[^"]+)"', page):
         assert (tmp_path / "out" / link).is_file(), link
+    assert [file.parent for file in (tmp_path / "out").rglob("results.json")] == [tmp_path / "out"], "numbers are once"
     grid = (tmp_path / "out" / "figure-1" / "grid.html").read_text()
     assert grid.index("a hat") < grid.index("two hands"), "2.png comes before 10.png"
     asked = (len(faked.drawn), len(faked.measured))

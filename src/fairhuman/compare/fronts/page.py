@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,14 +15,15 @@ from fairhuman.compare.fronts.samples import FrontSamples
 from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
 from fairhuman.compare.paper.measurements import Measurement
 from fairhuman.compare.settings import BASE, CompareRecipe
+from fairhuman.config import to_yaml
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import seed_changes
 from fairhuman.report.colours import colours
-from fairhuman.report.html import figure_uri, render
+from fairhuman.report.html import figure_uri, render_to
 from fairhuman.report.plots import GRID, INK
 from fairhuman.report.text import estimate_text, listed, percent, plural
 from fairhuman.stats.estimate import Estimate
-from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.files import write_json
 from fairhuman.utils.provenance import origin
 
 DRAWN_CURVES = 7  # curves in a figure besides the rival's; more can't be told apart
@@ -46,7 +46,8 @@ def write_fronts(
         document["samples"] = [one.plain() for one in drawn.found]
     write_json(folder / "results.json", {**origin(), **document})
     names = list(next(iter(found.points.values())))
-    page = render(
+    return render_to(
+        folder / "report.html",
         "fronts.html",
         title="Fronts",
         verdicts=list(sentences(front, runs)),
@@ -78,11 +79,8 @@ def write_fronts(
         failed=sorted(failed.items()),
         samples=_samples(front, runs, drawn.found) if drawn is not None and drawn.found else [],
         samples_page=drawn.page.relative_to(folder).as_posix() if drawn is not None else "",
-        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False),
+        settings_text=to_yaml(recipe),
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
 
 
 def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:

@@ -15,8 +15,8 @@ from fairhuman.models.architecture import build_sdxl_shape
 from fairhuman.models.locations import require_sdxl
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline
-from fairhuman.report.html import render
-from fairhuman.utils.files import write_json, write_text
+from fairhuman.report.html import render_to
+from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.provenance import origin
 
@@ -50,7 +50,8 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
         "counted": {name: asdict(one) for name, one in counted},
     }
     write_json(out / "costs.json", document)
-    page = render(
+    return render_to(
+        out / "report.html",
         "cost.html",
         title="Inference cost",
         model=settings.model,
@@ -58,9 +59,6 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
         variants=variants(document),
         counted=[(name, *_counted(one)) for name, one in counted],
     )
-    path = out / "report.html"
-    write_text(path, page)
-    return path
 
 
 def read_costs(settings: CostSettings, out: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
 from fairhuman.compare.jobs import Command
-from fairhuman.compare.page import write_comparison
+from fairhuman.compare.page import write_page
 from fairhuman.compare.paper.cost_page import read_costs, write_costs
 from fairhuman.compare.paper.drawing import (
     PromptSet,
@@ -241,8 +241,8 @@ def _figures(work: _Work, asked: PromptSet, settings: list[TableSetting]) -> lis
 
 
 def _losses(recipe: ReproduceRecipe, rates: str, outcome: ComparisonRuns) -> Losses:
-    """The report on held-out losses, as `fairhuman compare` writes it."""
+    """The page on held-out losses, as `fairhuman compare` writes it; their numbers are among the report's."""
     compared = recipe.comparisons[rates]
     place = compared.model_copy(update={"results": recipe.results_folder / "losses-report" / slug(rates), "cost": None})
     differences = contrasts(compared, outcome)
-    return Losses(rates, outcome, differences, write_comparison(place, outcome, differences))
+    return Losses(rates, outcome, differences, write_page(place, outcome, differences))

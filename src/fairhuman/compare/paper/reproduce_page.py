@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from PIL import Image
 
 from fairhuman.compare.analysis import Contrasts, document
@@ -19,12 +18,13 @@ from fairhuman.compare.paper.settings import SetupSettings
 from fairhuman.compare.paper.sheet import ALIASES, METRICS, cost_note, cost_rows
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE
+from fairhuman.config import to_yaml
 from fairhuman.models.locations import name_of
 from fairhuman.report.changes import change
-from fairhuman.report.html import picture_uri, render
+from fairhuman.report.html import picture_uri, render_to
 from fairhuman.report.outcome import verdict
 from fairhuman.report.text import estimate_text, listed, plural
-from fairhuman.utils.files import write_json, write_text
+from fairhuman.utils.files import write_json
 from fairhuman.utils.provenance import origin
 
 SURE = 0.05  # p-values below it are named
@@ -77,7 +77,8 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
     folder = recipe.results_folder
     costs = read_costs(recipe.cost, folder / "costs") if recipe.cost is not None else None
     write_json(folder / "results.json", {**origin(), **_document(recipe, results, failed)})
-    page = render(
+    return render_to(
+        folder / "report.html",
         "reproduce.html",
         title="The paper's tables and figures",
         source=SOURCE,
@@ -91,11 +92,8 @@ def write_report(recipe: ReproduceRecipe, asked: PromptSet, results: Results, fa
         setups=_setups(recipe, asked),
         figures=[_figure(recipe, figure, results) for figure in TITLES],
         losses=[_loss_table(recipe, one) for one in results.losses],
-        settings_text=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        settings_text=to_yaml(recipe),
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
 
 
 def _table(recipe: ReproduceRecipe, table: Table, results: Results) -> dict[str, Any]:

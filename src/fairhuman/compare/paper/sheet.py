@@ -16,8 +16,8 @@ from fairhuman.compare.paper.published import (
 )
 from fairhuman.compare.paper.settings import FUSED, MOLE, PAPER_RANK, SDXL_SHAPE, UNFUSED, SetupSettings, SheetSettings
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.report.html import render
-from fairhuman.utils.files import write_json, write_text
+from fairhuman.report.html import render_to
+from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 
 # Our metric to the published column, and the factor that converts it to the column's unit.
@@ -150,9 +150,8 @@ def write_sheet(tables: Mapping[str, OurTable], out: Path) -> Path:
     """Write `paper.json` and `paper.html`; return the page's path."""
     sheet = paper_sheet(tables)
     write_json(out / "paper.json", asdict(sheet))
-    path = out / "paper.html"
-    write_text(path, render("paper.html", title="Published tables and our results", tables=_tables(sheet), sheet=sheet))
-    return path
+    title = "Published tables and our results"
+    return render_to(out / "paper.html", "paper.html", title=title, tables=_tables(sheet), sheet=sheet)
 
 
 def _tables(sheet: PaperSheet) -> list[dict[str, Any]]:

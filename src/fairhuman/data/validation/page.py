@@ -11,10 +11,9 @@ from PIL import ImageDraw
 from fairhuman.data.pictures.decode import PictureLimits, decode
 from fairhuman.record import HumanRecord
 from fairhuman.report.colours import REGION_COLOURS, colours
-from fairhuman.report.html import figure_uri, picture_uri, render
+from fairhuman.report.html import figure_uri, picture_uri, render_to
 from fairhuman.report.plots import INK
 from fairhuman.report.text import funnel_rows, percent
-from fairhuman.utils.files import write_text
 
 SHOWN = 24  # sample pictures
 THUMBNAIL = 400  # pixels of the longest side
@@ -29,7 +28,8 @@ def write_page(
 ) -> None:
     """Write the page of a set from its manifest, its records and their rows of `metadata.jsonl`."""
     settings = manifest["settings"]
-    page = render(
+    render_to(
+        path,
         "validation.html",
         title=f"Validation set of {len(records):,} pictures",
         facts=_facts(manifest, len(records)),
@@ -47,7 +47,6 @@ def write_page(
         samples=[(_draw_boxes(record, limits), row) for record, row in zip(records[:SHOWN], rows, strict=False)],
         settings_text=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
     )
-    write_text(path, page)
 
 
 def _facts(manifest: Mapping[str, Any], pictures: int) -> list[tuple[str, str]]:
