@@ -4,13 +4,14 @@ A mask of W x H pixels is a list of run lengths in the order of rows, which begi
 be 0) and add up to W * H.
 """
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from fairhuman.data.pictures.encode import encode_png
 
 Mask = NDArray[np.bool_]
 
@@ -48,6 +49,4 @@ def boxes_around(mask_hw: Mask, most: int) -> list[list[int]]:
 
 def png_of(mask_hw: Mask) -> bytes:
     """A mask as a PNG of one bit a pixel, white = region."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask_hw).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return encode_png(Image.fromarray(mask_hw), optimize=True)

@@ -1,6 +1,5 @@
 """The studio's pages of data sets: the list of pictures, and one of them large."""
 
-import io
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.errors import FairHumanError
 from fairhuman.report.colours import colours
 from fairhuman.studio.api import ChangeBody, NameBody, UndoBody
@@ -115,9 +115,7 @@ class DataPages:
         return {"lines": found.lines, "size": found.size}
 
     def _seen_picture(self, request: Request) -> Response:
-        buffer = io.BytesIO()
-        self._sample(request).picture.save(buffer, "PNG")
-        return Response(buffer.getvalue(), media_type="image/png")
+        return Response(encode_png(self._sample(request).picture), media_type="image/png")
 
     def _sample(self, request: Request) -> Any:
         """The sample that both addresses of it ask for, drawn once."""

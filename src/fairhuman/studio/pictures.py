@@ -1,7 +1,6 @@
 """The pictures of a data set with their regions, as a page lists, shows and changes them."""
 
 import base64
-import io
 import os
 import threading
 from collections import Counter
@@ -16,9 +15,11 @@ from PIL import Image
 
 from fairhuman.data.look.built import add_records, build_source, rejected_groups
 from fairhuman.data.look.reading import DataSet, open_dataset
-from fairhuman.data.pictures.decode import decode, decode_mask, inspect
+from fairhuman.data.pictures.decode import decode, decode_mask
+from fairhuman.data.pictures.encode import encode_jpeg
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.pictures.stored import PictureError, read_bytes
+from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.review.pictures import boxes_by_region, browser_picture
 from fairhuman.data.sources import unedited_format
 from fairhuman.data.sources.columns import is_region_name, region_name_problem
 from fairhuman.data.sources.edits import Edit, Edits, EditsWriter, edited, edits_file, read_edits
@@ -34,7 +35,6 @@ from fairhuman.studio.outlines import draw_regions
 from fairhuman.studio.settings import StudioSettings
 from fairhuman.web.app import RefusedError
 
-TYPES: Mapping[str, str] = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 THUMB = 224  # pixels of the longer side
 REJECTED = 2000  # rows of each reason that are listed
 MOST_BOXES = 200
@@ -295,10 +295,7 @@ class DataView:
             "width": record.width,
             "height": record.height,
             "caption": record.caption,
-            "boxes": {
-                name: None if boxes is None else [[box.x0, box.y0, box.x1, box.y1] for box in boxes]
-                for name, boxes in record.boxes.items()
-            },
+            "boxes": boxes_by_region(record),
             "scores": {name: scores_of(entry, name) for name in record.boxes if ("region", name) not in changes},
             "masks": masks,
             "searched": {
@@ -347,7 +344,7 @@ class DataView:
         if regions:
             palette = colours([*self.shown_regions(), *record.boxes, *record.masks])
             draw_regions(picture, record, palette, self._settings.source.limits)
-        return _jpeg(picture, 80)
+        return encode_jpeg(picture, 80, subsampling=2)
 
     def pixels(self, number: int, group: str) -> tuple[bytes, str]:
         """The upright picture for a browser, and its media type.
@@ -357,10 +354,7 @@ class DataView:
         """
         record = self._usable(self.entry(number, group))
         try:
-            facts = inspect(record.image, self._settings.source.limits)
-            if facts.kind in TYPES and not facts.conversions:
-                return read_bytes(record.image), TYPES[facts.kind]
-            return _jpeg(decode(record.image, self._settings.source.limits).picture, 95), "image/jpeg"
+            return browser_picture(record, self._settings.source.limits)
         except (PictureError, DataError) as error:
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
 
@@ -519,12 +513,6 @@ def _runs(mask: Any, width: int, height: int, settings: StudioSettings) -> list[
     if grey.size != (width, height):
         grey = grey.resize((width, height), Image.Resampling.BILINEAR)
     return runs_of(np.asarray(grey) > 127)
-
-
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality > 90 else 2)
-    return buffer.getvalue()
 
 
 def _stamp(path: Path) -> float:

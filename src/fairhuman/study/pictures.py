@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from fairhuman.data.pictures.encode import encode_jpeg
 from fairhuman.evaluate.people.degrade import blur, pixelate
 
 QUALITY = 95  # JPEG quality, without chroma subsampling, to avoid artefacts on faces and hands
@@ -79,17 +80,12 @@ def write_alike(pictures: Mapping[str, Image.Image], folder: Path) -> dict[str, 
     All use the same encoding without metadata. Shorter files are padded after the end of the image data, where decoders
     stop, with random bytes, which a compressing proxy can't shrink.
     """
-    encoded = {name: _jpeg(picture) for name, picture in pictures.items()}
+    # A new image drops the original's metadata.
+    plain = {name: Image.fromarray(np.asarray(picture.convert("RGB"))) for name, picture in pictures.items()}
+    encoded = {name: encode_jpeg(picture, QUALITY) for name, picture in plain.items()}
     length = max(map(len, encoded.values()))
     names = {}
     for name, content in encoded.items():
         names[name] = f"{secrets.token_hex(16)}.jpg"
         (folder / names[name]).write_bytes(content + secrets.token_bytes(length - len(content)))
     return names
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    # A new image drops the original's metadata.
-    Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    return buffer.getvalue()

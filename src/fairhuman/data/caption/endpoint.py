@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import io
 import json
 import os
 import random
@@ -19,6 +18,7 @@ from fairhuman.data.caption.pace import RequestPacer, back_off, retry_after
 from fairhuman.data.caption.settings import EndpointSettings
 from fairhuman.data.caption.tokens import TokenBudget
 from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load_picture
+from fairhuman.data.pictures.encode import encode_jpeg
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import DataError
 from fairhuman.regions.boxes import shorten
@@ -213,9 +213,7 @@ class EndpointCaptioner(Captioner):
         picture = load_picture(item, self._settings.longest_side)
         if isinstance(picture, Failure):
             return picture
-        target = io.BytesIO()
-        picture.save(target, "JPEG", quality=self._settings.jpeg_quality)
-        return target.getvalue()
+        return encode_jpeg(picture, self._settings.jpeg_quality, subsampling=2)
 
     @property
     def _address(self) -> str:

@@ -5,7 +5,6 @@ picture is 65535, the farthest 0. `metric_mm`: millimetres along the optical axi
 unknown, as in synthetic people. The kind is stored beside the PNG.
 """
 
-import io
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from fairhuman.data.pictures.colours import GREY16
 from fairhuman.data.pictures.decode import ANY_SHAPE, open_image
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import PictureError, picture_name
 from fairhuman.record import DepthKind, Stored
 
@@ -48,9 +48,7 @@ def encode_depth(depth_hw: NDArray[Any], kind: DepthKind) -> bytes:
 
 def depth_png(depth_hw: Depth16) -> bytes:
     """Encode 16-bit numbers [H, W] as PNG, unchanged."""
-    stream = io.BytesIO()
-    Image.fromarray(depth_hw).save(stream, "PNG")
-    return stream.getvalue()
+    return encode_png(Image.fromarray(depth_hw))
 
 
 def decode_depth(stored: Stored) -> Depth16:

@@ -1,6 +1,5 @@
 """The pictures to review, with their prompts, boxes and metadata rows."""
 
-import io
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.encode import encode_jpeg
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.data.sources import SOURCES, SourceSettings, read_source, source_kind, with_edits
@@ -19,7 +19,6 @@ from fairhuman.record import REGION_COLUMNS, HumanRecord
 
 KINDS = ("imagefolder", "folder")
 TYPES: Mapping[str, str] = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-SHOWN_QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,4 @@ def browser_picture(record: HumanRecord, limits: PictureLimits) -> tuple[bytes, 
     facts = inspect(record.image, limits)
     if facts.kind in TYPES and not facts.conversions:
         return read_bytes(record.image), TYPES[facts.kind]
-    buffer = io.BytesIO()
-    decode(record.image, limits).picture.save(buffer, "JPEG", quality=SHOWN_QUALITY, subsampling=0)
-    return buffer.getvalue(), "image/jpeg"
+    return encode_jpeg(decode(record.image, limits).picture), "image/jpeg"

@@ -1,9 +1,9 @@
 """Picture files of a set, readable by browsers and `datasets`."""
 
-import io
 from collections.abc import Mapping
 
 from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.record import Box, HumanRecord
 
@@ -31,9 +31,7 @@ def picture_file(record: HumanRecord, limits: PictureLimits) -> tuple[str, bytes
     rotated = suffix != ".jpg" and "turned upright by its EXIF orientation" in reasons
     if suffix is not None and not rotated and (facts.kind == "MPO" or "only the first frame is used" not in reasons):
         return suffix, read_bytes(record.image)
-    buffer = io.BytesIO()
-    decode(record.image, limits).picture.save(buffer, "PNG")
-    return ".png", buffer.getvalue()
+    return ".png", encode_png(decode(record.image, limits).picture)
 
 
 def box_numbers(box: Box) -> list[float]:
