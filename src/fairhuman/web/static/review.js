@@ -1,14 +1,14 @@
 // The review page: shows one picture, sends the decision, and shows the next picture once it is saved.
 
+import { find, store, stored, svg } from "./page.js";
+
 const ENLARGED = 2.5; // zoom factor relative to the fitted size
 const STEP = 1.4;
 const LARGEST = 12;
 const MEASURE_MS = 400; // pause in typing after which a prompt is measured
 const READ_BYTES = 75; // a prompt has no more tokens than bytes, so one of so many is read as a whole
 const AGAIN_MS = 5000; // interval of polling for pictures that other reviewers release
-const SVG = "http://www.w3.org/2000/svg";
 
-const find = (id) => document.getElementById(id);
 const { reviewer, root } = document.body.dataset;
 const regions = JSON.parse(document.body.dataset.regions); // their order numbers their elements
 const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
@@ -102,22 +102,13 @@ function fail(picture, image) {
 }
 
 function drawBoxes(picture) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  for (const [region, boxes] of Object.entries(picture.boxes)) {
+  const rects = Object.entries(picture.boxes).flatMap(([region, boxes]) => {
     const count = find(`count-${regions.indexOf(region)}`);
     count.textContent = boxes ? boxes.length : "unknown";
-    for (const [x0, y0, x1, y1] of boxes ?? []) {
-      const rect = document.createElementNS(SVG, "rect");
-      rect.setAttribute("class", region);
-      rect.setAttribute("stroke", count.dataset.colour);
-      for (const [name, value] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) rect.setAttribute(name, value);
-      svg.append(rect);
-    }
-  }
-  return svg;
+    const stroke = count.dataset.colour;
+    return (boxes ?? []).map(([x0, y0, x1, y1]) => svg("rect", { class: region, stroke, x: x0, y: y0, width: x1 - x0, height: y1 - y0 }));
+  });
+  return svg("svg", { viewBox: `0 0 ${picture.width} ${picture.height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, rects);
 }
 
 function showNothing(work) {
@@ -211,28 +202,10 @@ function measureSoon() {
   pause = setTimeout(measure, MEASURE_MS);
 }
 
-// Preferences stored in the browser
-
-function remember(name, value) {
-  try {
-    localStorage.setItem(name, value);
-  } catch {
-    // without storage, the default applies next time
-  }
-}
-
-function remembered(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
-}
-
 function setBoxes(shown) {
   find("boxes").setAttribute("aria-pressed", shown);
   find("view").classList.toggle("no-boxes", !shown);
-  remember("boxes", shown);
+  store("boxes", shown);
 }
 
 const toggleBoxes = () => setBoxes(find("boxes").getAttribute("aria-pressed") !== "true");
@@ -275,10 +248,10 @@ canvas.addEventListener("click", (event) => {
   const place = canvas.getBoundingClientRect();
   toggleZoom((event.clientX - place.left) / place.width, (event.clientY - place.top) / place.height);
 });
-find("shortcuts").checked = remembered("shortcuts") !== "false";
-find("shortcuts").addEventListener("change", (event) => remember("shortcuts", event.target.checked));
+find("shortcuts").checked = stored("shortcuts") !== "false";
+find("shortcuts").addEventListener("change", (event) => store("shortcuts", event.target.checked));
 new ResizeObserver(fit).observe(stage);
 
-setBoxes(remembered("boxes") !== "false");
+setBoxes(stored("boxes") !== "false");
 act("/api/work", {}, "");
 setInterval(() => waiting && act("/api/work", {}, ""), AGAIN_MS);

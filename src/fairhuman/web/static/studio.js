@@ -1,10 +1,11 @@
 // What all pages of the studio share: requests, elements, numbers in words.
 
+import { find, store, stored } from "./page.js";
+
+export { el, find, svg } from "./page.js";
 export const { root, readOnly } = document.body.dataset;
-export const find = (id) => document.getElementById(id);
 const LATER = [502, 503, 504]; // the server, or one before it, can't answer yet
 const KEPT_CHARACTERS = 16_000; // a browser still sends a short request when its page is closed
-const SVG = "http://www.w3.org/2000/svg";
 
 export function address(path, values = {}) {
   const query = new URLSearchParams();
@@ -73,19 +74,6 @@ export function repeat(act, otherwise = 5) {
   return run;
 }
 
-function filled(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return element;
-}
-
-export const el = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
-export const svg = (name, attributes, ...children) => filled(document.createElementNS(SVG, name), attributes, children);
-
 export const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
 export const span = (steps) => steps.map((step) => Math.round(step).toLocaleString("en")).join(" to ");
@@ -115,18 +103,5 @@ export function told(values) {
   return values.map(String);
 }
 
-export function remember(name, value) {
-  try {
-    localStorage.setItem(`studio:${name}`, value);
-  } catch {
-    // without storage, the default applies next time
-  }
-}
-
-export function remembered(name) {
-  try {
-    return localStorage.getItem(`studio:${name}`);
-  } catch {
-    return null;
-  }
-}
+export const remember = (name, value) => store(`studio:${name}`, value);
+export const remembered = (name) => stored(`studio:${name}`);

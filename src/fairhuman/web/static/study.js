@@ -1,6 +1,7 @@
 // The participant's page: shows one question about one group of pictures at a time and queues each answer. An answer is
 // the place of the chosen picture, null for a tie, or a list with the rank of each picture.
 
+import { find, store, stored } from "./page.js";
 import { Queue } from "./study_queue.js";
 import { View } from "./study_view.js";
 
@@ -14,7 +15,6 @@ const SEEN = 0.9; // share of a picture, or of the screen if the picture is larg
 const RANK_PX = 46; // width and height of a number of a rank, with its gap
 const LETTERS = "ABCDEFGHI";
 
-const find = (id) => document.getElementById(id);
 const { root, changes } = document.body.dataset;
 const questions = JSON.parse(document.body.dataset.questions);
 const texts = JSON.parse(document.body.dataset.texts);
@@ -369,7 +369,7 @@ document.addEventListener("keydown", (event) => {
 });
 const clicks = { back, return: back, zoom: () => view.toggle(), larger: () => view.larger(), smaller: () => view.smaller() };
 for (const [id, handle] of Object.entries(clicks)) find(id).addEventListener("click", handle);
-find("shortcuts").addEventListener("change", (event) => remember(event.target.checked));
+find("shortcuts").addEventListener("change", (event) => store("study-shortcuts", event.target.checked));
 addEventListener("storage", (event) => {
   const other = queue.fromElsewhere(event);
   if (other) {
@@ -381,23 +381,7 @@ addEventListener("storage", (event) => {
 addEventListener("resize", fit);
 addEventListener("scroll", look, { passive: true });
 
-function remember(checked) {
-  try {
-    localStorage.setItem("study-shortcuts", checked);
-  } catch {
-    // without storage, the default applies next time
-  }
-}
-
-function remembered() {
-  try {
-    return localStorage.getItem("study-shortcuts") !== "false";
-  } catch {
-    return true;
-  }
-}
-
-find("shortcuts").checked = remembered();
+find("shortcuts").checked = stored("study-shortcuts") !== "false";
 for (const [, each] of queue.pending()) answers.set(stepOf(each), valueOf(each)); // they may be sent before the trials are loaded
 const loaded = await load();
 trials = loaded.trials;

@@ -1,26 +1,11 @@
 // The open link: the browser generates and stores its token, so that joining again never takes a second place.
 
+import { find, store, stored } from "./page.js";
 import { park } from "./study_queue.js";
 
 const NAME = "study-token";
 const { problem: failed, full } = document.body.dataset;
-const [button, problem] = ["join", "problem"].map((id) => document.getElementById(id));
-
-function stored() {
-  try {
-    return localStorage.getItem(NAME);
-  } catch {
-    return null;
-  }
-}
-
-function store(token) {
-  try {
-    localStorage.setItem(NAME, token);
-  } catch {
-    // without storage, the participant can still use the personal address
-  }
-}
+const [button, problem] = ["join", "problem"].map(find);
 
 function makeToken() {
   const bytes = crypto.getRandomValues(new Uint8Array(32));
@@ -32,8 +17,8 @@ let resumed = null;
 
 async function join() {
   await resumed;
-  token = stored() ?? token ?? makeToken(); // another tab may have stored one meanwhile
-  store(token);
+  token = stored(NAME) ?? token ?? makeToken(); // another tab may have stored one meanwhile
+  store(NAME, token);
   problem.textContent = "";
   button.disabled = true;
   try {
@@ -56,13 +41,13 @@ button.addEventListener("click", join);
 // Returning participants continue where they stopped. If their place was given away, they may join again, but with a new
 // token: answers that wait for the old one are about other pictures.
 async function resume() {
-  token = stored() ?? token;
+  token = stored(NAME) ?? token;
   const response = token && (await fetch(`/p/${token}/api/trials`).catch(() => null));
   if (response?.ok) location.replace(`/p/${token}`);
   if (response?.status === 404) {
     park(`/p/${token}`);
     token = makeToken();
-    store(token);
+    store(NAME, token);
   }
 }
 
