@@ -11,7 +11,6 @@ let mode = "beside";
 let shown = 0; // of blinking pictures
 let zoom = { scale: 1, x: 0.5, y: 0.5 }; // the middle of the view, as shares of the picture
 const frames = find("frames");
-let drag = null;
 const pointers = new Map();
 
 const listed = () => (find("stars").checked ? rows.filter((row) => row.star) : rows);
@@ -73,7 +72,6 @@ function apply() {
     const { scale, x, y } = zoom;
     image.style.transform = `scale(${scale}) translate(${(0.5 - x) * 100}%, ${(0.5 - y) * 100}%)`;
     image.style.imageRendering = scale > 4 ? "pixelated" : "auto";
-    figure.classList.toggle("away", mode === "blink" && i !== shown % figures.length);
     const last = mode === "slider" && i === figures.length - 1 && i > 0;
     figure.querySelector(".window").style.clipPath = last ? `inset(0 0 0 ${share}%)` : "";
     figure.classList.toggle("away", (mode === "blink" && i !== shown % figures.length) || (mode === "slider" && i > 0 && !last));
@@ -172,7 +170,6 @@ if (names.length) {
   );
   frames.addEventListener("pointerdown", (event) => {
     pointers.set(event.pointerId, [event.clientX, event.clientY]);
-    drag = { x: event.clientX, y: event.clientY };
     frames.setPointerCapture(event.pointerId);
   });
   frames.addEventListener("pointermove", (event) => {

@@ -74,7 +74,7 @@ async function chunk(number) {
   return chunks.get(number);
 }
 
-export async function pictureAt(place) {
+async function pictureAt(place) {
   const pictures = await chunk(Math.floor(place / CHUNK));
   return pictures[place % CHUNK];
 }
@@ -204,7 +204,7 @@ const editor = name
     })
   : null;
 
-async function open(place) {
+function open(place) {
   if (place < 0 || place >= total) return;
   location.hash = place;
 }

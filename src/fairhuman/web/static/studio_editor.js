@@ -276,7 +276,7 @@ export class Editor {
     if (!this.masks.has(this.region)) {
       const { width, height, boxes } = this.picture;
       const mask = new Uint8Array(width * height);
-      for (const one of boxes[this.region] ?? []) fillBox(mask, width, height, one, 1);
+      for (const one of boxes[this.region] ?? []) fillBox(mask, width, height, one);
       this.setMask(this.region, mask);
     }
     return this.masks.get(this.region);
@@ -291,12 +291,9 @@ export class Editor {
       return;
     }
     held.cells = cells;
-    const { width, height } = this.picture;
     const empty = held.cells === 0;
     this.send({ region: this.region, boxes: empty ? [] : null, runs: empty ? null : runsOf(held.mask) }, `${this.region}: ${empty ? "none there" : words}`);
     if (empty) this.masks.delete(this.region);
-    this.picture.width = width;
-    this.picture.height = height;
   }
 
   setBoxes(boxes) {
@@ -736,7 +733,7 @@ export class Editor {
     if (one[2] - one[0] < 1 || one[3] - one[1] < 1) return;
     const held = this.masks.get(this.region);
     if (held) {
-      fillBox(held.mask, this.picture.width, this.picture.height, one, 1);
+      fillBox(held.mask, this.picture.width, this.picture.height, one);
       this.tint(this.region, ...one);
       this.saveMask("painted");
     } else this.setBoxes([...(this.picture.boxes[this.region] ?? []), one]);
@@ -761,7 +758,7 @@ export class Editor {
     this.points = [];
     if (points.length > 2) {
       const held = this.ready();
-      polygon(held.mask, this.picture.width, this.picture.height, points, 1);
+      polygon(held.mask, this.picture.width, this.picture.height, points);
       this.setMask(this.region, held.mask);
       this.saveMask("painted");
     }

@@ -44,7 +44,7 @@ export function stroke(mask, width, height, [ax, ay], [bx, by], radius, value) {
   }
 }
 
-export function polygon(mask, width, height, points, value) {
+export function polygon(mask, width, height, points) {
   for (let y = 0; y < height; y++) {
     const middle = y + 0.5;
     const crossings = [];
@@ -56,13 +56,13 @@ export function polygon(mask, width, height, points, value) {
     for (let i = 0; i + 1 < crossings.length; i += 2) {
       const from = Math.max(0, Math.ceil(crossings[i] - 0.5));
       const to = Math.min(width, Math.ceil(crossings[i + 1] - 0.5));
-      if (to > from) mask.fill(value, y * width + from, y * width + to);
+      if (to > from) mask.fill(1, y * width + from, y * width + to);
     }
   }
 }
 
-export function box(mask, width, height, [x0, y0, x1, y1], value) {
-  polygon(mask, width, height, [[x0, y0], [x1, y0], [x1, y1], [x0, y1]], value);
+export function box(mask, width, height, [x0, y0, x1, y1]) {
+  polygon(mask, width, height, [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]);
 }
 
 // One cell more on each side for `value` 1, one fewer for 0; a mask doesn't shrink from the picture's edge.
