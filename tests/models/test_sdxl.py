@@ -62,6 +62,14 @@ class Planted:
         return Path.write_text, (self.path, "it ran")
 
 
+def test_keys_of_caches_see_the_small_pipelines_settings_as_given_by_hand(pipeline: StableDiffusionXLPipeline) -> None:
+    """In files they are lists, and have the stored weights' dtype and class."""
+    assert pipeline.vae.config.block_out_channels == (16, 32, 64)
+    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+        assert encoder.config.architectures is None
+        assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
 def test_pickles_are_never_read_and_alone_they_are_refused(pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
     folder, ran = tmp_path / "model", tmp_path / "ran"
     pipeline.save_pretrained(folder)

@@ -10,26 +10,8 @@ from fairhuman.bases.latents import cast
 from fairhuman.models.checkpoint_file import Architecture
 from fairhuman.models.tokenizer import build_tokenizer
 from fairhuman.utils.clip_tokenizer import clip_tokenizer
+from fairhuman.utils.shipped import SMALL_FOLDER
 
-_THREE_LEVELS: dict[str, Any] = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-}
-
-_SMALL_UNET: dict[str, Any] = {
-    **_THREE_LEVELS,
-    "sample_size": 32,
-    "block_out_channels": (32, 64, 160),
-    "layers_per_block": 1,
-    "attention_head_dim": (1, 2, 5),
-    "transformer_layers_per_block": (1, 1, 1),
-    "norm_num_groups": 16,
-    "cross_attention_dim": 128,
-    "addition_time_embed_dim": 32,
-    "projection_class_embeddings_input_dim": 6 * 32 + 64,
-}
 _SDXL_VAE: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -66,7 +48,10 @@ _OPEN_CLIP_G = {
 def sdxl_unet_config() -> dict[str, Any]:
     """Return the arguments of UNet2DConditionModel for SDXL base 1.0: 2,567 million parameters."""
     return {
-        **_THREE_LEVELS,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
         "sample_size": 128,
         "block_out_channels": (320, 640, 1280),
         "layers_per_block": 2,
@@ -94,10 +79,7 @@ def build_small(seed: int = 0) -> StableDiffusionXLPipeline:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = _small_text_config()
-        pipeline = _assemble(
-            _small_vae(), CLIPTextModel(text), CLIPTextModelWithProjection(text), UNet2DConditionModel(**_SMALL_UNET)
-        )
+        pipeline = _from_configurations(str(SMALL_FOLDER))
     for component in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         component.eval()
     return pipeline
@@ -142,20 +124,29 @@ def build_shape(folder: str) -> StableDiffusionXLPipeline:
     Raises:
         OSError: a configuration is missing.
     """
+    with torch.device("meta"):
+        return _from_configurations(folder)
+
+
+def _from_configurations(folder: str) -> StableDiffusionXLPipeline:
+    """Build the networks in float32; their settings are as if given by hand, as the keys of caches contain them."""
     text, text_2 = (
-        CLIPTextConfig.from_pretrained(folder, subfolder=part) for part in ("text_encoder", "text_encoder_2")
+        CLIPTextConfig.from_pretrained(folder, subfolder=part, dtype=None, architectures=None)
+        for part in ("text_encoder", "text_encoder_2")
     )
     vae, unet = (
-        kind.load_config(folder, subfolder=part)
-        for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
-    )
-    with torch.device("meta"):
-        return _assemble(
-            AutoencoderKL.from_config(vae),
-            CLIPTextModel(text),
-            CLIPTextModelWithProjection(text_2),
-            UNet2DConditionModel.from_config(unet),
+        {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+        for config in (
+            AutoencoderKL.load_config(folder, subfolder="vae"),
+            UNet2DConditionModel.load_config(folder, subfolder="unet"),
         )
+    )
+    return _assemble(
+        AutoencoderKL.from_config(vae),
+        CLIPTextModel(text),
+        CLIPTextModelWithProjection(text_2),
+        UNet2DConditionModel.from_config(unet),
+    )
 
 
 def _assemble(
@@ -176,33 +167,3 @@ def _assemble(
             force_zeros_for_empty_prompt=True,
             add_watermarker=False,
         )
-
-
-def _small_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=128,
-        scaling_factor=1.0,
-        force_upcast=False,
-        mid_block_add_attention=False,
-    )
-
-
-def _small_text_config() -> CLIPTextConfig:
-    tokenizer = build_tokenizer()
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
