@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,9 @@ from fairhuman.data.pictures.decode import decode, pixel_digest, read_texts
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.cache import CachedRows, Key
-from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
+from fairhuman.data.sources import SourceSettings, source_format, source_kind
 from fairhuman.data.sources.prompts import prompt_numbers
-from fairhuman.data.sources.rows import CAPTION, Row, row_key
+from fairhuman.data.sources.rows import CAPTION, RecordReader, Row, keyed_rows, row_key
 from fairhuman.errors import DataError
 from fairhuman.generate.record import SETTINGS
 from fairhuman.generate.unread import READ
@@ -114,16 +114,10 @@ def read_pictures(
 def _records(rows: Sequence[Row], root: Path, picture: str, report: LoadReport) -> list[HumanRecord | None]:
     """The record of each row; None for an unusable one, which is noted."""
     captioned = any(CAPTION in row.values for row in rows)
-    records: list[HumanRecord | None] = []
-
-    def started() -> Iterator[Row]:
-        for row in rows:
-            records.append(None)
-            yield row
-
-    for record in iterate_records(started(), root, picture, PARTS, SourceSettings(), report, captioned):
-        records[-1] = record
-    return records
+    return [
+        RecordReader(row, root, PARTS, SourceSettings(), report).read(key, picture, captioned)
+        for key, row in keyed_rows(rows, picture)
+    ]
 
 
 def _read_records(

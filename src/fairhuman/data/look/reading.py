@@ -16,12 +16,12 @@ from fairhuman.config import Settings
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
-from fairhuman.data.sources import SourceSettings, iterate_records, source_format, source_kind
+from fairhuman.data.sources import SourceSettings, source_format, source_kind
 from fairhuman.data.sources.check import STAGE, decode_record
 from fairhuman.data.sources.columns import ABOUT_REGIONS
 from fairhuman.data.sources.edits import read_edits
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
-from fairhuman.data.sources.rows import MAX_TEXT, Row, keyed_rows, masks_of, read_limited
+from fairhuman.data.sources.rows import MAX_TEXT, RecordReader, Row, keyed_rows, masks_of, read_limited, row_key
 from fairhuman.errors import DataError
 from fairhuman.record import IGNORE, REGION_COLUMNS, Finding, HumanRecord, region_column
 from fairhuman.regions.boxes import shorten
@@ -94,8 +94,8 @@ class DataSet:
         regions = dict.fromkeys([*self.regions, *masks_of(row)])
         picture = source_format(self.kind).picture
         captioned = self.captioned or "caption" in row.values
-        records = iterate_records([row], self.root, picture, list(regions), self.settings, report, captioned)
-        return next(iter(records), None)
+        key = row_key(row, picture)
+        return RecordReader(row, self.root, list(regions), self.settings, report).read(key, picture, captioned)
 
     def records(self, report: LoadReport) -> Iterator[tuple[Row, HumanRecord]]:
         """All usable records with their rows, with the keys of `keyed_rows`."""

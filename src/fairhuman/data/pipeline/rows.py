@@ -13,7 +13,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, read_bytes
 from fairhuman.data.pipeline.manifest import ManifestRow
 from fairhuman.data.sources import SourceSettings
-from fairhuman.data.sources.rows import iterate_records
+from fairhuman.data.sources.rows import RecordReader
 from fairhuman.record import Box, HumanRecord
 
 CHANGED = "picture changed while the data set was built"
@@ -36,9 +36,7 @@ class RowReader:
         source_row = row.row(self.root)
         masks = source_row.values.get("masks")
         regions = [*self.regions, *(masks if isinstance(masks, Mapping) else ())]
-        records = iterate_records([source_row], self.root, self.picture, regions, self.source, report)
-        record = next(iter(records), None)
-        return record if record is None else replace(record, key=row.key)
+        return RecordReader(source_row, self.root, regions, self.source, report).read(row.key, self.picture)
 
     def checked(self, row: ManifestRow, check: Mapping[str, Any]) -> HumanRecord:
         """The record of a row that passed the check, with the masks that passed.

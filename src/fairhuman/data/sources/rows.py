@@ -262,7 +262,7 @@ def iterate_records(
         captioned: whether to read captions, and note rows without one.
     """
     for key, row in keyed_rows(rows, picture_column):
-        record = _RowReader(row, root, regions, settings, report, also).read(key, picture_column, captioned)
+        record = RecordReader(row, root, regions, settings, report, also).read(key, picture_column, captioned)
         if record is not None:
             yield record
 
@@ -305,8 +305,8 @@ def masks_of(row: Row) -> dict[str, Any]:
     return {name: mask for name, mask in value.items() if mask is not None} if isinstance(value, dict) else {}
 
 
-class _RowReader:
-    """Converts one row to a record; findings go into the report at the row's location."""
+class RecordReader:
+    """Converts one row to a record; arguments as of `iterate_records`. Findings are at the row's location."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class _RowReader:
         self.row, self.root, self.regions, self.settings, self.report = row, root, regions, settings, report
         self.also = [IGNORE, *also]  # read where the row has them
 
-    def read(self, key: str, picture_column: str, captioned: bool) -> HumanRecord | None:
+    def read(self, key: str, picture_column: str, captioned: bool = True) -> HumanRecord | None:
         """The record of this key, or None if the row is skipped."""
         values = self.row.values
         try:
