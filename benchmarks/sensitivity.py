@@ -29,7 +29,7 @@ from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
 from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
 from fairhuman.evaluate.people.official import official_scorer
-from fairhuman.evaluate.people.strict import StrictScores, strict_faces, strict_hands
+from fairhuman.evaluate.people.strict import StrictScores, strict_scores
 from fairhuman.record import Box
 from fairhuman.stats.bootstrap import pooled_ratio
 from fairhuman.stats.estimate import Estimate
@@ -112,11 +112,11 @@ def _confidences(images: Sequence[Picture], shown: Shown) -> dict[str, Any]:
             findings.append(ImageDetections(faces(image), hands(image) if shown.hands is not None else ()))
             official.append(score(image))
     found = {"face": [one.faces for one in official], "hand": [one.hands for one in official]}
-    results = {"face, strict": _strict_confidence(strict_faces(findings, shown.faces)).plain()}
+    results = {"face, strict": _strict_confidence(strict_scores("face", findings, shown.faces)).plain()}
     if shown.hands is None:
         del found["hand"]
     else:
-        results["hand, strict"] = _strict_confidence(strict_hands(findings, shown.hands)).plain()
+        results["hand, strict"] = _strict_confidence(strict_scores("hand", findings, shown.hands)).plain()
     for part, scores in found.items():
         results[f"{part}, official"] = {**_official_confidence(scores).plain(), "found": sum(map(len, scores))}
     return results

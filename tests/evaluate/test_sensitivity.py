@@ -21,7 +21,7 @@ from fairhuman.evaluate.networks.extractor import Features
 from fairhuman.evaluate.people.degrade import blur, pixelate
 from fairhuman.evaluate.people.detections import ImageDetections, face_detector, hand_detector
 from fairhuman.evaluate.people.official import official_scorer
-from fairhuman.evaluate.people.strict import strict_faces, strict_hands
+from fairhuman.evaluate.people.strict import strict_scores
 from fairhuman.record import Box
 from fairhuman.synth.body import Body
 from fairhuman.synth.render import render
@@ -74,8 +74,8 @@ def confidences(people: Sequence[Person], degrade: Degrade | None = None, streng
             findings.append(ImageDetections(faces(image), hands(image)))
             official.append(score(image))
     return Confidences(
-        confidence(strict_faces(findings, [one.faces for one in people])).value,
-        confidence(strict_hands(findings, [one.hands for one in people])).value,
+        confidence(strict_scores("face", findings, [one.faces for one in people])).value,
+        confidence(strict_scores("hand", findings, [one.hands for one in people])).value,
         official_confidence([found.faces for found in official]).value,
         official_confidence([found.hands for found in official]).value,
     )
@@ -132,12 +132,12 @@ def test_faces_of_photos_made_worse_score_less(shared: Path, degrade: Degrade, s
     assert len(photos) >= 6
     with face_detector() as faces:
         clean = [ImageDetections(faces(photo)) for photo in photos]
-        means = [confidence(strict_faces(clean, boxes)).value]
+        means = [confidence(strict_scores("face", clean, boxes)).value]
         for strength in strengths:
             found = [
                 ImageDetections(faces(degrade(photo, strength, box))) for photo, box in zip(photos, boxes, strict=True)
             ]
-            means.append(confidence(strict_faces(found, boxes)).value)
+            means.append(confidence(strict_scores("face", found, boxes)).value)
     assert means[0] > 0.8
     assert means == sorted(means, reverse=True)
     assert means[-1] < 0.1

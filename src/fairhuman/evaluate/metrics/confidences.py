@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from fairhuman.detect.bundled import SOURCE
 from fairhuman.evaluate.people.detections import ImageDetections, detect_each
 from fairhuman.evaluate.people.official import OfficialScores, official_scores, official_source
-from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_faces, strict_hands
+from fairhuman.evaluate.people.strict import Expected, StrictScores, strict_scores
 from fairhuman.evaluate.pictures import PARTS, EvalImage
 from fairhuman.evaluate.results import EvaluationResults, Methods, Metric
 from fairhuman.evaluate.tools import EvaluationTools, by_method, lazy_pictures
@@ -21,10 +21,6 @@ IMAGE_DETECTIONS = TypeAdapter(ImageDetections)
 VERSION = 1  # of `detect_each`, part of the cache's name
 OFFICIAL_SCORES = TypeAdapter(list[OfficialScores])
 OFFICIAL_VERSION = 1  # of `official_scores`, part of the cache's name
-STRICT: dict[str, Callable[[Sequence[ImageDetections], Sequence[Expected]], StrictScores]] = {
-    "face": strict_faces,
-    "hand": strict_hands,
-}
 BLIND = {
     "face": "the identity of the person; faces that are too small or turned away for the models",
     "hand": "a sixth finger on a sharp hand, a left hand on a right arm, hands that are too small for the models",
@@ -45,13 +41,12 @@ def measure_strict(
     found: EvaluationResults,
 ) -> None:
     """Confidence, detection rate and precision if the expected parts are known; quality of the best part always."""
-    scores = {}
     found.detections.update(by_method(methods, lambda pictures: detect_parts(pictures, tools)))
-    for method, pictures in methods.items():
-        for part, score in STRICT.items():
-            scores[part, method] = score(found.detections[method], expected_parts(pictures, reference, part, tools))
     for part in PARTS:
-        mine = {method: scores[part, method] for method in methods}
+        mine = {
+            method: strict_scores(part, found.detections[method], expected_parts(pictures, reference, part, tools))
+            for method, pictures in methods.items()
+        }
         tables = _strict_tables(part, mine)
         for metric, columns in tables:
             found.add_scores(metric, columns, methods, against)
