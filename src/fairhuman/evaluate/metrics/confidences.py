@@ -90,55 +90,30 @@ def expected_parts(
 
 
 def _strict_tables(part: str, scores: dict[str, StrictScores]) -> list[tuple[Metric, dict[str, Any]]]:
-    ones = {method: np.ones(len(one.best_n)) for method, one in scores.items()}
+    def metric(name: str, what: str, blind: str, by_picture: bool = False) -> Metric:
+        return Metric(name, "higher", what, blind, by_picture=by_picture, judges=f"{part}s")
+
     tables: list[tuple[Metric, dict[str, Any]]] = []
     if not all(np.isnan(one.expected_n).all() for one in scores.values()):
+        confidence = f"mean quality over the expected {part}s; one that isn't found counts 0"
+        found, share = f"share of the expected {part}s that are found", f"share of the found {part}s that are expected"
         tables = [
             (
-                Metric(
-                    f"strict {part} confidence",
-                    "higher",
-                    f"mean quality over the expected {part}s; one that isn't found counts 0",
-                    BLIND[part],
-                    judges=f"{part}s",
-                ),
+                metric(f"strict {part} confidence", confidence, BLIND[part]),
                 {method: (one.quality_n, one.expected_n) for method, one in scores.items()},
             ),
             (
-                Metric(
-                    f"{part} detection rate",
-                    "higher",
-                    f"share of the expected {part}s that are found",
-                    f"the quality of the {part}s",
-                    judges=f"{part}s",
-                ),
+                metric(f"{part} detection rate", found, f"the quality of the {part}s"),
                 {method: (one.matched_n, one.expected_n) for method, one in scores.items()},
             ),
             (
-                Metric(
-                    f"{part} precision",
-                    "higher",
-                    f"share of the found {part}s that are expected",
-                    f"missing {part}s",
-                    judges=f"{part}s",
-                ),
+                metric(f"{part} precision", share, f"missing {part}s"),
                 {method: (one.matched_n, one.matched_n + one.extra_n) for method, one in scores.items()},
             ),
         ]
-    tables += [
-        (
-            Metric(
-                f"best {part}",
-                "higher",
-                f"quality of the best {part} found in a picture, 0 if none is found; independent of what is expected",
-                f"all other {part}s in the picture",
-                by_picture=True,
-                judges=f"{part}s",
-            ),
-            {method: (one.best_n, ones[method]) for method, one in scores.items()},
-        )
-    ]
-    return tables
+    best = f"quality of the best {part} found in a picture, 0 if none is found; independent of what is expected"
+    columns = {method: (one.best_n, np.ones(len(one.best_n))) for method, one in scores.items()}
+    return [*tables, (metric(f"best {part}", best, f"all other {part}s in the picture", by_picture=True), columns)]
 
 
 def measure_official(
