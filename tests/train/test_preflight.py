@@ -235,6 +235,14 @@ def test_a_run_that_main_memory_can_not_hold_is_refused(
     check_main_memory(make_recipe())  # so small that it isn't computed
     monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 30 * 2**30)
     check_main_memory(large)
+    monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 26 * 2**30)
+    with pytest.raises(TrainingError, match=r"needs about 24\.9 GiB .* has 26\.0\. .* may take 8 % more than computed"):
+        check_main_memory(large)
+    assert found(large)["GPU"] == (
+        "missing",
+        "about 24.9 GiB needed, main memory has 26.0, no GPU; a run may take 8 % more than computed",
+    )
+    monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 30 * 2**30)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="for each of 2 processes"):
         check_main_memory(large)
