@@ -35,7 +35,6 @@ from fairhuman.record import DerivedMask, Finding, LabelMap, MaskSource, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-WHITE = (255, 255, 255)
 TRANSPARENT = "transparent pixels laid on the background"  # reason of a finding
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
@@ -97,10 +96,9 @@ ANY_SHAPE = PictureLimits(min_side=1, max_aspect=1e6)  # such as for a condition
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """Facts from a header: type by content, Pillow's mode, *upright* size, and the conversions that decoding makes."""
+    """Facts from a header: type by content, *upright* size, and the conversions that decoding makes."""
 
     kind: str
-    mode: str
     width: int
     height: int
     conversions: tuple[Finding, ...]
@@ -151,7 +149,7 @@ def inspect(source: Stored, limits: PictureLimits = DEFAULT_LIMITS) -> PictureFa
     with open_image(source, limits) as image:
         try:
             width, height = _upright_size(image)
-            return PictureFacts(str(image.format), image.mode, width, height, _conversions(image, source))
+            return PictureFacts(str(image.format), width, height, _conversions(image, source))
         except Exception as error:  # the check for a second frame reads beyond the header
             raise _damaged(source, error) from error
 
@@ -183,35 +181,21 @@ def pixel_digest(content: bytes) -> bytes:
 
 
 def decode(
-    source: Stored,
-    limits: PictureLimits = DEFAULT_LIMITS,
-    background: tuple[int, int, int] = WHITE,
-    *,
-    longest: int | None = None,
+    source: Stored, limits: PictureLimits = DEFAULT_LIMITS, *, longest: int | None = None, mask: bool = False
 ) -> DecodedPicture:
     """Decode a picture to upright RGB, 8 bits, sRGB.
 
-    The EXIF orientation is applied, 16-bit grey scaled by 1/257, transparency composited on `background`, grey,
-    palette and CMYK converted, and colours with a profile too (`fairhuman.data.pictures.colours`). Of an animation, the
-    first frame is used. If only `longest` pixels of the longer side are needed, as for a thumbnail, a JPEG may be
-    decoded at a half, a quarter or an eighth of its size, which saves time and memory.
+    The EXIF orientation is applied, 16-bit grey scaled by 1/257, transparency composited on white, grey, palette and
+    CMYK converted, and colours with a profile too (`fairhuman.data.pictures.colours`). Of an animation, the first frame
+    is used. If only `longest` pixels of the longer side are needed, as for a thumbnail, a JPEG may be decoded at a
+    half, a quarter or an eighth of its size, which saves time and memory. Of a `mask`, transparency is composited on
+    black, and numbers stay as they are stored, whatever colours a profile says they are.
 
     Raises:
         PictureError: as `inspect`; or the file is truncated or damaged.
         DataError: there is not enough memory; or PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True, so truncated files would
             go unnoticed.
     """
-    return _decode(source, limits, background, longest=longest)
-
-
-def _decode(
-    source: Stored,
-    limits: PictureLimits,
-    background: tuple[int, int, int],
-    longest: int | None = None,
-    managed: bool = True,
-) -> DecodedPicture:
-    """As `decode`; if not `managed`, numbers stay as they are stored, whatever colours a profile says they are."""
     _check_truncated_images_raise()
     image = open_image(source, limits)
     if longest is not None:
@@ -219,9 +203,10 @@ def _decode(
         image.draft(None, (max(1, round(scale * image.width)), max(1, round(scale * image.height))))
     try:
         with _room_for(image):
-            pixels, conversions = _load(image, source)
+            with image:
+                conversions, pixels = _conversions(image, source), _load_upright(image)
             del image  # and what its decoder holds
-            return DecodedPicture(_to_rgb(pixels, background, managed), conversions)
+            return DecodedPicture(_to_rgb(pixels, mask), conversions)
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise _damaged(source, error) from error
 
@@ -242,7 +227,7 @@ def decode_mask(mask: MaskSource, limits: PictureLimits = DEFAULT_LIMITS) -> Ima
         painted = _decode_opacity(mask.stored, limits) if mask.alpha else decode_mask(mask.stored, limits)
         painted = painted if mask.size is None else painted.resize(mask.size, Image.Resampling.BILINEAR)
         return ImageOps.invert(painted) if mask.inverted else painted
-    return _decode(mask, limits, (0, 0, 0), managed=False).picture.convert("L")
+    return decode(mask, limits, mask=True).picture.convert("L")
 
 
 def _decode_labels(mask: LabelMap, limits: PictureLimits) -> Image.Image:
@@ -380,22 +365,16 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
     return tuple(found if colours is None else [*found, colours])
 
 
-def _load(image: Image.Image, source: Stored) -> DecodedPicture:
-    """Load an opened picture: upright, in its own mode; without a copy, its file and its decoder."""
-    with image:
-        conversions = _conversions(image, source)
-        return DecodedPicture(_load_upright(image), conversions)
-
-
 def _load_upright(image: Image.Image) -> Image.Image:
+    """Load an opened picture: upright, in its own mode; without a copy, its file and its decoder."""
     turn = TURNS.get(_orientation(image))  # before loading, which may find another behind the pixels
     image.load()
     return image._new(image.im if turn is None else image.im.transpose(turn))
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int], managed: bool) -> Image.Image:
+def _to_rgb(image: Image.Image, mask: bool) -> Image.Image:
     """Convert to RGB in strips, so that no more than the picture and its result are held."""
-    finding = colour_finding(image, "") if managed else None
+    finding = None if mask else colour_finding(image, "")
     converts = finding is not None and finding.action == "converted"
     if finding is not None and not converts:
         del image.info[PROFILE]
@@ -405,15 +384,15 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int], managed: bool)
     converted = Image.new("RGB", image.size)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        converted.paste(_strip_to_rgb(strip, background, converts), (0, top))
+        converted.paste(_strip_to_rgb(strip, "black" if mask else "white", converts), (0, top))
     return converted
 
 
-def _strip_to_rgb(image: Image.Image, background: tuple[int, int, int], converts: bool) -> Image.Image:
+def _strip_to_rgb(image: Image.Image, background: str, converts: bool) -> Image.Image:
     image = to_srgb(image) if converts else to_8_bits(image)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
-        canvas = Image.new("RGBA", layered.size, (*background, 255))
+        canvas = Image.new("RGBA", layered.size, background)
         return Image.alpha_composite(canvas, layered).convert("RGB")
     return image.convert("RGB")
 
