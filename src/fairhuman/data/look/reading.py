@@ -17,7 +17,7 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name, read_bytes
 from fairhuman.data.pipeline.report import REPORT
 from fairhuman.data.sources import SourceSettings, source_format, source_kind
-from fairhuman.data.sources.check import STAGE, decode_record
+from fairhuman.data.sources.check import STAGE, THREADS, decode_record
 from fairhuman.data.sources.columns import ABOUT_REGIONS
 from fairhuman.data.sources.edits import read_edits
 from fairhuman.data.sources.own_regions import own_regions, own_regions_of_tables
@@ -31,7 +31,6 @@ REGIONS = tuple(REGION_COLUMNS)
 DEFAULT_SETTINGS = SourceSettings()
 # Settings of a source that a build alone follows, with what they are where nothing is said.
 BUILD_ALONE: Mapping[str, str] = {"mask": IGNORE, "alpha": "background"}
-THREADS = 4
 _CHUNK = 16  # pictures in memory
 
 

@@ -35,7 +35,10 @@ from fairhuman.record import DerivedMask, Finding, LabelMap, MaskSource, Stored
 from fairhuman.regions.boxes import shorten
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-TRANSPARENT = "transparent pixels laid on the background"  # reason of a finding
+# reasons of findings
+TRANSPARENT = "transparent pixels laid on the background"
+FIRST_FRAME = "only the first frame is used"
+TURNED_UPRIGHT = "turned upright by its EXIF orientation"
 PILLOW_LIMIT = 1024**3 // 4 // 3  # Pillow's default of MAX_IMAGE_PIXELS, which is neither read nor changed here
 NARROW_GREY = {"L;2": 85, "L;4": 17}  # factors by which Pillow scales grey of 2 and 4 bits to 0..255
 TURNS = {  # EXIF orientation: what makes it upright
@@ -350,11 +353,9 @@ def _conversions(image: Image.Image, source: Stored) -> tuple[Finding, ...]:
         if expected and {expected, image.format} - {"JPEG", "MPO"} and expected != image.format:
             found.append(Finding("warned", f"content is {image.format}, not what the name says", name))
     if getattr(image, "is_animated", False):
-        found.append(Finding("warned", "only the first frame is used", name))
+        found.append(Finding("warned", FIRST_FRAME, name))
     if _orientation(image) in range(2, 9):
-        found.append(
-            Finding("converted", "turned upright by its EXIF orientation", f"{name}, orientation {_orientation(image)}")
-        )
+        found.append(Finding("converted", TURNED_UPRIGHT, f"{name}, orientation {_orientation(image)}"))
     if image.mode in GREY16:
         found.append(Finding("converted", "16-bit grey scaled by 1/257", name))
     elif image.has_transparency_data:

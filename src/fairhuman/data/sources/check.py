@@ -10,12 +10,13 @@ from PIL import Image
 from fairhuman.data.pictures.decode import DEFAULT_LIMITS, PictureLimits, decode, decode_mask, inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError, picture_name
+from fairhuman.data.sources.rows import MASK_SIZE
 from fairhuman.data.sources.rows import STAGE as READ
 from fairhuman.record import IGNORE, SUBJECT, Box, Finding, HumanRecord
 from fairhuman.regions.boxes import clip_boxes
 
 STAGE = "check"
-MASK_SIZE = "mask has not the size of its picture"
+THREADS = 4
 EMPTY_MASK = "mask is empty"
 NO_SUBJECT = Finding("warned", EMPTY_MASK, f"mask of {SUBJECT}")
 _BLACK = 8  # of 255: compression leaves remainders
@@ -27,7 +28,6 @@ def check_records(
     full: bool,
     limits: PictureLimits = DEFAULT_LIMITS,
     max_reject_share: float = 0.2,
-    threads: int = 4,
 ) -> list[HumanRecord]:
     """Keep the records with usable pictures, and correct sizes that are wrong.
 
@@ -37,7 +37,6 @@ def check_records(
         full: decode every picture and painted mask, the only way to find truncated files; otherwise read headers.
         limits: limits of a picture.
         max_reject_share: maximum share of rejects, 0..1, of the given records plus those skipped while reading.
-        threads: number of pictures checked in parallel; the result doesn't depend on it.
 
     Returns:
         The usable records. If a picture's real upright size differs from its record's, the real size is used and
@@ -48,7 +47,7 @@ def check_records(
     """
     own = LoadReport()
     kept: list[HumanRecord] = []
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for record, (checked, findings) in zip(records, pool.map(partial(_check, full, limits), records), strict=True):
             for finding in findings:
                 own.add(record.location or record.key, STAGE, finding)

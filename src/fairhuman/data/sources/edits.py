@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fairhuman.data.pictures.decode import PNG
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.columns import is_region_name
 from fairhuman.data.sources.review import REVIEWED_AT
@@ -48,7 +49,6 @@ BY_HAND = "hand"  # in the columns that name a detector or captioner
 _SECOND = len("2026-01-01T00:00:00")
 GONE = "change of a picture that isn't there"
 MAX_BYTES, MAX_LINES = 2**30, 500_000  # of the file, which is in memory as a whole
-PNG = b"\x89PNG\r\n\x1a\n"
 Field = tuple[str, str]  # ("caption", "") or ("region", NAME)
 
 

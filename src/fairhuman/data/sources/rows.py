@@ -41,6 +41,7 @@ from fairhuman.utils.parse import parse_json
 
 STAGE = "read"
 EMPTY_CAPTION = Finding("warned", "caption is empty")
+MASK_SIZE = "mask has not the size of its picture"
 NO_UNICODE = "column holds characters that are no Unicode"
 MAX_REPEATS = 10_000  # an epoch's order is in memory, with a number for each time that a record comes
 SAME_SHAPE = 1.02  # ratio of aspects up to which a mask of another trainer, which resizes it, is one of its picture
@@ -443,7 +444,7 @@ class RecordReader:
                 shown = f"{painted.width}x{painted.height}, the picture is {facts.width}x{facts.height}"
                 stretched = painted.width * facts.height / (painted.height * facts.width)
                 if not resized or not 1 / SAME_SHAPE <= stretched <= SAME_SHAPE:
-                    raise PictureError("mask has not the size of its picture", shown)
+                    raise PictureError(MASK_SIZE, shown)
                 self._note(Finding("converted", "mask resized to its picture", shown))
                 how = mask if isinstance(mask, DerivedMask) else DerivedMask(mask_picture(mask))
                 return replace(how, size=(facts.width, facts.height))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fairhuman.data.pictures.decode import PictureLimits, decode, inspect
+from fairhuman.data.pictures.decode import FIRST_FRAME, TURNED_UPRIGHT, PictureLimits, decode, inspect
 from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import read_bytes
 from fairhuman.record import Box, HumanRecord
@@ -28,8 +28,8 @@ def picture_file(record: HumanRecord, limits: PictureLimits) -> tuple[str, bytes
     facts = inspect(record.image, limits)
     suffix = SUFFIXES.get(facts.kind)
     reasons = {finding.reason for finding in facts.conversions}
-    rotated = suffix != ".jpg" and "turned upright by its EXIF orientation" in reasons
-    if suffix is not None and not rotated and (facts.kind == "MPO" or "only the first frame is used" not in reasons):
+    rotated = suffix != ".jpg" and TURNED_UPRIGHT in reasons
+    if suffix is not None and not rotated and (facts.kind == "MPO" or FIRST_FRAME not in reasons):
         return suffix, read_bytes(record.image)
     return ".png", encode_png(decode(record.image, limits).picture)
 
