@@ -97,7 +97,7 @@ def refine_picture(
     seen = tools.detect(picture)
     seen = replace(seen, parts=(*seen.parts, *tools.regions(picture, name)))
     first = now = peak = score_parts(seen, seen.parts)
-    rows: list[PartRow] = []
+    found: list[tuple[str, dict[str, Any]]] = []  # outcome and details of each part
     for number, part in enumerate(seen.parts):
         outcome = KEPT
         details: dict[str, Any] = {}
@@ -112,8 +112,8 @@ def refine_picture(
             if best is not None:
                 canvas, now, outcome = best.canvas, best.after, REFINED
                 peak = peak.best_of(now)
-        rows.append(_row(number, part, first, now, outcome, details))
-    return canvas, [_with_after(row, now) for row in rows]
+        found.append((outcome, details))
+    return canvas, [_row(number, seen.parts[number], first, now, *one) for number, one in enumerate(found)]
 
 
 def _redraw(
@@ -176,17 +176,12 @@ def part_crop(
 
 
 def _row(
-    number: int, part: BodyPart, first: PartScores, now: PartScores, outcome: str, details: dict[str, Any]
+    number: int, part: BodyPart, first: PartScores, last: PartScores, outcome: str, details: dict[str, Any]
 ) -> PartRow:
     box = part.box
-    before, after = float(first.quality_n[number]), float(now.quality_n[number])
+    before, after = float(first.quality_n[number]), float(last.quality_n[number])
     place = (box.x0, box.y0, box.x1, box.y1)
     return PartRow(number, part.kind, part.label, place, before, after, outcome, **details)
-
-
-def _with_after(row: PartRow, last: PartScores) -> PartRow:
-    """The row with the part's quality in the final picture, which later changes may have moved slightly."""
-    return PartRow(**{**row.plain(), "after": float(last.quality_n[row.number])})
 
 
 def _number(name: str) -> int:
