@@ -145,8 +145,3 @@ def place_name(folder: Path, roots: Sequence[Path]) -> str:
     if inner == ".":
         return printable(root.name)
     return printable(f"{root.name}/{inner}" if len(roots) > 1 else inner)
-
-
-def pictures_of(folder: Path) -> list[Path]:
-    """Pictures directly in a folder."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())

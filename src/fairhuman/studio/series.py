@@ -33,12 +33,13 @@ class Series:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self.version = -1  # grows with every change
         self._forget()
 
     def _forget(self) -> None:
         self._identity: tuple[int, int] | None = None
         self._read = 0
-        self.version = 0  # grows with every change
+        self.version += 1
         self.width = 1  # steps in a bin
         self.damaged = 0
         self.last_step: int | None = None
@@ -58,16 +59,12 @@ class Series:
             file = self._file.open("rb")
         except OSError:
             if self._identity is not None:
-                version = self.version
                 self._forget()
-                self.version = version + 1
             return
         with file:
             status = os.fstat(file.fileno())
             if (status.st_dev, status.st_ino) != self._identity or status.st_size < self._read:
-                version = self.version
                 self._forget()
-                self.version = version + 1
                 self._identity = (status.st_dev, status.st_ino)
             file.seek(self._read)
             rest = b""
