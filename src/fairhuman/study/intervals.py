@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 from fairhuman.stats.bootstrap import CELLS_PER_BLOCK, Array
 from fairhuman.stats.estimate import Estimate
 
-LEVEL = 0.95
+LEVEL, RESAMPLES = 0.95, 2000
 
 
 def index_keys(keys_n: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
@@ -54,7 +54,7 @@ def mean_interval(
     participants_n: Sequence[Hashable],
     items_n: Sequence[Hashable],
     *,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Estimate:
     """Mean of numbers in 0..1 with an interval of `level`, bootstrapped over participants and items jointly.

@@ -76,9 +76,7 @@ def write_report(votes: Votes, settings: StudySettings, facts: StudyFacts, out: 
         rules=_rules(settings),
         participants=[_participant(one) for one in analysis.conduct],
         failures=_failures(analysis.conduct),
-        balances=[
-            (name, _counts(analysis.everybody[name]), *_even(analysis.everybody[name])) for name in analysis.questions
-        ],
+        balances=[(name, *_balance(analysis.everybody[name])) for name in analysis.questions],
         bad=votes.bad_lines(),
         bad_count=len(votes.bad),
         notes=facts.notes,
@@ -281,9 +279,6 @@ def _failures(conduct: Sequence[ParticipantConduct]) -> str:
     return f"Of {plural(len(asked), 'participant')} who answered attention checks, {', '.join(counts)}."
 
 
-def _counts(result: StudyResult) -> list[tuple[str, tuple[int, ...]]]:
-    return list(result.balance.counts.items())
-
-
-def _even(result: StudyResult) -> tuple[str, str]:
-    return _number(result.balance.statistic, "{:.2f}"), _number(result.balance.p, "{:.3f}")
+def _balance(result: StudyResult) -> tuple[list[tuple[str, tuple[int, ...]]], str, str]:
+    found = result.balance
+    return list(found.counts.items()), _number(found.statistic, "{:.2f}"), _number(found.p, "{:.3f}")

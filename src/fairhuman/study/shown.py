@@ -8,18 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.errors import DataError
-from fairhuman.study.study import (
-    CREATION,
-    PICTURES,
-    Design,
-    StudyItem,
-    StudySettings,
-    Trial,
-    check_study,
-    load_design,
-    load_digests,
-    load_settings,
-)
+from fairhuman.study.study import CREATION, PICTURES, Design, StudyItem, StudySettings, Trial, load_digests, load_study
 from fairhuman.utils.digest import DamageError, content_digest
 
 TYPES: Mapping[str, str] = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
@@ -83,9 +72,8 @@ def load_shown(folder: Path) -> ShownStudy:
             type, or the pictures of an item differ in file size or type, which would identify them.
         DamageError: a picture isn't what was written.
     """
-    check_study(folder)
-    settings = load_settings(folder)
-    design = load_design(folder)
+    stored = load_study(folder)
+    settings, design = stored.settings, stored.design
     for index, item in enumerate(design.items):
         _check_files(folder / PICTURES, index, item)
     participants = tuple(

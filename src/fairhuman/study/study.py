@@ -215,10 +215,9 @@ def check_study(folder: Path) -> None:
 
 
 def load_study(folder: Path) -> StoredStudy:
-    """Read settings and design; raises the errors of `check_study`, `load_design` and `config.load`."""
+    """Read settings and design; raises the errors of `check_study`, `config.load` and `load_design`."""
     check_study(folder)
-    design = load_design(folder)
-    return StoredStudy(folder, load_settings(folder), design)
+    return StoredStudy(folder, load_settings(folder), load_design(folder))
 
 
 def load_settings(folder: Path) -> StudySettings:
