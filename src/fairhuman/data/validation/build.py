@@ -10,12 +10,13 @@ from typing import Any
 from fairhuman.data.caption.item import Caption
 from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.stored import PictureError
+from fairhuman.data.pipeline.rows import boxes_to_lists
 from fairhuman.data.sources.counts import alike_captions
 from fairhuman.data.validation.boxes import FoundBoxes
 from fairhuman.data.validation.candidates import Funnel, Progress, filter_candidates, read_candidates
 from fairhuman.data.validation.looks import PictureInspection
 from fairhuman.data.validation.page import write_page
-from fairhuman.data.validation.picture_files import box_numbers, picture_file
+from fairhuman.data.validation.picture_files import picture_file
 from fairhuman.data.validation.prompts import open_prompts
 from fairhuman.data.validation.sampling import draw_keys, mean_overlap, value_shares
 from fairhuman.data.validation.settings import ValidationSetSettings
@@ -234,10 +235,10 @@ def _row(name: str, record: HumanRecord, chosen: _Chosen, dimensions: Sequence[s
         "height": record.height,
     }
     for region, boxes in record.boxes.items():
-        columns[region_column(region)] = None if boxes is None else [box_numbers(box) for box in boxes]
+        columns[region_column(region)] = boxes_to_lists(boxes)
     for part, boxes in chosen.found.boxes.get(record.key, {}).items():
         # a detector that finds nothing doesn't prove that there is none
-        columns[region_column(part)] = [box_numbers(box) for box in boxes] or None
+        columns[region_column(part)] = boxes_to_lists(boxes) or None
         columns[f"{part}_by"] = chosen.found.names[part]
     return {**columns, "stratum": dict(zip(dimensions, chosen.strata[record.key], strict=True))}
 

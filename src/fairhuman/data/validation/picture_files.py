@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fairhuman.data.pictures.decode import FIRST_FRAME, TURNED_UPRIGHT, PictureLimits, decode, inspect
 from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import read_bytes
-from fairhuman.record import Box, HumanRecord
+from fairhuman.record import HumanRecord
 
 SUFFIXES: Mapping[str, str] = {
     "JPEG": ".jpg",
@@ -32,9 +32,3 @@ def picture_file(record: HumanRecord, limits: PictureLimits) -> tuple[str, bytes
     if suffix is not None and not rotated and (facts.kind == "MPO" or FIRST_FRAME not in reasons):
         return suffix, read_bytes(record.image)
     return ".png", encode_png(decode(record.image, limits).picture)
-
-
-def box_numbers(box: Box) -> list[float]:
-    """Convert a box to the format of sources: x0, y0, x1, y1 in pixels, and the score if there is one."""
-    corners = [box.x0, box.y0, box.x1, box.y1]
-    return corners if box.score is None else [*corners, box.score]

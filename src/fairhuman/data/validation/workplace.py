@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from fairhuman import __version__
 from fairhuman.config import differences
 from fairhuman.data.pictures.stored import byte_length
-from fairhuman.data.validation.picture_files import box_numbers
+from fairhuman.data.pipeline.rows import boxes_to_lists
 from fairhuman.data.validation.settings import ValidationSetSettings
 from fairhuman.errors import DataError
 from fairhuman.record import REGION_COLUMNS, HumanRecord, TableCell
-from fairhuman.utils.files import write_json
+from fairhuman.utils.files import alone, write_json
 from fairhuman.utils.parse import parse_json
 
 MANIFEST = "manifest.json"
@@ -39,7 +38,7 @@ def identity(settings: ValidationSetSettings, records: Iterable[HumanRecord]) ->
             "bytes": 0 if isinstance(record.image, TableCell) else byte_length(record.image),
             "caption": record.caption,
             "boxes": {  # what isn't annotated says nothing, but for the regions that every set has always had
-                name: boxes and [box_numbers(box) for box in boxes]
+                name: boxes_to_lists(boxes)
                 for name, boxes in record.boxes.items()
                 if boxes is not None or name in REGION_COLUMNS
             },
@@ -75,13 +74,7 @@ def work_folder(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
         DataError: another process uses it; or it has a model's prompts for other settings, another source or version.
     """
     folder = out.with_name(f".{out.resolve().name}.work")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise DataError(f"{out}: another process is building this set") from error
-    try:
+    with alone(folder / "lock", f"{out}: another process is building this set"):
         begun = folder / BEGUN
         # Only a model's prompts are protected; looks are valid for any settings.
         if begun.is_file() and (folder / PROMPTS).is_file() and (folder / PROMPTS).stat().st_size:
@@ -89,8 +82,6 @@ def work_folder(out: Path, expected: dict[str, Any]) -> Iterator[Path]:
         write_json(begun, expected)
         yield folder
         shutil.rmtree(folder)
-    finally:
-        lock.release()
 
 
 def _compare(out: Path, before: dict[str, Any], now: dict[str, Any], advice: str = "") -> None:
