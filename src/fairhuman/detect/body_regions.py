@@ -205,18 +205,8 @@ def _side(pixels_m2: Array, start_2: Array, end_2: Array) -> Array:
 
 
 def _hull(points_n2: NDArray[np.floating[Any]]) -> Array:
-    """Corners of the convex hull of points [N, 2], in order (Andrew's monotone chain)."""
-    ordered = sorted({(float(x), float(y)) for x, y in points_n2})
+    """Corners of the convex hull of points [N, 2], in order."""
+    import cv2
 
-    def half(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        chain: list[tuple[float, float]] = []
-        for x, y in points:
-            while len(chain) > 1:
-                (ax, ay), (bx, by) = chain[-2:]
-                if (bx - ax) * (y - ay) - (by - ay) * (x - ax) > 0:
-                    break
-                chain.pop()
-            chain.append((x, y))
-        return chain[:-1]
-
-    return np.array(half(ordered) + half(ordered[::-1]) or ordered)
+    corners_k1 = cv2.convexHull(points_n2.astype(np.float32), returnPoints=False)
+    return np.asarray(points_n2[corners_k1[:, 0]], dtype=np.float64)
