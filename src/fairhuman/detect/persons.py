@@ -1,10 +1,9 @@
 """Person detection from the segmentation mask of MediaPipe's pose model."""
 
-import numpy as np
-
 from fairhuman.detect.body import BodyFinder
 from fairhuman.detect.bundled import BundledModel
-from fairhuman.detect.detection import Detection, Picture, check_picture, clipped_box
+from fairhuman.detect.detection import Detection, Picture, check_picture
+from fairhuman.detect.found_region import tight_box
 
 MASK_THRESHOLD = 0.5  # minimum probability of a pixel of the person
 
@@ -34,10 +33,5 @@ class PersonDetector(BundledModel[BodyFinder]):
         body = self.networks.find(image, self.confidence)
         if body is None:
             return []
-        inside_hw = body.mask(image) >= MASK_THRESHOLD
-        rows, columns = np.flatnonzero(inside_hw.any(axis=1)), np.flatnonzero(inside_hw.any(axis=0))
-        if rows.size == 0:
-            return []
-        score = float(body.visibility_n.mean())
-        box = clipped_box(float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0, score, image)
+        box = tight_box(body.mask(image) >= MASK_THRESHOLD, float(body.visibility_n.mean()))
         return [] if box is None else [Detection(box, "person", body.points_n3, body.visibility_n, source=self.source)]

@@ -12,7 +12,7 @@ from fairhuman.data.export.sample import ExportSample, as_text
 from fairhuman.data.look.reading import DataSet, annotation_columns
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter
+from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter, picture_cell
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
 from fairhuman.data.sources.rows import masks_of
@@ -57,9 +57,9 @@ def _row(sample: ExportSample, regions: Sequence[str], masks: Sequence[str], rep
             if any(len(box) == 5 for box in boxes):
                 row[scores] = [box[4] if len(box) == 5 else None for box in boxes]
     row["image"] = {"bytes": sample.picture, "path": f"{row['key']}.{sample.kind}"}
-    row["masks"] = {name: _picture(sample.masks.get(name)) for name in masks}
+    row["masks"] = {name: picture_cell(sample.masks.get(name)) for name in masks}
     row["pose"] = None if sample.pose is None else _people(row["key"], sample.pose, report)
-    row["pose_picture"], row["depth"] = _picture(sample.pose_picture), _picture(sample.depth)
+    row["pose_picture"], row["depth"] = picture_cell(sample.pose_picture), picture_cell(sample.depth)
     row["attributes"] = as_text(row.get("attributes"))
     return row
 
@@ -71,7 +71,3 @@ def _people(key: str, pose: list[Any], report: LoadReport) -> list[dict[str, Any
     except DataError as error:
         report.add(key, STAGE, Finding("dropped", "pose can't be used", str(error)))
         return None
-
-
-def _picture(content: bytes | None) -> dict[str, Any] | None:
-    return None if content is None else {"bytes": content, "path": None}

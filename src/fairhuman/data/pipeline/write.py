@@ -192,9 +192,9 @@ class ShardWriter:
             "source_caption": record.caption,
             "masks": {name: self._mask(record, name, found.get("regions", {})) for name in self.masks},
             "pose": condition.get("pose"),
-            "pose_picture": _picture(condition.get("pose_png")),
+            "pose_picture": picture_cell(condition.get("pose_png")),
             "pose_by": condition.get("pose_by"),
-            "depth": _picture(condition.get("depth_png")),
+            "depth": picture_cell(condition.get("depth_png")),
             "depth_kind": condition.get("depth_kind"),
             "depth_by": condition.get("depth_by"),
             "clarity": check["clarity"],
@@ -232,10 +232,10 @@ class ShardWriter:
         """The source's mask if it has one, otherwise the one that was found."""
         mask = record.masks.get(name)
         if mask is None:
-            return _picture(detected.get(f"{name}_mask"))
+            return picture_cell(detected.get(f"{name}_mask"))
         if isinstance(mask, LabelMap | DerivedMask):
-            return _picture(encode_png(decode_mask(mask, self.reader.source.limits)))
-        return _picture(read_bytes(mask))
+            return picture_cell(encode_png(decode_mask(mask, self.reader.source.limits)))
+        return picture_cell(read_bytes(mask))
 
 
 def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, str]:
@@ -253,7 +253,8 @@ def encode_for_storage(content: bytes, limits: PictureLimits) -> tuple[bytes, st
     return encode_jpeg(picture), "jpg"
 
 
-def _picture(content: bytes | None) -> dict[str, Any] | None:
+def picture_cell(content: bytes | None) -> dict[str, Any] | None:
+    """The value of a column of pictures."""
     return None if content is None else {"bytes": content, "path": None}
 
 
