@@ -71,13 +71,6 @@ def test_a_process_that_has_grown_is_replaced_and_closes_what_it_had_opened(tmp_
     assert resident_mb(None) == 0.0
 
 
-def test_a_process_is_replaced_after_a_number_of_items(tmp_path: Path) -> None:
-    with Guarded(partial(worker, tmp_path), max_items=2) as guarded:
-        pids = [guarded.call("work") for _ in range(5)]
-    assert [pids.index(pid) for pid in pids] == [0, 0, 2, 2, 4]
-    assert {path.name for path in tmp_path.iterdir()} == {str(pid) for pid in pids}
-
-
 def test_what_does_not_start_says_so_at_once_and_again_when_it_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="OSError: no model here"), Guarded(wont_start):
         pytest.fail("must not start")
@@ -111,7 +104,7 @@ def test_it_is_open_in_its_block_alone_and_checks_its_settings() -> None:
         pass
     with pytest.raises(ValueError, match="must be open to call"):
         guarded.call("work")
-    for setting in ({"seconds": 0}, {"max_rss_mb": -1}, {"max_items": 0}):
+    for setting in ({"seconds": 0}, {"max_rss_mb": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(setting))} must be"):
             Guarded(worker, **setting)  # type: ignore[arg-type]
 

@@ -89,7 +89,6 @@ class Guarded(Generic[Item, Result]):
         seconds: time limit of one item.
         max_rss_mb: resident memory after an item, in MiB, above which the process is replaced; ignored on
             systems without /proc.
-        max_items: number of items after which the process is replaced; None = no limit.
 
     Raises:
         ValueError: an argument is out of range.
@@ -102,17 +101,13 @@ class Guarded(Generic[Item, Result]):
         seconds: float = 60.0,
         *,
         max_rss_mb: float = 3000.0,
-        max_items: int | None = None,
     ) -> None:
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds}")
         if not max_rss_mb > 0:
             raise ValueError(f"max_rss_mb must be positive, not {max_rss_mb}")
-        if max_items is not None and max_items < 1:
-            raise ValueError(f"max_items must be at least 1, not {max_items}")
-        self._start, self._seconds, self._max_rss_mb, self._max_items = start, seconds, max_rss_mb, max_items
+        self._start, self._seconds, self._max_rss_mb = start, seconds, max_rss_mb
         self._worker: Worker | None = None
-        self._items = 0
         self._opened = False
 
     def call(self, item: Item) -> Result | Failure:
@@ -132,10 +127,9 @@ class Guarded(Generic[Item, Result]):
         except BaseException:  # a late result must not be taken for that of the next item
             self._end(worker.kill)
             raise
-        self._items += 1
         if not worker.alive:
             self._end(worker.kill)
-        elif self._items == self._max_items or resident_mb(worker.process.pid) > self._max_rss_mb:
+        elif resident_mb(worker.process.pid) > self._max_rss_mb:
             self._end(worker.stop)
         return result
 
@@ -150,7 +144,7 @@ class Guarded(Generic[Item, Result]):
             except BaseException:
                 worker.kill()
                 raise
-            self._worker, self._items = worker, 0
+            self._worker = worker
         return self._worker
 
     def _end(self, how: Callable[[], None]) -> None:

@@ -26,8 +26,8 @@ FACE_CONFIDENCE = 0.5
 class BodyHands:
     """Finds the hands of a body."""
 
-    def __init__(self, landmarks: HandNetwork | None = None) -> None:
-        self._recrop, self._landmarks = Network("hand_recrop"), landmarks or HandNetwork()
+    def __init__(self) -> None:
+        self._recrop, self._landmarks = Network("hand_recrop"), HandNetwork()
 
     def find(self, image: Picture, body: Body) -> dict[str, Array]:
         """`left hand` and `right hand`, those that are found, to 21 points x, y, z in pixels [21, 3]."""

@@ -28,13 +28,13 @@ class HolisticPose(BundledModel[HolisticNetworks]):
 
     MODEL = "holistic"
 
-    def __init__(self, confidence: float = 0.5) -> None:
-        super().__init__(lambda: HolisticNetworks(BodyFinder(), BodyHands(), BodyFace()), confidence)
+    def __init__(self) -> None:
+        super().__init__(lambda: HolisticNetworks(BodyFinder(), BodyHands(), BodyFace()))
 
     def __call__(self, image: Picture) -> list[PersonPose]:
         """The person in an upright RGB picture [H, W, 3], uint8: a list of one, or empty."""
         image = check_picture(image)
-        body = self.networks.bodies.find(image, self.confidence)
+        body = self.networks.bodies.find(image)
         if body is None:
             return []
         hands = self.networks.hands.find(image, body)

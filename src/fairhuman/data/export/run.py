@@ -14,9 +14,8 @@ from fairhuman.data.export.parquet import write_parquet
 from fairhuman.data.export.sample import ExportSample, samples
 from fairhuman.data.export.webdataset import write_webdataset
 from fairhuman.data.look.check import Progress
-from fairhuman.data.look.reading import DEFAULT_SETTINGS, DataSet, open_dataset, require_usable
+from fairhuman.data.look.reading import DataSet, open_dataset, require_usable
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources import SourceSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.utils.files import alone, write_atomically, writing
 from fairhuman.utils.parse import parse_json
@@ -44,7 +43,6 @@ def export_dataset(
     out: Path,
     format: str,
     shard_rows: int = 1000,
-    settings: SourceSettings = DEFAULT_SETTINGS,
     regions: Sequence[str] = (),
     progress: Progress = lambda _stage, _done, _all: None,
     near: CloseupSettings | None = None,
@@ -52,8 +50,8 @@ def export_dataset(
     """Export a data set of any format to another one; pictures are decoded once, and bad ones left out and noted.
 
     The folder is written atomically. Repeating an export of the same data set in the same format replaces it. Boxes are
-    written of `regions` besides faces, hands and persons; `settings.max_reject_share` is ignored. With `near`,
-    close-ups are written instead of full pictures. `progress` is called with the number of records written.
+    written of `regions` besides faces, hands and persons; however many records are left out, the rest is written. With
+    `near`, close-ups are written instead of full pictures. `progress` is called with the number of records written.
 
     Raises:
         DataError: the data set can't be read or has no usable record; `out` has other content, lies in the data set,
@@ -65,7 +63,7 @@ def export_dataset(
     _check_format(format)
     if shard_rows < 1:
         raise ValueError(f"shard_rows must be at least 1, not {shard_rows}")
-    dataset, out = open_dataset(path, settings, regions), out.resolve()
+    dataset, out = open_dataset(path, regions=regions), out.resolve()
     _check_region(near, dataset)
     marker = _marker(path, format, near)
     report = LoadReport()

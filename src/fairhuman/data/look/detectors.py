@@ -93,7 +93,6 @@ def benchmark_detectors(
     *,
     overlaps: Sequence[float] = OVERLAPS,
     workers: int = 1,
-    seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
     """Run detectors on pictures and compare with true boxes.
@@ -108,17 +107,16 @@ def benchmark_detectors(
         settings: the detectors.
         overlaps: IoU thresholds of a match, in (0, 1].
         workers: number of processes.
-        seconds: time limit per picture.
         progress: called with (done, total) after every picture.
 
     Raises:
-        ValueError: an overlap, `workers` or `seconds` is out of range; the number of pictures and boxes differs; no
+        ValueError: an overlap or `workers` is out of range; the number of pictures and boxes differs; no
             part has both a detector and true boxes.
         DetectorError: a detector can't be loaded.
     """
     _check(true_boxes, len(pictures), settings, overlaps)
     settings = settings.model_copy(update={part: None for part in settings.kinds if part not in true_boxes})
-    found, failures = _detect(settings, pictures, workers, seconds, progress)
+    found, failures = _detect(settings, pictures, workers, progress)
     rows: list[tuple[str, str, str]] = [(part, part, name) for part, name in detector_names(settings).items()]
     if settings.hand is not None:
         rows.append(("hand", PLAIN, source_name(HandDetector.MODEL)))
@@ -138,9 +136,7 @@ def benchmark_data_set(
     report: LoadReport,
     *,
     parts: Sequence[str] = ("face", "hand"),
-    source: SourceSettings | None = None,
     workers: int = 1,
-    seconds: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
     """Benchmark detectors on a data set with true boxes; unusable records are left out and noted in the report.
@@ -148,12 +144,12 @@ def benchmark_data_set(
     Raises:
         DataError: the data set can't be read, has no annotation of a part, or has too many unusable records.
     """
-    source = source or SourceSettings()
+    source = SourceSettings()
     records = read_source(path, parts, source, report)
     records = check_records(records, report, full=True, limits=source.limits, max_reject_share=source.max_reject_share)
     true_boxes = {part: [record.boxes.get(part) for record in records] for part in parts}
     pictures = LazyPictures(records, lambda one: np.asarray(decode(one.image, source.limits).picture))
-    return benchmark_detectors(pictures, true_boxes, settings, workers=workers, seconds=seconds, progress=progress)
+    return benchmark_detectors(pictures, true_boxes, settings, workers=workers, progress=progress)
 
 
 def _check(true_boxes: TrueBoxes, n: int, settings: DetectSettings, overlaps: Sequence[float]) -> None:
@@ -169,16 +165,12 @@ def _check(true_boxes: TrueBoxes, n: int, settings: DetectSettings, overlaps: Se
 
 
 def _detect(
-    settings: DetectSettings,
-    pictures: Sequence[Picture],
-    workers: int,
-    seconds: float,
-    progress: Callable[[int, int], None] | None,
+    settings: DetectSettings, pictures: Sequence[Picture], workers: int, progress: Callable[[int, int], None] | None
 ) -> tuple[dict[int, Found], dict[int, str]]:
     """Detections, or the reason of a failure, by the index of the picture."""
     found: dict[int, Found] = {}
     failures: dict[int, str] = {}
-    with closing(guarded_map(partial(_open_detectors, settings), pictures, workers=workers, seconds=seconds)) as work:
+    with closing(guarded_map(partial(_open_detectors, settings), pictures, workers=workers)) as work:
         for done, (index, result) in enumerate(work, start=1):
             if isinstance(result, Failure):
                 failures[index] = result.reason
