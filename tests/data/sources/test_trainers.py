@@ -247,6 +247,12 @@ def test_wrong_settings_are_named(tmp_path, name, old, new, message):
         ),
         ("a.toml", f'datasets = [{{subsets = [{{image_dir = "{"x/" * 9999}"}}]}}]', "path of a folder, not 'x"),
         ("a.yaml", "config: {process: [{datasets: [5]}]}", "datasets must be a list of mappings, found 5"),
+        pytest.param(
+            "a.yaml",
+            "#" * (2**20 + 1),
+            "a.yaml: not a YAML file .must have at most 1048576 characters",
+            id="large YAML",
+        ),
         (
             "a.yaml",
             "config: {process: [{datasets: [{folder_path: i, caption_ext: [5]}]}]}",

@@ -30,10 +30,9 @@ from fairhuman.data.sources.photo_folders import (
 from fairhuman.data.sources.rows import STAGE, Row, reading_table
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
-from fairhuman.utils.parse import parse_yaml
+from fairhuman.utils.parse import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
-MAX_YAML = 2**20  # bytes
 
 
 def is_ai_toolkit(path: Path) -> bool:
@@ -81,8 +80,7 @@ def _config(path: Path) -> tuple[Path, list[dict[str, Any]]] | None:
     for file in files:
         try:
             with reading_table(file):
-                small = file.stat().st_size <= MAX_YAML
-                content = parse_yaml(file.read_text(encoding="utf-8-sig")) if small else None
+                content = read_yaml(file)
         except (DataError, ValueError) as error:
             if file == path:
                 raise DataError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from error
