@@ -27,20 +27,20 @@ def is_onetrainer(path: Path) -> bool:
 
 def onetrainer_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos in the order of their names, at any depth."""
-    labels: dict[str, str] = {}
+    labels: dict[str, re.Match[str]] = {}
     photo_of: dict[str, str] = {}
     for found in _all(path):
-        if LABEL.fullmatch(found.name):
-            labels[found.name] = found.name
+        if match := LABEL.fullmatch(found.name):
+            labels[found.name] = match
         else:
             photo_of.setdefault(found.name.rpartition(".")[0], found.name)
     paired: dict[str, str] = {}
     for name in sorted(labels, key=lambda name: (len(name), name)):  # `-masklabel.png` before `-masklabel1.png`
-        match = LABEL.fullmatch(name)
-        photo = photo_of.get(match[1]) if match is not None else None
+        match = labels[name]
+        photo = photo_of.get(match[1])
         if photo is None:
             report.add(printable(name), STAGE, Finding("dropped", "mask matches no photo", printable(name)))
-        elif match is not None and match[2] == "cond":
+        elif match[2] == "cond":
             report.add(printable(name), STAGE, Finding("dropped", "condition of OneTrainer is not read"))
         elif photo in paired:
             report.add(printable(name), STAGE, Finding("dropped", "mask is a second one of its photo", printable(name)))
