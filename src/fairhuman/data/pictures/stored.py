@@ -2,9 +2,11 @@
 
 import json
 import stat
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -167,17 +169,13 @@ def _cell_bytes(cell: TableCell) -> bytes:
 def _group_ends(path: Path) -> list[int]:
     """The row after the last one of each row group of a table."""
     with open_table(path) as table:
-        ends, end = [], 0
-        for group in range(table.num_row_groups):
-            end += table.metadata.row_group(group).num_rows
-            ends.append(end)
-    return ends
+        return list(accumulate(table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)))
 
 
 def _find_row_group(path: Path, row: int) -> tuple[int, int]:
     """Number of the row group of a row, and the group's first row."""
     ends = _group_ends(path)
-    group = next(number for number, end in enumerate([*ends, row + 1]) if row < end)
+    group = bisect_right(ends, row)
     return group, ends[group - 1] if group else 0
 
 

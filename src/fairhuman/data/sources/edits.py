@@ -341,13 +341,10 @@ def holding(path: Path) -> Iterator[None]:
     file = edits_file(path)
     busy = f"{path}: another studio or command is changing this data set"
     advice = "a studio holds it from its first change until it ends: make the change there, or end it with Ctrl-C"
-    with writing(file):
-        lock = alone(file.with_name(f".{file.name}.lock"), busy, advice=advice)
-        lock.__enter__()
-    try:
+    with ExitStack() as held:
+        with writing(file):
+            held.enter_context(alone(file.with_name(f".{file.name}.lock"), busy, advice=advice))
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 class EditsWriter:
