@@ -133,14 +133,6 @@ class Filter:
         return f"{self.name} unjudged"
 
     @property
-    def remedies(self) -> tuple[str, str]:
-        """What to change if too many pictures are below `low`, or above `high`."""
-        low, high = self.settings
-        if low == "needs":
-            return "change needs", ""
-        return f"lower {low}", f"raise {high}" if high else ""
-
-    @property
     def reasons(self) -> tuple[str, str]:
         """Why it rejects a picture: the measure is too low, or too high."""
         unit = f" {self.unit}" if self.unit else ""

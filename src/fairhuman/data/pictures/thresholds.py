@@ -56,12 +56,12 @@ def harms(
         unknown = unjudged if unknown_kept else 0
         if unjudged and not unknown_kept:
             found.append(Harm(rule.unjudged, unjudged, len(measures), f"{section}unknown=keep would keep them"))
-        for sign, bound, reason, setting, remedy in zip(
-            (1, -1), (rule.low, rule.high), rule.reasons, rule.settings, rule.remedies, strict=True
+        for sign, verb, bound, reason, setting in zip(
+            (1, -1), ("lower", "raise"), (rule.low, rule.high), rule.reasons, rule.settings, strict=True
         ):
             rejected = 0 if bound is None else int((sign * known < sign * bound).sum())
             if rejected:
-                advice = remedy.replace(setting, f"{section}{setting}")
+                advice = f"{'change' if setting == 'needs' else verb} {section}{setting}"
                 if rule.suggests:
                     value = sign * _keeping(sign * known)
                     kept = unknown + int((sign * known >= sign * value).sum())
