@@ -23,6 +23,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,16 @@ def adam(model: TrainableModel, learning_rate: float = 1e-3) -> torch.optim.Opti
     return torch.optim.Adam(model.trainable_parameters(), lr=learning_rate)
 
 
+def take_steps(
+    objectives: Objectives, fair: FairBackward, batches: Iterator[Batch], optimizer: torch.optim.Optimizer, steps: int
+) -> None:
+    """Train for `steps` batches."""
+    for batch in islice(batches, steps):
+        fair_step(objectives, fair, [batch])
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def once(file: Path, measure: Callable[[], Any]) -> Any:
     """Return the content of `file` or, if missing, measure and save it."""
     if not file.exists():
@@ -319,13 +330,9 @@ def parameters_after(data: Path, seed: int, steps: int, mode: str, **values: Any
     model, objectives, batches = training(data, seed, **values)
     parameters = model.trainable_parameters()
     start = flat(list(parameters))
-    optimizer = adam(model)
     strategy = LinearScalarization() if mode == "LS" else MinimumPotentialDelay()
     fair = FairBackward(parameters, strategy, estimator=estimators(model).get(mode))
-    for _ in range(steps):
-        fair_step(objectives, fair, [next(batches)])
-        optimizer.step()
-        optimizer.zero_grad()
+    take_steps(objectives, fair, batches, adam(model), steps)
     return start, flat(list(parameters))
 
 
@@ -356,15 +363,15 @@ def distance(
     return found
 
 
-def work_folder(options: argparse.Namespace) -> Path:
-    """Return the folder for rendered people and finished runs."""
-    folder: Path = options.work or Path("runs/amortised")
+def work_folder(options: argparse.Namespace, name: str = "amortised") -> Path:
+    """Return the folder for rendered people and finished runs of a benchmark."""
+    folder: Path = options.work or Path("runs") / name
     return folder / ("quick" if options.quick else "full")
 
 
-def render_people(folder: Path, quick: bool) -> None:
+def render_people(folder: Path, quick: bool, count: int = 2000, seed: int = 41) -> None:
     """Render people; existing ones are kept."""
-    settings = SynthSettings(count=16 if quick else 2000, size=64 if quick else 128, seed=41)
+    settings = SynthSettings(count=16 if quick else count, size=64 if quick else 128, seed=seed)
     synth.render_people(folder, settings, ConsoleDisplay())
 
 

@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amortised import EVERY, STEPS, adam, once, render_people, summary, targeted, training, work_folder
+from amortised import EVERY, STEPS, adam, once, render_people, summary, take_steps, targeted, training, work_folder
 from common import arguments, one_thread, save
 from fairhuman.fairness import FairBackward, MinimumPotentialDelay
 from fairhuman.fairness.estimators.audited import direction_cosine
 from fairhuman.fairness.estimators.estimator import MicroBatch, output_gradients
 from fairhuman.fairness.estimators.output import OutputGains
-from fairhuman.train.step import fair_step
 
 WARM_UPS = (4, 8, 16, 32)
 
@@ -48,11 +47,8 @@ class _Recorder(FairBackward):
 def record(data: Path, seed: int, steps: int, **values: Any) -> list[dict[str, Any]]:
     """Train by exact MPD; return the recording."""
     model, objectives, batches = training(data, seed, **values)
-    fair, optimizer = _Recorder(model.trainable_parameters()), adam(model)
-    for _ in range(steps):
-        fair_step(objectives, fair, [next(batches)])
-        optimizer.step()
-        optimizer.zero_grad()
+    fair = _Recorder(model.trainable_parameters())
+    take_steps(objectives, fair, batches, adam(model), steps)
     return fair.seen
 
 

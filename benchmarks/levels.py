@@ -18,12 +18,9 @@ from typing import Any
 
 import torch
 
-from amortised import adam, once, training
+from amortised import adam, once, render_people, take_steps, training, work_folder
 from common import arguments, one_thread, save
-from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.fairness import FairBackward, LinearScalarization, MinimumPotentialDelay
-from fairhuman.synth.run import render_people
-from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives, fair_step
 
@@ -39,10 +36,7 @@ def measure(data: Path, steps: int, pictures: int, bins: int, **values: Any) -> 
     parameters = model.trainable_parameters()
     mpd, plain = (FairBackward(parameters, strategy()) for strategy in (MinimumPotentialDelay, LinearScalarization))
     optimizer = adam(model, LEARNING_RATE)
-    for batch in islice(batches, steps):
-        fair_step(objectives, mpd, [batch])
-        optimizer.step()
-        optimizer.zero_grad()
+    take_steps(objectives, mpd, batches, optimizer, steps)
     _, _, singles = training(data, 1, batch_size=1, **values)
     shown = list(islice(singles, pictures))
     found: list[list[list[float | None]]] = []
@@ -78,9 +72,8 @@ def main() -> None:
     options = arguments(__doc__, work="where people are rendered and measurements are kept (runs/levels)")
     one_thread()
     quick: bool = options.quick
-    work = (options.work or Path("runs/levels")) / ("quick" if quick else "full")
-    people = SynthSettings(count=16 if quick else 400, size=64 if quick else 128, seed=62)
-    render_people(work / "people", people, ConsoleDisplay())
+    work = work_folder(options, "levels")
+    render_people(work / "people", quick, count=400, seed=62)
     values = {"resolution": 64} if quick else {}
     results: dict[str, Any] = {}
     for state, steps in STATES.items():

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amortised import adam, training
+from amortised import adam, take_steps, training
 from common import arguments, compare, one_thread, save
 from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.detect.body_parts import BodyParts
@@ -113,11 +113,8 @@ def prior(data: Path, steps: int, repeats: int, **values: Any) -> dict[str, Any]
         for with_prior in (False, True):
             regions = {"prior": with_prior}
             model, objectives, batches = training(data, 0, batch_size=BATCH_SIZE, regions=regions, **values)
-            fair, optimizer = FairBackward(model.trainable_parameters(), strategy()), adam(model, LEARNING_RATE)
-            for _ in range(steps):
-                fair_step(objectives, fair, [next(batches)])
-                optimizer.step()
-                optimizer.zero_grad()
+            fair = FairBackward(model.trainable_parameters(), strategy())
+            take_steps(objectives, fair, batches, adam(model, LEARNING_RATE), steps)
             label = "with the prior" if with_prior else "without"
             ends[label] = _ends(objectives, data, **values)
             batch = next(batches)

@@ -24,9 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amortised import adam, once, training
+from amortised import adam, once, render_people, take_steps, training, work_folder
 from common import arguments, one_thread, save
-from fairhuman.cli.console import ConsoleDisplay
 from fairhuman.fairness import (
     AlphaFair,
     FairBackward,
@@ -36,8 +35,6 @@ from fairhuman.fairness import (
     MinimumPotentialDelay,
     NashMTL,
 )
-from fairhuman.synth.run import render_people
-from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.step import fair_step
 
 NAMES = ("global", "face", "hand")
@@ -61,10 +58,7 @@ def measure(data: Path, steps: int, batches_n: int, **values: Any) -> Measured:
     parameters = model.trainable_parameters()
     mpd, plain = (FairBackward(parameters, strategy()) for strategy in (MinimumPotentialDelay, LinearScalarization))
     optimizer = adam(model, LEARNING_RATE)
-    for _ in range(steps):
-        fair_step(objectives, mpd, [next(batches)])
-        optimizer.step()
-        optimizer.zero_grad()
+    take_steps(objectives, mpd, batches, optimizer, steps)
     _, _, batches = training(data, 1, batch_size=BATCH_SIZE, **values)
     found: Measured = []
     for _ in range(batches_n):
@@ -140,10 +134,8 @@ def main() -> None:
     )
     one_thread()
     quick: bool = options.quick
-    work = (options.work or Path("runs/shares")) / ("quick" if quick else "full")
-    render_people(
-        work / "people", SynthSettings(count=16 if quick else 400, size=64 if quick else 128, seed=61), ConsoleDisplay()
-    )
+    work = work_folder(options, "shares")
+    render_people(work / "people", quick, count=400, seed=61)
     data = {"people": work / "people", **({"photos": options.photos} if options.photos else {})}
     values = {"resolution": 64} if quick else {}
     results: dict[str, Any] = {}
