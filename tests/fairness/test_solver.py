@@ -116,6 +116,18 @@ def test_orthogonal_gradients_have_the_closed_form(alpha: float) -> None:
     np.testing.assert_allclose(solve(np.diag(norms**2).tolist(), alpha).numpy(), expected, rtol=1e-12)
 
 
+def test_mpds_direction_is_longer_than_1_unless_gradients_are_longer_than_their_number() -> None:
+    """‖d‖³ ≥ Σ 1 / ‖g_i‖, with equality for parallel gradients, so clipping at 1 is a fixed length of 1."""
+    generator = np.random.default_rng(5)
+    for rows in [generator.standard_normal((3, 20)) * 10.0 ** generator.uniform(-4, 2, (3, 1)) for _ in range(50)]:
+        for gradients_kp in (rows, np.abs(rows[:, :1]) * rows[0]):
+            weights = solve(gram_of(gradients_kp), 2.0).numpy()
+            cubed = np.linalg.norm(weights @ gradients_kp) ** 3
+            bound = (1 / np.linalg.norm(gradients_kp, axis=1)).sum()
+            assert cubed >= bound * (1 - 1e-4), "parallel gradients get a ridge"
+            assert gradients_kp is rows or cubed == pytest.approx(bound, rel=1e-4)
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_the_solver_is_scale_equivariant(alpha: float) -> None:
     """Gradients times s give weights times s^(-2α/(1+α)), for all s; SciPy from 1/K is 100 % wrong at 1e-6."""

@@ -466,9 +466,11 @@ def test_a_recipe_of_another_command_is_refused_in_a_sentence(tmp_path: Path) ->
 
 def test_the_full_size_tables_are_the_papers_runs() -> None:
     paper = config.load(TrainRecipe, RECIPES / "paper" / "lora-sdxl.yaml")
-    own = {"out", "seed", "validation.data", "validation.every", "validation.count"}
+    own = {"out", "seed", "validation.data", "validation.every", "validation.count", "fairness.length"}
     table2, table3 = (config.load(ReproduceRecipe, RECIPES / "paper" / f"table{n}-sdxl.yaml") for n in (2, 3))
-    assert set(config.differences(paper, table2.run("MPD", 1, None, "test"))) == own
+    mpd = table2.run("MPD", 1, None, "test")
+    assert set(config.differences(paper, mpd)) == own
+    assert (paper.fairness.length, mpd.fairness.length) == ("radius", "clip"), "the supplement's, and one for all"
     assert [table2.run(cell, 1, None, "test").strategy for cell in table2.cells] == STRATEGIES
     assert [table3.run(cell, 1, None, "test").lora.rank for cell in table3.cells] == [64, 128, 256]
     assert set(config.differences(paper, table3.run("rank 256", 1, None, "test"))) == own
