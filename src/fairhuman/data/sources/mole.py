@@ -12,9 +12,8 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import find_pictures, read_caption
-from fairhuman.data.sources.rows import Row, printable, read_limited
+from fairhuman.data.sources.rows import Row, printable, read_json
 from fairhuman.errors import DataError
-from fairhuman.utils.parse import parse_json
 
 CAPTIONS = "meta_cap.json"
 
@@ -60,10 +59,7 @@ def _captions(file: Path) -> dict[str, Any]:
     """Entries of a caption file; none if there is no such file."""
     if not file.exists():
         return {}
-    try:
-        values = parse_json(read_limited(file))
-    except ValueError as error:
-        raise DataError(f"{file}: not a JSON file ({error})") from error
+    values = read_json(file)
     if not isinstance(values, dict):
         raise DataError(f"{file}: must hold a JSON object of captions by picture, found {type(values).__name__}")
     return values

@@ -2,7 +2,7 @@
 
 import csv
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -111,6 +111,18 @@ def read_limited(path: Path, most: int = MAX_TABLE) -> bytes:
                         f"{path}: holds {len(_HOLE):,} zero bytes in a row, so it is no text; copy it again"
                     )
         return path.read_bytes()
+
+
+def read_json(path: Path, most: int = MAX_TABLE, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value in a JSON of records; arguments as of `read_limited` and `parse_json`.
+
+    Raises:
+        DataError: it isn't JSON, or as `read_limited`.
+    """
+    try:
+        return parse_json(read_limited(path, most), object_hook)
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file ({shorten(str(error))})") from error
 
 
 def limited_lines(path: Path, file: IO[AnyStr]) -> Iterator[AnyStr]:

@@ -16,10 +16,9 @@ from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, configured_rows, list_of, whole_number
-from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, read_limited, reading_table
+from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, read_json
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
-from fairhuman.utils.parse import parse_json
 
 MASKS = ("mask", "segmentation")
 STRATEGIES = ("textfile", "filename", "instanceprompt")
@@ -97,11 +96,7 @@ def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
     inside = path.glob("*multidatabackend*.json") if path.is_dir() else [path]
     files = sorted(file for file in inside if file.suffix == ".json")
     for file in files:
-        try:
-            with reading_table(file):
-                content = parse_json(read_limited(file, MAX_TEXT).decode("utf-8-sig"))
-        except ValueError as error:
-            raise DataError(f"{file}: not a JSON file ({error})") from error
+        content = read_json(file, MAX_TEXT)
         entries = content if isinstance(content, list) else []
         if any(isinstance(entry, dict) and "instance_data_dir" in entry for entry in entries):
             return file, [entry for entry in entries if isinstance(entry, dict)]

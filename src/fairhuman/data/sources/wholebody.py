@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.rows import STAGE, Row, read_limited
+from fairhuman.data.sources.rows import STAGE, Row, read_json
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.regions.boxes import shorten
-from fairhuman.utils.parse import parse_json
 
 PARTS = {"faces": ("face",), "hands": ("lefthand", "righthand")}
 KEPT = ("image_id", "iscrowd", "bbox", "caption")  # fields of an annotation that are read
@@ -77,10 +76,7 @@ def _files(path: Path, pattern: str) -> list[Path]:
 
 def _load(file: Path, *names: str) -> list[list[Any]]:
     """The lists of these names in a COCO file."""
-    try:
-        values = parse_json(read_limited(file), object_hook=_without_key_points)
-    except ValueError as error:
-        raise DataError(f"{file}: not a JSON file ({shorten(str(error))})") from error
+    values = read_json(file, object_hook=_without_key_points)
     lists: list[list[Any]] = []
     for name in names:
         entries = values.get(name) if isinstance(values, dict) else None
