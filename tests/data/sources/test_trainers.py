@@ -47,7 +47,8 @@ def test_each_is_read_as_it_is(trainer):
     if kind == "kohya":  # from .txt, from .caption, from the folder's name
         assert captions == ["ohwx person, photo 0", "ohwx person, photo 1", "ohwx person"]
     else:
-        assert captions == [f"photo {number}" for number in range(COUNT)]
+        trigger = "ohwx " if kind == "ai_toolkit" else ""
+        assert captions == [f"{trigger}photo {number}" for number in range(COUNT)]
     for record in records:
         ignored = np.asarray(decode_mask(record.masks[IGNORE]))
         assert set(record.masks) == {IGNORE}
@@ -353,6 +354,24 @@ def test_links_of_photos_and_masks_stay_in_their_folder(tmp_path):
     ]
     leaves = "path leaves the folder of the data set"
     assert [(Path(place).name, why) for place, why in reasons(report)] == [("b.jpg", leaves), ("c.jpg", leaves)]
+
+
+def test_the_trigger_word_of_ai_toolkit(tmp_path):
+    """Those of the process and of a data set; captions without it, with it, with its place, and none."""
+    texts = ["a man", "ohwx, a man", "[trigger] as [name]", None]
+    for number, text in enumerate(texts):
+        photo(tmp_path / "photos" / f"{number}.jpg", number, text)
+
+    def captions(trigger: object, **dataset: object) -> list[str]:
+        process = {"trigger_word": trigger, "datasets": [{"folder_path": "photos", **dataset}]}
+        (tmp_path / "job.yaml").write_text(json.dumps({"config": {"process": [process]}}), encoding="utf-8")
+        return [record.caption for record in read(tmp_path / "job.yaml")[0]]
+
+    assert captions("ohwx") == ["ohwx a man", "ohwx, a man", "ohwx as ohwx", "ohwx"]
+    assert captions("ohwx", trigger_word="sks")[:3] == ["sks a man", "sks ohwx, a man", "sks as sks"]
+    assert captions("ohwx", is_reg=True)[:2] == captions(None)[:2] == texts[:2]
+    with pytest.raises(DataError, match="trigger_word must be a text, not 5"):
+        captions(5)
 
 
 def test_captions_of_simpletuner(tmp_path):

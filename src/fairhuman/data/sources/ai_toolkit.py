@@ -5,9 +5,9 @@ Facts from ostris/ai-toolkit (`toolkit/dataloader_mixins.py`, `toolkit/config_mo
 depth; a mask has its photo's name with any ending, in `mask_path`; `alpha_mask` takes the opacity instead,
 `invert_mask` turns black and white around; `caption_ext` is `txt` by default, `default_caption` is that of a photo
 without a file, `num_repeats` multiplies. Black counts `mask_min_value`, 0 by default, and the mask is divided by its
-mean. So a mask means `ignore` outside it, and the loss is a mean over the rest here too.
-
-The trigger word isn't put into captions here; write it there.
+mean. So a mask means `ignore` outside it, and the loss is a mean over the rest here too. `trigger_word`, of the process
+or of a data set, takes the place of `[trigger]` and `[name]` in captions, and begins those that don't have it but for a
+set with `is_reg` (`toolkit/prompt_utils.py`, `toolkit/dataloader_mixins.py` at 27a03a9).
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,8 @@ from fairhuman.data.sources.photo_folders import (
     plain_text,
     whole_number,
 )
-from fairhuman.data.sources.rows import STAGE, Row, reading_table
+from fairhuman.data.sources.rows import Row, reading_table
 from fairhuman.errors import DataError
-from fairhuman.record import Finding
 from fairhuman.utils.parse import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -54,21 +53,20 @@ def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         return
     file, processes = config
     for process in processes:
-        if process.get("trigger_word"):
-            finding = Finding("warned", "trigger_word is not put into captions", str(process["trigger_word"]))
-            report.add(file.name, STAGE, finding)
         for values in list_of(dict, file, process["datasets"], "datasets"):
-            yield from configured_rows(_folder(file, values), file, path, report)
+            yield from configured_rows(_folder(file, values, process.get("trigger_word")), file, path, report)
 
 
-def _folder(file: Path, values: Mapping[str, Any]) -> PhotoFolder:
+def _folder(file: Path, values: Mapping[str, Any], trigger: Any) -> PhotoFolder:
     masks = values.get("mask_path")
+    trigger = None if values.get("is_reg") is True else values.get("trigger_word") or trigger
     return PhotoFolder(
         configured_folder(file, values.get("folder_path") or values.get("dataset_path"), "folder_path"),
         masks=None if not masks else configured_folder(file, masks, "mask_path"),
         repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
         suffix=caption_suffix(file, values.get("caption_ext"), "caption_ext") or ".txt",
         default=plain_text(file, values.get("default_caption"), "default_caption"),
+        trigger=plain_text(file, trigger, "trigger_word"),
         alpha=values.get("alpha_mask") is True,
         inverted=values.get("invert_mask") is True,
     )

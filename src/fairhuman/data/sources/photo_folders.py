@@ -36,6 +36,7 @@ class PhotoFolder:
         captions: whether caption files are read.
         default: caption of a photo without a caption file.
         prefix: text before each caption.
+        trigger: word for `[trigger]` and `[name]` in captions, and before a caption that doesn't have it.
         first_line: whether the first line of a caption file is the caption; the trainer has a caption a line.
         alpha: whether the opacity of a photo is its mask.
         inverted: whether the masks are black where they would be white.
@@ -50,6 +51,7 @@ class PhotoFolder:
     captions: bool = True
     default: str | None = None
     prefix: str = ""
+    trigger: str | None = None
     first_line: bool = False
     alpha: bool = False
     inverted: bool = False
@@ -349,6 +351,9 @@ def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport)
         finding = Finding("warned", "only the first of several captions is used", text)
         report.add(printable(name or photo.name), STAGE, finding)
     text = text or folder.default
+    if folder.trigger is not None:
+        text = (text or "").replace("[trigger]", folder.trigger).replace("[name]", folder.trigger)
+        text = text if folder.trigger in text else f"{folder.trigger} {text}".rstrip()
     return text if text is None else folder.prefix + text
 
 
