@@ -15,7 +15,7 @@ of another's is then the same in errors of the picture, the noise and the veloci
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,12 +88,12 @@ def errors_of(base: Base, batches: Sequence[Batch]) -> tuple[float, ...]:
     with evaluating(base.pipeline), torch.autocast("cpu", torch.bfloat16):
         for batch in batches:
             latents, _ = base.moments(batch.pictures_bchw)
-            texts = base.texts(batch.captions)
+            batch = replace(batch, texts=base.texts(batch.captions))
             for number, log_snr in enumerate(LOG_SNRS):
                 noise = torch.stack([noise_of(position, number, latents[0].shape) for position in batch.positions_b])
                 level_1 = level_at(noising, log_snr)[None]
                 noisy = noising.add(latents, noise, level_1)
-                prediction = base.predict(noisy, level_1.expand(len(latents)), texts, batch).float()
+                prediction = base.prediction(batch, noisy, level_1.expand(len(latents)))
                 found = clean(noising, noisy, prediction, level_1)
                 sums[number] += (found - latents).square().sum().double()
             count += latents.numel()

@@ -220,14 +220,11 @@ class Base(ABC):
         return found
 
     @abstractmethod
-    def predict(
-        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None = None
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the network's prediction of `noising().target`, [B, C, h, w].
 
         Called once a micro-batch, with gradients. Noisy latents [B, C, h, w] and floating-point texts come in the
-        network's type and on its device; levels [B] as `noising` draws them. The result may have any type. `batch` has
-        the samples' time ids, which SDXL reads.
+        network's type and on its device; levels [B] as `noising` draws them. The result may have any type.
         """
 
     def prediction(
@@ -238,15 +235,13 @@ class Base(ABC):
         `train_text`: with gradients to the text encoders. `more` are arguments of the base's `predict`.
         """
         texts = batch.texts or self.texts(batch.captions, train_text)
-        return self._predicted(noisy_bchw, levels_b, texts, batch, **more)
+        return self._predicted(noisy_bchw, levels_b, texts, **more)
 
-    def _predicted(
-        self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], batch: Batch | None, **more: Any
-    ) -> Tensor:
+    def _predicted(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text], **more: Any) -> Tensor:
         """Return `predict` of inputs of any type, float32."""
         device, dtype = noisy_bchw.device, self.dtype
         given = [{n: t.to(device, dtype if t.is_floating_point() else None) for n, t in text.items()} for text in texts]
-        return self.predict(noisy_bchw.to(dtype), levels_b, given, batch, **more).float()
+        return self.predict(noisy_bchw.to(dtype), levels_b, given, **more).float()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -396,7 +391,7 @@ class Base(ABC):
             x = noising.add(start_1chw.float(), noise, levels[:1])
             texts = self.guided_texts(prompt, negative_prompt, guidance) if texts is None else texts
             for level, after in pairwise(levels):
-                found = [self._predicted(x, level[None], [text], None) for text in texts]
+                found = [self._predicted(x, level[None], [text]) for text in texts]
                 velocity = torch.lerp(found[1], found[0], self.scale(guidance)) if len(found) == 2 else found[0]
                 x = x + (after - level) * velocity
                 if on_step is not None:

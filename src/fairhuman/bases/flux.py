@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairhuman.bases.base import Base, quiet, stacked
 from fairhuman.bases.sd3 import JOINT_ATTENTION
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 GUIDANCE = 1.0  # that the network is conditioned on in training: what it predicts then is what real pictures teach
@@ -42,13 +42,7 @@ class Flux(Base):
             embeds, pooled, _ = self.pipeline.encode_prompt(caption, None, self.pipeline.text_encoder.device)
         return {"embeds": embeds[0], "pooled": pooled[0]}
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         b, c, h, w = noisy_bchw.shape
         embeds_bnd, device = stacked(texts, "embeds"), noisy_bchw.device

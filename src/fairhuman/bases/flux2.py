@@ -17,7 +17,7 @@ from fairhuman.bases.latents import decoded, posterior_moments
 from fairhuman.bases.noising import Noising
 from fairhuman.bases.sd3 import JOINT_ATTENTION
 from fairhuman.bases.settings import TimeSettings
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 from fairhuman.errors import RecipeError
 
 
@@ -64,13 +64,7 @@ class Flux2Klein(Base):
         """Return embeddings [512, 3 D]."""
         return {"embeds": self.pipeline.encode_prompt(caption, self.pipeline.text_encoder.device)[0][0]}
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         kind, embeds_bnd, device = Flux2KleinPipeline, stacked(texts, "embeds"), noisy_bchw.device
         patches = kind._patchify_latents(noisy_bchw)

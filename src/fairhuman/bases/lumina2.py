@@ -13,7 +13,7 @@ from diffusers import Lumina2Pipeline
 from torch import Tensor
 
 from fairhuman.bases.base import Base, padded, quiet
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 
 
 class Lumina2(Base):
@@ -47,13 +47,7 @@ class Lumina2(Base):
         names = [f"{kind}{part}" for kind in ("", "negative_") for part in parts]
         return {**dict(zip(names, found, strict=True)), "guidance_scale": guidance}
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         embeds_bnd, mask_bn = padded(texts, "embeds")
         if mask_bn is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fairhuman.bases.base import Base, padded
 from fairhuman.bases.latents import decoded, posterior_moments
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 
 
 class QwenImage(Base):
@@ -68,13 +68,7 @@ class QwenImage(Base):
         embeds, mask = self.pipeline.encode_prompt(caption, device, max_sequence_length=self.longest)
         return {"embeds": embeds[0] if mask is None else embeds[0][mask[0].bool()]}
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         b, c, h, w = noisy_bchw.shape
         embeds_bnd, mask_bn = padded(texts, "embeds")

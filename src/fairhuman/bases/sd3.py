@@ -11,7 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from fairhuman.bases.base import Base, quiet, stacked
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 
 JOINT_ATTENTION = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
@@ -65,13 +65,7 @@ class SD3(Base):
         tokens = t5_tokens(self.network.config)
         return {**super().arguments(prompt, negative_prompt, guidance), "max_sequence_length": tokens}
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         velocity: Tensor = self.network(
             hidden_states=noisy_bchw,

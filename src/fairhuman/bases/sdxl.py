@@ -75,23 +75,29 @@ class SDXL(Base):
         pooled, tokens = self.pipeline.text_encoder_2.config.projection_dim, self.pipeline.tokenizer.model_max_length
         return {"embeds": packed[:-pooled].reshape(tokens, -1), "pooled": packed[-pooled:]}
 
+    def prediction(
+        self, batch: Batch, noisy_bchw: Tensor, levels_b: Tensor, train_text: bool = False, **more: Any
+    ) -> Tensor:
+        """Return `predict` for the captions and time ids of a batch, float32."""
+        more["time_ids_b6"] = batch.time_ids_b6
+        return super().prediction(batch, noisy_bchw, levels_b, train_text, **more)
+
     def predict(
         self,
         noisy_bchw: Tensor,
         levels_b: Tensor,
         texts: Sequence[Text],
-        batch: Batch | None = None,
+        time_ids_b6: Tensor | None = None,
         residuals: Residuals | None = None,
     ) -> Tensor:
         """Return the U-Net's output; `residuals` returns residuals to add inside it.
 
-        Time ids stay in float32: sizes above 256 aren't exact in bfloat16. Without a batch they are zeros.
+        Time ids stay in float32: sizes above 256 aren't exact in bfloat16. By default they are zeros.
         """
-        device = noisy_bchw.device
-        time_ids_b6 = torch.zeros(len(texts), 6, device=device) if batch is None else batch.time_ids_b6.to(device)
+        ids_b6 = torch.zeros(len(texts), 6) if time_ids_b6 is None else time_ids_b6
         given: dict[str, Any] = {
             "encoder_hidden_states": stacked(texts, "embeds"),
-            "added_cond_kwargs": {"text_embeds": stacked(texts, "pooled"), "time_ids": time_ids_b6},
+            "added_cond_kwargs": {"text_embeds": stacked(texts, "pooled"), "time_ids": ids_b6.to(noisy_bchw.device)},
         }
         inside = residuals(noisy_bchw, given) if residuals is not None else {}
         prediction: Tensor = self.pipeline.unet(noisy_bchw, levels_b, **given, **inside).sample

@@ -12,7 +12,7 @@ from diffusers import ZImagePipeline
 from torch import Tensor
 
 from fairhuman.bases.base import Base, in_chat
-from fairhuman.data.samples.batch import Batch, Text
+from fairhuman.data.samples.batch import Text
 
 
 class ZImage(Base):
@@ -48,13 +48,7 @@ class ZImage(Base):
         """Return guidance + 1: the pipeline adds `guidance` times c - u to c."""
         return guidance + 1.0
 
-    def predict(
-        self,
-        noisy_bchw: Tensor,
-        levels_b: Tensor,
-        texts: Sequence[Text],
-        batch: Batch | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def predict(self, noisy_bchw: Tensor, levels_b: Tensor, texts: Sequence[Text]) -> Tensor:
         """Return the velocity [B, C, h, w]."""
         pictures = list(noisy_bchw[:, :, None].unbind(0))
         found = self.network(pictures, 1 - levels_b, [text["embeds"] for text in texts], return_dict=False)[0]
