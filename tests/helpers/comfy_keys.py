@@ -1,8 +1,9 @@
 """Which LoRA keys ComfyUI reads, for each base: those that its map has under the prefix `transformer.`.
 
-Stated from `model_lora_keys_unet` in `comfy/lora.py`, and `mmdit_to_diffusers`, `flux_to_diffusers` and
-`z_image_to_diffusers` in `comfy/utils.py`; a Qwen-Image there has diffusers' own names. ComfyUI only warns of others. A
-base that isn't here has names that it doesn't read.
+Stated from Comfy-Org/ComfyUI: `model_lora_keys_unet` in `comfy/lora.py` at 17358c8, and `mmdit_to_diffusers`,
+`flux_to_diffusers` and `z_image_to_diffusers` in `comfy/utils.py` at 09708ea. FLUX.2 is a FLUX there
+(`comfy/model_base.py` at 094c74c), and the map has the layers of its single blocks too; a Qwen-Image there has
+diffusers' own names. ComfyUI only warns of others. A base that isn't here has names that it doesn't read.
 """
 
 import re
