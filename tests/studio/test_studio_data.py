@@ -3,6 +3,8 @@
 import errno
 import io
 import json
+import re
+import shutil
 import threading
 import time
 
@@ -328,6 +330,19 @@ def test_what_training_sees_of_a_picture(data):
     assert [line.split(":")[0] for line in found["lines"]] == ["face", "hand"]
     assert "latent cells" in found["lines"][0]
     assert data.get("/data/seen", name="photos", number=1, draw=2).headers["content-type"] == "image/png"
+
+
+def test_the_latent_grid_is_that_of_the_run_s_model(opened, photos, run):
+    (run / "recipe.yaml").write_text("model: small\ndata: photos\nout: mpd\nsteps: 1\nresolution: 128\n")
+    other = shutil.copytree(run, run.parent / "sdxl") / "recipe.yaml"
+    other.write_text(other.read_text().replace("model: small", "model: SDXL"))
+    studio = opened(photos, run.parent)
+    while not studio.get("/api/data", name="photos").json()["done"]:
+        time.sleep(0.01)
+    place = {"name": "photos", "number": 0}
+    lines = [studio.get("/api/seen", **place, like=f"runs/{one}").json()["lines"][0] for one in ("mpd", "sdxl")]
+    small, sdxl = (float(re.search(r"([0-9.]+) latent cells", line)[1]) for line in lines)
+    assert small == pytest.approx(4 * sdxl, abs=0.3), "cells of 4 and of 8 pixels"
 
 
 def test_pictures_are_named_by_numbers_alone(data):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from fairhuman.bases.names import latent_shape
 from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.errors import FairHumanError
+from fairhuman.models.locations import location_of
 from fairhuman.record import HumanRecord
 from fairhuman.regions.objectives import objective_masks
 from fairhuman.regions.settings import GLOBAL
@@ -15,7 +17,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import recipe_of_run
 from fairhuman.train.views import training_transform
 
-FACTOR = 8  # pixels a latent cell of SDXL's VAE
+FACTOR = 8  # pixels a latent cell and side, of SDXL and of other bases that are published
 SIDE = 420  # pixels of a panel
 GAP = 8
 DEFAULT = "SDXL"  # the settings that `fairhuman train` has by default
@@ -62,7 +64,7 @@ def seen(record: HumanRecord, regions: tuple[str, ...], recipe: TrainRecipe, dra
     if sample.picture_chw is None:
         raise FairHumanError("the sample has no picture")
     ignored_bhw = None if sample.ignored_hw is None else sample.ignored_hw[None]
-    latent_rhw = objective_masks(sample.masks_rhw[None], FACTOR, ignored_bhw)[0, 1:]
+    latent_rhw = objective_masks(sample.masks_rhw[None], _factor(recipe.model), ignored_bhw)[0, 1:]
     panels = sample_panels(sample.picture_chw, sample.masks_rhw, latent_rhw, names, sample.ignored_hw, SIDE)
     both = Image.new("RGB", (panels[0].width + GAP + panels[1].width, panels[0].height))
     both.paste(panels[0], (0, 0))
@@ -73,6 +75,14 @@ def seen(record: HumanRecord, regions: tuple[str, ...], recipe: TrainRecipe, dra
             share = f"{100 * recipe.view.min_in_view:.3g} %"
             lines[r] = f"{name}: less than {share} of it is in this crop, so it counts as not annotated"
     return Seen(both, lines, _enlarged(record, recipe))
+
+
+def _factor(model: str) -> int:
+    """Pixels a latent cell and side of a model, by its folder; `FACTOR` where that isn't on this machine."""
+    try:
+        return latent_shape(Path(location_of(model)))[0]
+    except (OSError, ValueError, KeyError):
+        return FACTOR
 
 
 def _enlarged(record: HumanRecord, recipe: TrainRecipe) -> str:
