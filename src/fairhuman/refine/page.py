@@ -103,17 +103,12 @@ def _shown(
     words, tried = f"quality {part['before']:.2f}", part.get("tried")  # which older rows don't have
     if tried is not None and f"{tried:.2f}" != f"{part['before']:.2f}":
         words += f" in the original, {tried:.2f} beside the parts redrawn before it"
-    steps = [_step("before", words, original, UNREADABLE)]
     of_region = part["kind"] == REGION  # which has no measure of quality
-    if of_region:
-        steps = [_step("before", "as it was", original, UNREADABLE)]
+    steps = [_step("before", "as it was" if of_region else words, original, UNREADABLE)]
     for number, (quality, why) in enumerate(part["attempts"]):
         shot = of_picture.get((part["number"], number))
-        steps.append(
-            _step(
-                f"attempt {number + 1}", _reason(number, None if of_region else quality, why, taken), shot, NOT_STORED
-            )
-        )
+        words = _reason(number, None if of_region else quality, why, taken)
+        steps.append(_step(f"attempt {number + 1}", words, shot, NOT_STORED))
     if after is None:
         steps.append(_step("kept", "the original, as no attempt was accepted", original, UNREADABLE))
     else:
