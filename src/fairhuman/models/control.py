@@ -20,7 +20,7 @@ from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import is_hub_id
-from fairhuman.models.weights import NamedWeights
+from fairhuman.models.model import TrainableModel
 from fairhuman.record import CONDITIONS
 from fairhuman.utils.files import write_atomically, write_json
 from fairhuman.utils.hub import failure
@@ -106,13 +106,13 @@ class Control(ABC):
         return joined_bchw.expand(-1, self.channels, -1, -1) if joined_bchw.shape[1] == 1 else joined_bchw
 
 
-class ControlModel(NamedWeights):
+class ControlModel(TrainableModel):
     """Trains a ControlNet or T2I-adapter in float32, in place; the base is frozen and keeps its own precision."""
 
     def __init__(
         self, pipeline: StableDiffusionXLPipeline, control: Control, gradient_checkpointing: bool = False
     ) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline)
         self.control = control
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from fairhuman.bases.base import base_of, networks
 from fairhuman.data.samples.batch import Batch
-from fairhuman.models.weights import NamedWeights
+from fairhuman.models.model import TrainableModel
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 
 
-class FullModel(NamedWeights):
+class FullModel(TrainableModel):
     """Trains all weights of the network in float32; use autocast for half precision.
 
     Args:
@@ -22,7 +22,7 @@ class FullModel(NamedWeights):
     """
 
     def __init__(self, pipeline: Any, text_encoders: bool = False, gradient_checkpointing: bool = False) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline)
         self._base = base_of(pipeline)
         self._train_text = text_encoders
         network = self._base.network

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from fairhuman.bases.base import Base, base_of, networks
 from fairhuman.bases.sdxl import SDXL
-from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.frozen_linear import weight_shape
 from fairhuman.models.locations import DIFFUSERS_FILE, find_weights_file
 from fairhuman.models.lora_file import LoraLayer, kohya_metadata, read_lora, to_kohya
+from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.settings import LoraSettings
-from fairhuman.models.weights import NamedWeights
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.safetensors_header import read_header, sort_header
 
@@ -98,7 +97,7 @@ def shape_mismatches(network: nn.Module, state: Mapping[str, Tensor], part: str)
     return found
 
 
-class LoraModel(NamedWeights):
+class LoraModel(TrainableModel):
     """Trains low-rank updates of some of the network's layers; the base is frozen.
 
     Args:
@@ -120,7 +119,7 @@ class LoraModel(NamedWeights):
         gradient_checkpointing: bool = False,
         size: tuple[int, int] = (1024, 1024),
     ) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline)
         self.settings = settings
         self.size = size
         self._base = base_of(pipeline)
@@ -133,10 +132,6 @@ class LoraModel(NamedWeights):
         network.train()
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
-
-    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the network's prediction, float32."""
-        return self._base.prediction(batch, noisy_latents_bchw, timesteps_b)
 
     @contextmanager
     def without_updates(self) -> Iterator[None]:

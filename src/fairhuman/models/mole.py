@@ -15,13 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairhuman import __version__
-from fairhuman.bases.base import base_of
-from fairhuman.data.samples.batch import Batch
 from fairhuman.errors import ModelError
 from fairhuman.models.locations import MOLE_FILE, find_mole
+from fairhuman.models.model import TrainableModel
 from fairhuman.models.mole_linear import add_mole, mole_layers
 from fairhuman.models.settings import EXPERTS, Expert, MoleSettings
-from fairhuman.models.weights import NamedWeights, copy_state, load_state, read_finite
+from fairhuman.models.weights import copy_state, load_state, read_finite
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import sort_header
@@ -132,7 +131,7 @@ def load_mole(unet: UNet2DConditionModel, path: Path) -> MoleFile:
     return file
 
 
-class MoleModel(NamedWeights):
+class MoleModel(TrainableModel):
     """Trains one expert, or the gates of two frozen experts, in float32; the base is frozen.
 
     Args:
@@ -152,7 +151,7 @@ class MoleModel(NamedWeights):
         seed: int,
         gradient_checkpointing: bool = False,
     ) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline)
         self.settings = settings
         unet = pipeline.unet
         for part in (unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -170,10 +169,6 @@ class MoleModel(NamedWeights):
         unet.train()
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-
-    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        """Return the U-Net's prediction, float32."""
-        return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return A and B of the trained expert, or all gates, in module order."""

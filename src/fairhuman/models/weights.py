@@ -1,6 +1,5 @@
-"""Trained weights by name: copy to and from a checkpoint's state."""
+"""Weights by name: read and checked, copied to and from a checkpoint's state."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,26 +11,6 @@ from torch.distributed.tensor import DTensor
 
 from fairhuman.errors import ModelError
 from fairhuman.fairness.distributed import shard_of
-
-
-class NamedWeights(ABC):
-    """Base of models: checkpoint state from the trained weights by name."""
-
-    @abstractmethod
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Return the trained weights by name, always in the same order."""
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the trained weights."""
-        return list(self.trained().values())
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies of the trained weights by name."""
-        return copy_state(self.trained())
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Restore a state exactly; raises as `load_state` does."""
-        load_state(self.trained(), state)
 
 
 def read_finite(file: Path, name: str) -> dict[str, Tensor]:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fairhuman.bases.base import base_of, networks
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.samples.batch import Batch
 from fairhuman.data.sources import read_source
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.settings import LossSettings
 from fairhuman.generate.lora import load_lora
 from fairhuman.models.locations import require_sdxl
+from fairhuman.models.model import Model
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline
@@ -30,16 +29,6 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
-
-
-class _Pipeline:
-    """A pipeline as a `Model`."""
-
-    def __init__(self, pipeline: Any) -> None:
-        self.pipeline = pipeline
-
-    def predict(self, batch: Batch, noisy_latents_bchw: Tensor, timesteps_b: Tensor) -> Tensor:
-        return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b)
 
 
 def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
@@ -74,7 +63,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
         for part in networks(pipeline):
             part.to(device)
         precision = DTYPES[settings.precision]
-        objectives = Objectives(_Pipeline(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
+        objectives = Objectives(Model(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
         found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
     return found
 
