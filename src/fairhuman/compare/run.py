@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
-from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts, tuning_runs
 from fairhuman.compare.runs import run_comparison
 from fairhuman.compare.settings import CompareRecipe
@@ -37,8 +36,7 @@ def planned_runs(recipe: CompareRecipe) -> list[TrainRecipe]:
         RecipeError: a setting that training doesn't have, or that the comparison sets itself.
     """
     if recipe.front is not None and recipe.tuning is not None:
-        untuned = Point(recipe.front.untuned.cell, recipe.front.untuned.learning_rate)
-        worlds = [recipe_of_points(recipe, [untuned], world) for world in recipe.front.worlds]
+        worlds = [recipe_of_points(recipe, [recipe.front.untuned.point], world) for world in recipe.front.worlds]
         runs = [one.run(cell, one.seeds[0], None, "test") for one in worlds for cell in one.cells]
         return [*tuning_runs(recipe, recipe.tuning).values(), *runs]
     return [recipe.run(cell, seed, None, "test") for cell in recipe.cells for seed in recipe.seeds]

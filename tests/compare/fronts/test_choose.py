@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fairhuman.compare.fronts.choose import Point, Tuned, budgets, choose, keep_choice, untuned_and_rival
-from fairhuman.compare.fronts.settings import COMPUTE, STEPS, FrontSettings
+from fairhuman.compare.fronts.choose import Tuned, budgets, choose, keep_choice, untuned_and_rival
+from fairhuman.compare.fronts.settings import COMPUTE, STEPS, FrontSettings, Point
 from fairhuman.errors import DataError
 
 RATES = (1e-4, 3e-4, 1e-3)

@@ -8,9 +8,9 @@ import pytest
 from fairhuman import config
 from fairhuman.compare.fronts import samples
 from fairhuman.compare.fronts.analysis import joint_level, numbers_judged
-from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.page import write_fronts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts
+from fairhuman.compare.fronts.settings import Point
 from fairhuman.compare.losses import store_losses
 from fairhuman.compare.run import missing_data, planned_runs, run_all
 from fairhuman.compare.runs import cost, exact_steps, spent

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fairhuman.compare.analysis import LEVEL, Judged, at_a_price, judge
-from fairhuman.compare.fronts.choose import VOLUME, Choice, Point
-from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
+from fairhuman.compare.fronts.choose import VOLUME, Choice
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, Point, PredictionSettings
 from fairhuman.errors import DataError
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, check_paired
@@ -235,7 +235,7 @@ def analyse(
     Raises:
         DataError: the untuned point or the tuned rival has no result, or as in `draw_jointly`.
     """
-    untuned, rival = Point(front.untuned.cell, front.untuned.learning_rate), choice.rival
+    untuned, rival = front.untuned.point, choice.rival
     whole = complete_points(tested, (untuned, rival))
     families = {
         budget: {family: own for family, points in found.items() if (own := [p for p in points if p in whole])}
@@ -315,8 +315,7 @@ class _Statistics:
 
     def difference(self, world: str, loss: str) -> Statistic:
         """The untuned point's change minus that of the tuned rival."""
-        untuned = Point(self.front.untuned.cell, self.front.untuned.learning_rate)
-        return self.drawn[world].loss(untuned, loss, self.choice.rival)
+        return self.drawn[world].loss(self.front.untuned.point, loss, self.choice.rival)
 
     def beside(self, world: str) -> dict[str, Estimate]:
         """The differences in all losses; empty if a run is missing."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, Point
 from fairhuman.errors import DataError
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.stats.fronts import Array, hypervolume, non_dominated
@@ -25,19 +25,7 @@ VOLUME = "hypervolume"
 NEARLY = 1.02  # a cost up to this share of a budget counts as within it: single audits may differ
 SAME = 1e-6  # tolerance of a stored change
 SEAL = "sha256"
-Compared = Mapping[str, Mapping[str, Sequence["Point"]]]  # by budget and family
-
-
-class Point(NamedTuple):
-    """A cell with a learning rate."""
-
-    cell: str
-    rate: float
-
-    @property
-    def name(self) -> str:
-        """Its name in tables and folders."""
-        return f"{self.cell}, {self.rate:g}"
+Compared = Mapping[str, Mapping[str, Sequence[Point]]]  # by budget and family
 
 
 @dataclass(frozen=True)
@@ -125,7 +113,7 @@ def untuned_and_rival(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tup
     Raises:
         DataError: one of them has no tuning result.
     """
-    untuned = Point(front.untuned.cell, front.untuned.learning_rate)
+    untuned = front.untuned.point
     advice = "their logs lie beside the runs; mend the cause and run the same command again"
     if untuned not in tuned:
         raise DataError(f"front.untuned: the tuning run of {untuned.name} failed, and nothing can stand in; {advice}")

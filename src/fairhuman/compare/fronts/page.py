@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from fairhuman.compare.analysis import Judged
 from fairhuman.compare.fronts.analysis import BETTER, LESS, Curve, Fronts, Number, Outcome, Search
-from fairhuman.compare.fronts.choose import Point, Tuned
+from fairhuman.compare.fronts.choose import Tuned
 from fairhuman.compare.fronts.run import FrontRuns
 from fairhuman.compare.fronts.samples import FrontSamples
-from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, PredictionSettings
+from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, Point, PredictionSettings
 from fairhuman.compare.paper.measurements import Measurement
 from fairhuman.compare.settings import BASE, CompareRecipe
 from fairhuman.config import to_yaml
@@ -53,7 +53,7 @@ def write_fronts(
         verdicts=list(sentences(front, runs)),
         front=front,
         price_margin=percent(runs.choice.margins[GLOBAL], 2),
-        untuned=_untuned(front).name,
+        untuned=front.untuned.point.name,
         rival=runs.choice.rival.name,
         pictures=len(next(iter(runs.outcome.series.values())).keys),
         seeds=recipe.seeds,
@@ -94,7 +94,7 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
         clauses = [f"{listed(groups[word])}: {word}" for word in BETTER.values() if word in groups]
         if clauses:
             yield f"Fronts compared with that of {front.rival}, at {budget}: {'; '.join(clauses)}."
-    name, rival = _untuned(front).name, runs.choice.rival.name
+    name, rival = front.untuned.point.name, runs.choice.rival.name
     words = [f"{loss} {_share(found.beside[''][loss])}" for loss in (GLOBAL, REGIONS)]
     judged = found.judged.get(("", REGIONS))
     verdict = f"; regions at the same global loss: {LESS[judged.verdict]}" if judged is not None else ""
@@ -157,10 +157,6 @@ def _shown(front: FrontSettings, found: Fronts, budget: str) -> dict[str, Curve]
     return {name: curves[name] for name in [*dict.fromkeys(first), *others][: DRAWN_CURVES + 1]}
 
 
-def _untuned(front: FrontSettings) -> Point:
-    return Point(front.untuned.cell, front.untuned.learning_rate)
-
-
 def _volumes(found: Fronts, budget: str) -> list[dict[str, Any]]:
     """Rows of a budget's table, the largest front first; hypervolumes in %²: 1 % times 1 %."""
     lines = []
@@ -192,7 +188,7 @@ def _search(name: str, search: Search) -> dict[str, Any]:
 def _samples(front: FrontSettings, runs: FrontRuns, found: Sequence[Measurement]) -> list[dict[str, Any]]:
     """A row a metric: values of the base, the tuned rival and the untuned point, and the latter minus the rival."""
     numbers = {(one.metric, one.method): one for one in found}
-    shown = (BASE, runs.choice.rival.name, _untuned(front).name)
+    shown = (BASE, runs.choice.rival.name, front.untuned.point.name)
     lines = []
     for one in {one.metric: one for one in found}.values():
         cells = [numbers.get((one.metric, method)) for method in shown]

@@ -6,8 +6,8 @@ from typing import Any
 
 from fairhuman import config
 from fairhuman.compare.fronts.analysis import Fronts, analyse
-from fairhuman.compare.fronts.choose import Choice, Point, Tuned, keep_choice
-from fairhuman.compare.fronts.settings import FrontSettings
+from fairhuman.compare.fronts.choose import Choice, Tuned, keep_choice
+from fairhuman.compare.fronts.settings import FrontSettings, Point
 from fairhuman.compare.runs import (
     ComparisonRuns,
     Render,
@@ -122,11 +122,10 @@ def run_fronts(
     worlds = _run_worlds(recipe, front, choice, outcome, display)
     if isinstance(worlds, int):
         return worlds
-    untuned = Point(front.untuned.cell, front.untuned.learning_rate)
     searched = {
         p: one
         for p, one in ended.items()
-        if (p.cell == untuned.cell or front.family(p.cell) == front.rival) and p not in choice.failed
+        if (p.cell == front.untuned.cell or front.family(p.cell) == front.rival) and p not in choice.failed
     }
     series = {point: outcome.series[point.name] for point in choice.why if point.name in outcome.series}
     found = analyse(front, choice, series, worlds, searched)
@@ -156,7 +155,7 @@ def _choose(
 
 def two_points(front: FrontSettings, choice: Choice) -> list[Point]:
     """The untuned point and the tuned rival."""
-    return [Point(front.untuned.cell, front.untuned.learning_rate), choice.rival]
+    return [front.untuned.point, choice.rival]
 
 
 def _run_worlds(

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman import config
-from fairhuman.compare.fronts.choose import Point
 from fairhuman.compare.fronts.run import FrontRuns, recipe_of_points, two_points
-from fairhuman.compare.fronts.settings import FrontSampling, FrontSettings
+from fairhuman.compare.fronts.settings import FrontSampling, FrontSettings, Point
 from fairhuman.compare.jobs import Command, run_jobs, training_job
 from fairhuman.compare.paper.drawing import draw_all, prompt_set, table_settings
 from fairhuman.compare.paper.measurements import Measurement, read_measurements

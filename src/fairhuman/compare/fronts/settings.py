@@ -1,6 +1,6 @@
 """Settings of a comparison in two stages: points are chosen on tuning data, and their fronts drawn on test data."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -15,11 +15,28 @@ Word = Literal["better", "worse", "same", "moved along the front"]
 REGIONS = "regions"  # mean change of all but the global loss
 
 
+class Point(NamedTuple):
+    """A cell with a learning rate."""
+
+    cell: str
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and folders."""
+        return f"{self.cell}, {self.rate:g}"
+
+
 class PointSettings(Settings):
     """A cell with a learning rate."""
 
     cell: str = Field(description="name of a cell")
     learning_rate: float = Field(gt=0.0, description="one of tuning.learning_rates")
+
+    @property
+    def point(self) -> Point:
+        """The point that they name."""
+        return Point(self.cell, self.learning_rate)
 
 
 class WorldSettings(Settings):
