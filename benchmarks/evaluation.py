@@ -27,7 +27,7 @@ from fairhuman.evaluate.metrics.distances import measure_frechet, measure_kernel
 from fairhuman.evaluate.networks.blip import TEXT, VISION, RewardNetwork
 from fairhuman.evaluate.pace import PLANNED
 from fairhuman.models.tokenizer import build_tokenizer
-from fairhuman.stats.paired import mean
+from fairhuman.stats.paired import ratio
 from fairhuman.synth.people import write_people
 from fairhuman.synth.settings import SynthSettings
 
@@ -114,7 +114,7 @@ def statistics(count: int) -> dict[str, float]:
     values_n, ones_nd, others_nd = (rng.normal(size=(count, *width)) for width in ((), (2048,), (2048,)))
     prompts = [str(number) for number in range(count)]
     ways = {
-        "mean": lambda: mean(values_n, prompts),
+        "mean": lambda: ratio(values_n, np.ones(len(values_n)), prompts),
         "frechet": lambda: measure_frechet(ones_nd, others_nd, prompts, prompts),
         "kernel": lambda: measure_kernel(ones_nd, others_nd, prompts, prompts),
     }

@@ -51,7 +51,6 @@ def relative_change(
     last: tuple[Sequence[float] | Array, Sequence[float] | Array],
     *,
     resamples: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
     """L_last / L_first - 1, each L a pooled ratio (errors, areas) of the *same* samples, noise and timesteps.
@@ -70,7 +69,7 @@ def relative_change(
         before_b, after_b = sums_bc[:, 0] * sums_bc[:, 3], sums_bc[:, 2] * sums_bc[:, 1]
         return np.asarray((after_b - before_b) / before_b)
 
-    return _bootstrap(table_nc, change, resamples, level, seed)
+    return _bootstrap(table_nc, change, resamples, seed=seed)
 
 
 def ratio_difference(
@@ -78,8 +77,6 @@ def ratio_difference(
     last: tuple[Sequence[float] | Array, Sequence[float] | Array],
     *,
     resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> Estimate:
     """r_last - r_first, each a pooled ratio of the *same* samples, which are resampled together.
 
@@ -92,7 +89,7 @@ def ratio_difference(
     def difference(sums_bc: Array) -> Array:
         return np.asarray(sums_bc[:, 2] / sums_bc[:, 3] - sums_bc[:, 0] / sums_bc[:, 1])
 
-    return _bootstrap(_paired_table(first, last), difference, resamples, level, seed)
+    return _bootstrap(_paired_table(first, last), difference, resamples)
 
 
 def change_over_seeds(
@@ -124,14 +121,7 @@ def change_over_seeds(
     return _over_seeds(table_snc[:, (table_snc[:, :, 1::2] > 0).all(axis=(0, 2))], resamples, level, seed)
 
 
-def ratio_over_seeds(
-    own: tuple[Array, Array],
-    against: tuple[Array, Array] | None = None,
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
+def ratio_over_seeds(own: tuple[Array, Array], against: tuple[Array, Array] | None = None) -> Estimate:
     """Mean over S seeds of r_own - r_against, each a pooled ratio of one seed's row; without `against`, of r_own.
 
     Each argument holds numerators and denominators [S, N] of the same N samples; a denominator may be 0. Intervals are
@@ -142,10 +132,10 @@ def ratio_over_seeds(
     """
     ones = np.ones_like(np.asarray(own[0], dtype=np.float64))
     other = (np.zeros_like(ones), ones) if against is None else against
-    return _over_seeds(_seed_table((ones, ones), own, other), resamples, level, seed)
+    return _over_seeds(_seed_table((ones, ones), own, other))
 
 
-def _over_seeds(table_snc: Array, resamples: int, level: float, seed: int) -> Estimate:
+def _over_seeds(table_snc: Array, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Estimate:
     """See `change_over_seeds`; draws without a denominator are left out."""
     s, n = table_snc.shape[:2]
     _check_level(level)
@@ -256,7 +246,7 @@ def _checked(errors: Sequence[float] | Array, areas: Sequence[float] | Array) ->
 
 
 def _bootstrap(
-    table_nc: Array, statistic: Callable[[Array], Array], resamples: int, level: float, seed: int
+    table_nc: Array, statistic: Callable[[Array], Array], resamples: int, level: float = 0.95, seed: int = 0
 ) -> Estimate:
     """Return the statistic of the column sums of `table_nc` and its percentile interval over resampled rows."""
     _check_level(level)

@@ -69,18 +69,8 @@ def ratio(tops_n: Values, bottoms_n: Values, prompts_n: Sequence[Hashable], *, r
     return Measured(found.value, found.low, found.high, int(known_n.sum()), error, len(sums_pc), _above_zero(sums_pc))
 
 
-def mean(values_n: Values, prompts_n: Sequence[Hashable], *, resamples: int = 2000) -> Measured:
-    """Return the mean over images: the `ratio` with bottoms of 1."""
-    return ratio(values_n, np.ones(len(values_n)), prompts_n, resamples=resamples)
-
-
 def paired_difference(
-    a: tuple[Values, Values],
-    b: tuple[Values, Values],
-    prompts_n: Sequence[Hashable],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    a: tuple[Values, Values], b: tuple[Values, Values], prompts_n: Sequence[Hashable], *, resamples: int = 2000
 ) -> Difference:
     """Return r_a - r_b for the same images of two methods, its interval over prompts, and a permutation test.
 
@@ -101,7 +91,7 @@ def paired_difference(
     informing = min(_above_zero(a_pc), _above_zero(b_pc))
     measured = Measured(found.value, found.low, found.high, n, error, prompts, informing)
     equal = n > 0 and np.array_equal(columns_nc[known_n, :2], columns_nc[known_n, 2:])
-    return Difference(measured, _swap_test(a_pc, b_pc, found.value, seed), equal)
+    return Difference(measured, _swap_test(a_pc, b_pc, found.value), equal)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,7 +147,7 @@ def _error(influence_p: Array) -> float:
     return float(np.sqrt(prompts / (prompts - 1) * (influence_p**2).sum())) if prompts > 1 else float("nan")
 
 
-def _swap_test(a_pc: Array, b_pc: Array, value: float, seed: int) -> float:
+def _swap_test(a_pc: Array, b_pc: Array, value: float) -> float:
     """Return the share of swaps whose absolute difference is at least that of `value`."""
     prompts = len(a_pc)
     if prompts == 0 or not np.isfinite(value):
@@ -166,7 +156,7 @@ def _swap_test(a_pc: Array, b_pc: Array, value: float, seed: int) -> float:
     if exact:
         swaps_fp = np.arange(2**prompts)[:, None] >> np.arange(prompts) & 1
     else:
-        swaps_fp = np.random.default_rng(seed).integers(0, 2, (FLIPS, prompts))
+        swaps_fp = np.random.default_rng(0).integers(0, 2, (FLIPS, prompts))
     moved_fc = swaps_fp @ (b_pc - a_pc)
     a_fc, b_fc = a_pc.sum(axis=0) + moved_fc, b_pc.sum(axis=0) - moved_fc
     with np.errstate(divide="ignore", invalid="ignore"):  # a swap may leave a method without any detections

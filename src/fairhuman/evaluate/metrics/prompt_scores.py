@@ -1,6 +1,6 @@
 """Metric groups that compare a picture with its prompt: HPS v2.1, ImageReward, CLIPScore."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -55,10 +55,9 @@ def measure_score(
     against: str | None,
     tools: EvaluationTools,
     found: EvaluationResults,
-    open_network: Callable[[str, EvaluationTools], PromptScore] = _open,
 ) -> None:
     """Compute one of `METRICS` for all methods."""
-    network = open_network(kind, tools)
+    network = _open(kind, tools)
     scores = {}
     for method, pictures in methods.items():
         values_n = network.reported(tools.features(network, pictures))[:, 0].astype(np.float64)

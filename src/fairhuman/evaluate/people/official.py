@@ -48,11 +48,7 @@ class OfficialScores:
 
 
 def official_scores(
-    pictures: Sequence[Picture],
-    *,
-    upscale: int = 4,
-    seconds: float = 60.0,
-    progress: Callable[[int, int], None] | None = None,
+    pictures: Sequence[Picture], *, upscale: int = 4, progress: Callable[[int, int], None] | None = None
 ) -> list[OfficialScores]:
     """The official scores of every picture; those of hands depend on the pictures before it.
 
@@ -62,16 +58,15 @@ def official_scores(
         pictures: upright RGB pictures [H, W, 3], uint8, in the order of their prompts.
         upscale: enlargement of pictures of up to 256 px on the longer side before detection; 1 = none. The published
             code doesn't enlarge, as its pictures are larger.
-        seconds: time limit per picture.
         progress: called with (done, total) after every picture.
 
     Raises:
-        ValueError: `upscale` or `seconds` is out of range.
+        ValueError: `upscale` is out of range.
         DetectorError: models can't be loaded, or a picture is invalid, crashes them or exceeds the time limit.
     """
     if upscale < 1:
         raise ValueError(f"upscale must be at least 1, not {upscale}")
-    results = guarded_results(partial(official_scorer, upscale), pictures, seconds=seconds)
+    results = guarded_results(partial(official_scorer, upscale), pictures)
     return in_order(results, len(pictures), progress)
 
 
