@@ -1,6 +1,6 @@
 """Condition columns of a grid: the pose or depth that its pictures follow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -9,15 +9,10 @@ from torch import Tensor
 from fairhuman.compare.grid.matching import MatchedRow
 from fairhuman.data.condition.people import SHAPES, people_from_list
 from fairhuman.errors import DataError
-from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs, read_control_inputs
+from fairhuman.generate.control_inputs import POSE_TEXT, ControlInputs
 from fairhuman.utils.parse import parse_json
 
 _SAME = 0.5  # tolerance in pixels between the pose shown and the pose a picture followed
-
-
-def read_conditions(given: Sequence[str], rows: Sequence[MatchedRow]) -> ControlInputs:
-    """Read conditions given as `NAME=PLACE` for the prompts of all rows; errors are those of `read_control_inputs`."""
-    return read_control_inputs(given, 1 + max(row.key[0] for row in rows))
 
 
 def condition_pictures(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fairhuman.compare.grid.conditions import condition_pictures, read_conditions
+from fairhuman.compare.grid.conditions import condition_pictures
 from fairhuman.compare.grid.frames import ZOOMED, Boxes, Detect, detected_frames
 from fairhuman.compare.grid.grid_figure import HEIGHT, GridCell, GridRow, grid_figure, save_figure
 from fairhuman.compare.grid.matching import MatchedRow, match_pictures, setting_notes, unread_prompts
@@ -20,7 +20,7 @@ from fairhuman.compare.grid.zoom import ZoomFrame, choose_frames, cut
 from fairhuman.data.pictures.decode import decode
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.errors import DataError, RecipeError
-from fairhuman.generate.control_inputs import ControlInputs
+from fairhuman.generate.control_inputs import ControlInputs, read_control_inputs
 from fairhuman.report.html import picture_uri, render
 from fairhuman.report.text import prompt_count
 from fairhuman.utils.files import write_text
@@ -75,7 +75,7 @@ def write_grid(
     parts = ZOOMED if any(frames) else ()
     grid = [_grid_row(number, row, of_row, parts) for number, row, of_row in zip(numbers, chosen, frames, strict=True)]
     if control:
-        grid = _with_conditions(grid, chosen, read_conditions(control, matched))
+        grid = _with_conditions(grid, chosen, read_control_inputs(control, 1 + max(row.key[0] for row in matched)))
     nothing = _nothing_to_zoom(zoom_on) if zooming and not parts else ""
     if nothing:
         tell(nothing)
