@@ -74,7 +74,7 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
 def test_the_figure_has_a_panel_an_objective_and_a_line_a_method(tmp_path: Path) -> None:
     series = read_series([write_run(tmp_path / "a", 0.9, list(range(8)))])
     estimates = {method: {name: change(series, name) for name in NAMES} for method in ("LS", "MPD")}
-    figure = changes_figure(estimates, {"LS": {"face": [-0.1, -0.2]}}, {"face": -0.03})
+    figure = changes_figure(estimates, {"LS": {"face": [-0.1, -0.2]}})
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(NAMES)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LS", "MPD"]
     values = [line.get_xdata() for line in figure.axes[1].lines if line.get_marker() == "o"]

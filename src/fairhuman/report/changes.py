@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fairhuman.errors import DataError
 from fairhuman.report.colours import colours
-from fairhuman.report.plots import GRID, INK
+from fairhuman.report.plots import INK, dress
 from fairhuman.report.run_folder import HeldOutEvaluation, read_validation
 from fairhuman.stats.bootstrap import Array, change_over_seeds, pooled_ratio
 from fairhuman.stats.estimate import Estimate
@@ -113,13 +113,11 @@ def seed_changes(series: Series, objective: str) -> list[float]:
 def changes_figure(
     estimates: Mapping[str, Mapping[str, Estimate]],
     seeds: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
-    targets: Mapping[str, float] | None = None,
     stacked: bool = False,
 ) -> Figure:
     """Change in held-out loss in percent with its interval: one panel per objective, one line per method.
 
-    Changes of individual seeds are small dots; `targets` are dashed lines in the objectives' panels. The panels are
-    side by side, or `stacked` for a phone.
+    Changes of individual seeds are small dots. The panels are side by side, or `stacked` for a phone.
     """
     names = list(next(iter(estimates.values())))
     height = 1.3 + 0.42 * len(estimates)
@@ -129,8 +127,6 @@ def changes_figure(
     panels = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
     for axes, (name, colour) in zip(panels, colours(names).items(), strict=True):
         axes.axvline(0.0, color="#888888", linewidth=1.0)
-        if targets and name in targets:
-            axes.axvline(100 * targets[name], color=colour, linewidth=1.0, linestyle="--")
         for row, (method, found) in enumerate(estimates.items()):
             value, low, high = (100 * number for number in (found[name].value, found[name].low, found[name].high))
             axes.plot([low, high], [row, row], color=colour, linewidth=2.0)
@@ -141,11 +137,10 @@ def changes_figure(
             )
         axes.set_title(name, fontsize=11, color=INK, loc="left", fontweight="bold")
         axes.set_xlabel("change in held-out loss, %", fontsize=9, color=INK)
-        axes.grid(axis="x", color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        dress(axes, "x")
+        axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.tick_params(labelsize=9, colors=INK, left=False)
+        axes.tick_params(left=False)
     panels[0].set_ylim(len(estimates) - 0.4, -0.6)
     if not stacked:
         panels[0].set_yticks(range(len(estimates)), list(estimates))

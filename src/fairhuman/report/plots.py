@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -288,13 +288,18 @@ def _two_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     return figure, (top, bottom)
 
 
-def _dress(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
-    axes.set_ylabel(unit, fontsize=10, color=INK)
-    axes.grid(color=GRID, linewidth=0.7)
+def dress(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Axes with a grid behind what is drawn, small ticks and no frame above and to the right."""
+    axes.grid(axis=grid, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9, colors=INK)
+
+
+def _dress(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
+    axes.set_ylabel(unit, fontsize=10, color=INK)
+    dress(axes)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 

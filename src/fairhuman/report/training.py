@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fairhuman.config import flatten
 from fairhuman.record import region_column
 from fairhuman.report import plots
 from fairhuman.report.colours import colours
@@ -64,7 +65,11 @@ def write_training_report(run: Path) -> Path:
         left_out=_left_out(run / "data_report.json"),
         recipe=recipe_text,
         starts=_starts(summary),
-        machine=[(name.rpartition(".")[2], _plain(value)) for name, value in _flat(summary) if "." in name],
+        machine=[
+            (name.rpartition(".")[2], _plain(value))
+            for name, value in flatten(summary).items()
+            if "." in name and value != {}
+        ],
     )
 
 
@@ -241,14 +246,6 @@ def _left_out(path: Path) -> list[tuple[str, str, int]] | None:
         for reason, count in reasons.items()
     ]
     return sorted(lines, key=lambda line: -line[2])
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as (name, value) pairs with dotted names, such as `versions.torch`."""
-    lines = []
-    for name, value in values.items():
-        lines += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return lines
 
 
 def _plain(value: object) -> str:

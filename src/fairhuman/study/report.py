@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fairhuman.config import to_yaml
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render_to
-from fairhuman.report.plots import GRID, INK, without_glyph_warnings
+from fairhuman.report.plots import INK, dress, without_glyph_warnings
 from fairhuman.report.text import percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.study.analysis import Analysis, StudyResult, analyse, document
@@ -154,10 +154,7 @@ def _dress(axes: Axes, question: str, methods: Sequence[str], lying: bool) -> No
         axes.set_xticks(range(len(methods)), lines, fontsize=10, parse_math=False)
         axes.set_ylim(0, 1.08)
     axes.set_title(question, fontsize=12, color=INK, loc="left", fontweight="bold", parse_math=False)
-    axes.grid(axis="x" if lying else "y", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9, colors=INK)
+    dress(axes, "x" if lying else "y")
 
 
 def _facts(analysis: Analysis, facts: StudyFacts) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import seed_changes
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render_to
-from fairhuman.report.plots import GRID, INK
+from fairhuman.report.plots import INK, dress
 from fairhuman.report.text import estimate_text, listed, percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_json
@@ -128,10 +128,7 @@ def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool 
     axes.axhline(0.0, color="#888888", linewidth=1.0, linestyle=":")
     axes.set_xlabel("change in global loss, % (what it costs)", fontsize=9, color=INK)
     axes.set_ylabel("mean change in the regions' losses, %", fontsize=9, color=INK)
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9, colors=INK)
+    dress(axes)
     figure.legend(loc="outside lower center", ncols=2 if narrow else 4, fontsize=8, frameon=False, labelcolor=INK)
     return figure
 

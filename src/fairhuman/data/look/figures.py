@@ -14,7 +14,7 @@ from fairhuman.data.look.tally import Numbers, RegionStatistics
 from fairhuman.data.pictures.filters import Relevance
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
-from fairhuman.report.plots import GRID, INK, SIZE
+from fairhuman.report.plots import INK, SIZE, dress
 from fairhuman.report.text import funnel_rows
 from fairhuman.utils.files import write_text, writing
 from fairhuman.utils.parse import escape_control
@@ -275,10 +275,7 @@ def _axes(title: str, unit: str = "", share: str = "", height: float = SIZE[1]) 
     axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
     axes.set_xlabel(unit, fontsize=9, color=INK)
     axes.set_ylabel(share, fontsize=9, color=INK)
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9, colors=INK)
+    dress(axes)
     return figure, axes
 
 
