@@ -1,6 +1,8 @@
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,55 @@ def test_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionXLPipe
         # other kernels for other batch sizes: the same up to one of 255 grey values
         assert all(np.abs(found[key] - batched[key]).max() <= 1 for key in found)
     assert len({picture.tobytes() for picture in found.values()}) == 6
+
+
+def test_the_vae_takes_the_pictures_of_a_batch_one_by_one() -> None:
+    """To the same bits as alone: a float32 batch of SDXL's takes 3 GiB a picture."""
+    base, seen = base_of(build_small(0)), list[int]()
+    latents = torch.randn(3, base.channels, 6, 8, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([base.decode(one) for one in latents.split(1)])
+    for part in (base.vae.encoder, base.vae.decoder):
+        part.register_forward_hook(lambda _part, given, _out: seen.append(len(given[0])))
+    assert torch.equal(base.decode(latents), alone)
+    mean = base.moments(alone)[0]
+    assert torch.equal(mean[1:2], base.moments(alone[1:2])[0])
+    assert seen == [1] * 7
+
+
+def test_the_network_leaves_a_device_that_is_too_small_to_decode_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, places, tries = build_small(0), list[str](), list[int]()
+    expected = next(sample(pipeline, ["a hat"], SMALL)).image.tobytes()
+    monkeypatch.setattr(pipeline.unet, "to", lambda place: places.append(str(place)))
+
+    def decode(*given: Any) -> torch.Tensor:
+        tries.append(1)
+        if not places:
+            raise torch.OutOfMemoryError
+        return decode_latents(*given)
+
+    monkeypatch.setattr("fairhuman.generate.sample.decode_latents", decode)
+    assert next(sample(pipeline, ["a hat"], SMALL)).image.tobytes() == expected
+    assert (places, len(tries)) == (["cpu", "cpu"], 2)
+
+
+def test_a_device_that_is_too_small_to_draw_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str, str]]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 7.6 GiB of which 1.2 GiB is "
+            "free. Including non-PyTorch memory, this process has"
+        )
+
+    monkeypatch.setattr("fairhuman.generate.sample.StableDiffusionXLPipeline.__call__", fail)
+    code, _, errors = typed("sample", tmp_path / "out", "--prompt", "a hat", "--steps", 1)
+    assert (code, errors) == (
+        1,
+        "error: CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 7.6 GiB of which 1.2 GiB "
+        "is free. What helps: --batch-size 1, --quantize int8, --offload, or smaller pictures by --height and --width"
+        "\n",
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_added_to_a_prompt(pipeline: StableDiffusionXLPipeline) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,12 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from fairhuman.bases.latents import decode_latents, encode_pictures
-from fairhuman.errors import RecipeError
+from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.guide import ActiveControl
 from fairhuman.models.architecture import build_small
 from fairhuman.models.controlnet import ControlNet
 from fairhuman.refine.inpaint import Inpainter
+from fairhuman.refine.painter import open_painter
 from fairhuman.refine.settings import RefineSettings
 
 SETTINGS = RefineSettings(steps=4, strength=0.5, size=32, guidance=2.0)
@@ -73,6 +76,27 @@ def test_a_guide_steers_by_its_condition_and_follows_zeros_where_there_is_none(
     assert (nothing == drawn(painter, conditions={"depth": torch.zeros(1, 1, 32, 32)})).all()
     assert (nothing != drawn(painter, conditions={"depth": torch.rand(1, 1, 32, 32)})).any()
     assert (nothing != drawn(Inpainter(pipeline, SETTINGS))).any()
+
+
+def test_a_device_that_is_too_small_is_told_what_helps() -> None:
+    with pytest.raises(ModelError, match=r"^CUDA out of memory\. What helps: --precision bf16"):  # noqa: SIM117
+        with open_painter(SETTINGS, []):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_the_u_net_leaves_a_device_that_is_too_small_to_decode_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    painter, places = Inpainter(own := build_small(0), SETTINGS), list[str]()
+    expected = drawn(painter)
+    monkeypatch.setattr(own.unet, "to", lambda place: places.append(str(place)))
+
+    def decode(*given: Any) -> torch.Tensor:
+        if not places:
+            raise torch.OutOfMemoryError
+        return decode_latents(*given)
+
+    monkeypatch.setattr("fairhuman.refine.inpaint.decode_latents", decode)
+    assert (drawn(painter) == expected).all()
+    assert places == ["cpu", "cpu"]
 
 
 def test_too_many_steps_are_refused(pipeline: StableDiffusionXLPipeline) -> None:

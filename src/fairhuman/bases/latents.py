@@ -42,7 +42,7 @@ def latent_moments(vae: AutoencoderKL, pictures_bchw: Tensor) -> tuple[Tensor, T
 def posterior_moments(vae: Any, pictures: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     """Return mean and std of what the VAE encodes pictures in [-1, 1] to, float32.
 
-    The VAE runs (and is left) in float32.
+    The VAE runs (and is left) as `ready` has it.
 
     Args:
         vae: any with an `encode` to a normal distribution.
@@ -57,7 +57,7 @@ def posterior_moments(vae: Any, pictures: Tensor, factor: int) -> tuple[Tensor, 
             f"pictures must be [B, 3, H, W] with H and W multiples of the VAE's factor {factor}, "
             f"found {list(pictures.shape)}"
         )
-    cast(vae, torch.float32)
+    ready(vae)
     with torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
         posterior = vae.encode(pictures.float()).latent_dist
     check_finite(posterior.mean + posterior.std, "the VAE's latents", VAE_OVERFLOWS)
@@ -77,16 +77,25 @@ def decode_latents(vae: AutoencoderKL, latents_bchw: Tensor) -> Tensor:
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Return the VAE's pictures in [-1, 1] of its own latents; undoes the mean of `posterior_moments`.
 
-    The VAE runs (and is left) in float32.
+    The VAE runs (and is left) as `ready` has it.
 
     Raises:
         ModelError: a decoded value isn't finite.
     """
-    cast(vae, torch.float32)
+    ready(vae)
     with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
         pictures: Tensor = vae.decode(latents.float()).sample
     check_finite(pictures, "the VAE's pictures", VAE_OVERFLOWS)
     return pictures.clamp(-1, 1)
+
+
+def ready(vae: Any) -> None:
+    """Have the VAE in float32, and let it take one picture of a batch at a time.
+
+    A float32 batch could need more memory than everything else: 3 GiB for each picture of 1024 x 1024.
+    """
+    cast(vae, torch.float32)
+    vae.enable_slicing()
 
 
 def check_finite(tensor: Tensor, name: str, advice: str) -> None:

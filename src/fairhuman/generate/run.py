@@ -30,6 +30,9 @@ from fairhuman.models.settings import AUTO, BaseSettings
 from fairhuman.report.text import plural
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import leaving_nothing, writing
+from fairhuman.utils.torch_device import explain_out_of_memory
+
+LESS_MEMORY = "--batch-size 1, --quantize int8, --offload, or smaller pictures by --height and --width"
 
 
 @dataclass(frozen=True)
@@ -159,9 +162,10 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
 
     Raises:
         DataError: as of `SampleJob.kept`.
+        ModelError: the device has too little memory.
         FairHumanError: the folder can't be written; a model, LoRA, MoLE or control network that can't be used.
     """
-    with leaving_nothing(job.out):
+    with leaving_nothing(job.out), explain_out_of_memory(LESS_MEMORY):
         with writing(job.out):
             job.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=job.out).close()

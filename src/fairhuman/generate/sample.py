@@ -29,6 +29,7 @@ from fairhuman.generate.lora import Lora
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.generate.unread import read_entry
 from fairhuman.models.mole import MoleFile
+from fairhuman.models.resting import Resting
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.randomness import Stream, seeded_generator
 
@@ -169,20 +170,22 @@ def draw(
     conditions: Mapping[str, Tensor] | None = None,
     on_step: Callable[[], object] | None = None,
     read: Sequence[Any] | None = None,
-    room: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work(),
+    room: Callable[[Callable[[], Tensor]], Tensor] | None = None,
 ) -> Tensor:
     """Draw one image per prompt, float32 [B, 3, H, W] in [-1, 1] on the CPU; the i-th with the i-th generator.
 
     If given, `start_latents_bchw` are noised to `strength` (0 to 1) of the schedule and denoised from there; otherwise
     images start from pure noise. `guides` follow `conditions` [B, C, H, W] of the images' size; missing ones are zeros.
     `on_step` is called after each denoising step; an exception of its ends the drawing. `read` is what `read_prompts`
-    returned of the prompts. `room` calls the decoding, which needs the VAE alone.
+    returned of the prompts. `room` calls the decoding, which needs the VAE alone; None: the network makes room if
+    there is none.
 
     Raises:
         RecipeError: too many steps for the schedule.
         ModelError: latents or images aren't finite.
     """
     size, base = picture_size(pipeline, settings), base_of(pipeline)
+    room = room or Resting([base.network], base.device).with_room
     settings = settings.of_base(BASES[type(pipeline).__name__])
     if read is None:
         read = read_prompts(pipeline, prompts, settings, photos=start_latents_bchw is not None)

@@ -20,6 +20,7 @@ from fairhuman.bases.latents import check_finite, decode_latents, encode_picture
 from fairhuman.generate.guide import ActiveControl, apply_controls, null_conditions
 from fairhuman.generate.sample import check_steps, prompt_arguments, to_image, with_unipc
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.models.resting import Resting
 from fairhuman.refine.settings import RefineSettings
 
 PIPELINE_GRID = 8  # diffusers requires sides that are multiples of this, whatever the VAE's factor
@@ -111,4 +112,5 @@ class Inpainter:
                     output_type="latent",
                 ).images
             check_finite(latents_bchw, f"the U-Net's latents ({dtype})", "check the LoRA and its weight, or use bf16")
-            return to_image(decode_latents(pipeline.vae, latents_bchw)[0])
+            room = Resting([pipeline.unet], device).with_room
+            return to_image(room(lambda: decode_latents(pipeline.vae, latents_bchw))[0])

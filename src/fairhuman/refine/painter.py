@@ -19,6 +19,9 @@ from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.settings import RefineSettings
+from fairhuman.utils.torch_device import explain_out_of_memory
+
+LESS_MEMORY = "--precision bf16, base.quantize=int8, base.offload=true, or smaller crops by `size`"
 
 
 def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
@@ -57,11 +60,18 @@ def check_models(settings: RefineSettings) -> list[tuple[str, ControlSpec]]:
 
 @contextmanager
 def open_painter(settings: RefineSettings, controls: Sequence[tuple[str, ControlSpec]]) -> Iterator[Painter]:
-    """Load the model, the LoRA and the control networks from `check_models`."""
-    pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
-    if settings.lora is not None:
-        load_lora(pipeline, Path(settings.lora), settings.lora_weight)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for part in networks(pipeline):
-        part.to(device)
-    yield Inpainter(pipeline, settings, [spec.open(CONTROLS[kind], pipeline, 0.0, 1.0) for kind, spec in controls])
+    """Load the model, the LoRA and the control networks from `check_models`.
+
+    Raises:
+        ModelError: as of `load_pipeline` and `load_lora`; or, here and inside the block, the device has too little
+            memory.
+    """
+    with explain_out_of_memory(LESS_MEMORY):
+        pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
+        if settings.lora is not None:
+            load_lora(pipeline, Path(settings.lora), settings.lora_weight)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for part in networks(pipeline):
+            part.to(device)
+        guides = [spec.open(CONTROLS[kind], pipeline, 0.0, 1.0) for kind, spec in controls]
+        yield Inpainter(pipeline, settings, guides)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairhuman import config
 from fairhuman.bases.base import Base, base_class, base_of, networks
-from fairhuman.bases.latents import cast
+from fairhuman.bases.latents import cast, ready
 from fairhuman.bases.sdxl import SDXL as SDXL_BASE
 from fairhuman.data.samples.batch import Batch
 from fairhuman.fairness.estimators.estimator import differentiate, weighted_sum
@@ -42,8 +42,8 @@ OUTSIDE_PEAKS = {
 }
 _PEAKS: dict[tuple[object, ...], int] = {}
 _TEXTS, _INT8, _OFFLOAD = ("cache.text=true",), ("base.quantize=int8",), ("base.offload=true",)
-# What is computed: "encode", "texts", "preview", "decode", an exact step (batched, pairwise, type of the gradients), or
-# None, an ordinary one.
+# What is computed: "encode", "texts", "preview", "sample", "decode", an exact step (batched, pairwise, type of the
+# gradients), or None, an ordinary one.
 Way = str | tuple[bool, bool, str] | None
 # Main memory of the program itself: resident once `fairhuman train` has imported everything (torch 2.14, Linux).
 PROGRAM = int(0.86 * 2**30)
@@ -137,15 +137,10 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         OSError: the model's configurations can't be read.
         RecipeError: a setting isn't for the base.
     """
-    model = _without_weights(recipe)
-    weights, one = _weight_bytes(recipe, model), product_bytes(model.pipeline, DTYPES[recipe.precision])
-    if recipe.base != recipe.base.whole:
-        # quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time
-        recipe = recipe.model_copy(update={"base": recipe.base.whole})
-        model = _without_weights(recipe)
+    weights, one, recipe, model = _prepared(recipe)
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     also_exact = recipe.amortised or _measures(recipe)
-    peaks = _peaks(recipe, model, [False, True] if also_exact else [recipe.needs_gram], previews)
+    peaks = _peaks(recipe, model, [False, True] if also_exact else [recipe.needs_gram], "preview" if previews else None)
     return Memory(
         **weights._asdict(),
         encode=peaks["encode"],
@@ -156,6 +151,43 @@ def memory_of(recipe: TrainRecipe) -> Memory:
         preview=peaks["preview"] + one if "preview" in peaks else None,
         decode=peaks.get("decode"),
     )
+
+
+def sampling_memory(recipe: TrainRecipe) -> Memory:
+    """Compute the memory of drawing `batch_size` pictures at once, by a recipe's model and LoRA; else as `memory_of`.
+
+    The LoRA runs beside the network, in its type. To decode a picture the network leaves a GPU that is too small.
+    """
+    weights, one, recipe, model = _prepared(recipe)
+    peaks = _peaks(recipe, model, [], "sample")
+    lora = weights.trained * (DTYPES[recipe.precision] or torch.float32).itemsize // 4
+    return Memory(
+        frozen=weights.frozen + lora,
+        trained=0,
+        optimizer=0,
+        aside=weights.aside - weights.trained + lora,
+        offloaded=weights.offloaded,
+        encode=0,
+        step=0,
+        audit=None,
+        update=0,
+        texts=peaks["texts"] + one,
+        preview=peaks["preview"] + one,
+        decode=peaks["decode"],
+    )
+
+
+def _prepared(recipe: TrainRecipe) -> tuple["WeightBytes", int, TrainRecipe, TrainableModel]:
+    """Return the bytes of a run's weights and of one product, and recipe and model to compute the peaks of.
+
+    Quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time.
+    """
+    model = _without_weights(recipe)
+    weights, one = _weight_bytes(recipe, model), product_bytes(model.pipeline, DTYPES[recipe.precision])
+    if recipe.base != recipe.base.whole:
+        recipe = recipe.model_copy(update={"base": recipe.base.whole})
+        model = _without_weights(recipe)
+    return weights, one, recipe, model
 
 
 def _measures(recipe: TrainRecipe) -> bool:
@@ -226,8 +258,8 @@ def _networks(model: TrainableModel) -> list[nn.Module]:
     return [*networks(model.pipeline), *([model.control.network] if isinstance(model, ControlModel) else [])]
 
 
-def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], previews: bool) -> dict[str, int]:
-    """Return the peaks of encoding, of each of `steps`, exact (True) or ordinary, and of previews, if any.
+def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], drawn: str | None) -> dict[str, int]:
+    """Return the peaks of encoding, of each of `steps`, exact (True) or ordinary, and of what is drawn, if anything.
 
     They are without the weights, and named as in `Memory`; of two steps the second is the audit. A process computes
     each peak once: many changes of a recipe leave most of its peaks as they are.
@@ -239,8 +271,8 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], pr
     exact_way = batched(recipe), recipe.fairness.pairwise, recipe.fairness.gradients
     for name, exact in zip(("step", "audit"), steps, strict=False):
         ways[name] = exact_way if exact else None
-    if previews:
-        ways |= {"preview": "preview", "decode": "decode"}
+    if drawn is not None:
+        ways |= {"preview": drawn, "decode": "decode"}
     keys = {name: (*(vae if way in ("encode", "decode") else whole), way) for name, way in ways.items()}
     if not _PEAKS.keys() >= set(keys.values()):
         with fake_tensors(*_networks(model)):
@@ -255,14 +287,16 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
     """Return the peak of one way."""
     base, precision = base_of(model.pipeline), DTYPES[recipe.precision]
     latent_hw = pictures.shape[2] // base.factor, pictures.shape[3] // base.factor
-    if way == "preview":  # guidance takes two predictions; SDXL draws four pictures at once
-        pictures = torch.empty(2 if name_of(recipe.model).flow else 8, *pictures.shape[1:])
+    if way in ("preview", "sample"):  # guidance takes two predictions; SDXL draws previews four at once
+        at_once = 1 if name_of(recipe.model).flow else 4 if way == "preview" else recipe.batch_size
+        pictures = torch.empty(2 * at_once, *pictures.shape[1:])
     masks_kbhw = torch.empty(len(recipe.objective_names), len(pictures), *latent_hw)
     known = [p for whole in _networks(model) for p in whole.parameters()]
     live = LiveBytes(known)
     with live, torch.set_grad_enabled(not isinstance(way, str)):
         if way in ("encode", "decode"):
             latents_1chw = torch.empty(1, base.channels, *latent_hw)
+            ready(base.vae)
             work, given = (base.vae.encode, pictures) if way == "encode" else (base.vae.decode, latents_1chw)
             work(given if base.vae.config.get("z_dim") is None else given[:, :, None])
             return live.peak
@@ -272,7 +306,7 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
         noisy = torch.empty(len(pictures), base.channels, *latent_hw)
         with torch.autocast("cpu", precision, enabled=precision is not None):
             prediction = model.predict(_batch(recipe, base, pictures), noisy, torch.empty(len(pictures)))
-        if way == "preview":
+        if way in ("preview", "sample"):
             return live.peak
         squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
         losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]

@@ -59,7 +59,6 @@ def prepare(recipe: TrainRecipe, pipeline: Any) -> Control | None:
 
 def make_trainable(recipe: TrainRecipe, pipeline: Any, control: Control | None) -> TrainableModel:
     """Wrap a pipeline, and the control from `prepare`, as the trainable model of the recipe's kind."""
-    pipeline.vae.enable_slicing()  # one picture at a time: a float32 batch could need more memory than everything else
     if recipe.kind == "full":
         return FullModel(pipeline, recipe.full.text_encoders, recipe.gradient_checkpointing)
     if control is not None:

@@ -1,6 +1,7 @@
 """A device by its name, and batches that fit into its memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -25,6 +26,20 @@ def device_named(setting: str, name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"{setting}: expected a device of this machine, found {name!r}") from error
     return device
+
+
+@contextmanager
+def explain_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn a device's lack of memory into a message of one line that ends with `advice`; also a decorator.
+
+    Raises:
+        ModelError: the device has too little memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = ". ".join(" ".join(str(error).split()).split(". ")[:3])  # what was asked for, and what the device has
+        raise ModelError(f"{first.rstrip('.')}. What helps: {advice}") from error
 
 
 def in_halves(

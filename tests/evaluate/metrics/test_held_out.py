@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from fairhuman.errors import ModelError
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
 from fairhuman.evaluate.settings import LossSettings
 from fairhuman.models.lora import LoraModel
@@ -11,6 +13,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import LoraSettings
 from fairhuman.synth.people import write_people
 from fairhuman.synth.settings import SynthSettings
+from helpers.figures import write_figures
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 
@@ -31,3 +34,15 @@ def test_more_noise_in_a_lora_is_a_higher_loss_of_each_objective(tmp_path: Path)
         losses = [one[objective] or 0.0 for one in found]
         assert losses == sorted(losses), objective
         assert losses[-1] > 1.02 * losses[0] > 0, objective
+
+
+def test_a_device_that_is_too_small_is_told_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+
+    write_figures(tmp_path, 1, 64, seed=2)
+    monkeypatch.setattr("fairhuman.evaluate.metrics.held_out_losses.load_pipeline", fail)
+    with pytest.raises(
+        ModelError, match=r"^CUDA out of memory\. Tried .* GiB\. What helps: batch_size=1, precision=bf16"
+    ):
+        measure_losses({"a": ModelSpec("small")}, tmp_path, LossSettings(resolution=32))

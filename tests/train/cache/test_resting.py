@@ -11,9 +11,9 @@ from torch import nn
 from fairhuman.cli.watch import Previews
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.encodings import Encodings
+from fairhuman.models.resting import Resting
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.train.cache.plan import Caches
-from fairhuman.train.cache.resting import Resting
 from fairhuman.train.data import build_loader, load_data
 from fairhuman.train.loop import cache_latents, take_step, train
 from fairhuman.train.memory import memory_of

@@ -29,14 +29,17 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
+from fairhuman.utils.torch_device import explain_out_of_memory
 
 
+@explain_out_of_memory("batch_size=1, precision=bf16, base.quantize=int8, or a lower resolution")
 def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSettings) -> dict[str, HeldOutLosses]:
     """Held-out errors of each model on the pictures of `data`, by name.
 
     Raises:
         DataError: the data can't be used.
-        ModelError: a model, LoRA or MoLE can't be used, or models are of different bases.
+        ModelError: a model, LoRA or MoLE can't be used, models are of different bases, or the device has too little
+            memory.
         RecipeError: a weight is given for a MoLE.
     """
     check_comparable(models)

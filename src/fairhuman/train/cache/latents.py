@@ -6,7 +6,7 @@ from torch import Tensor
 from fairhuman.bases.base import Base
 from fairhuman.data.samples.batch import Batch
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.train.cache.resting import Resting
+from fairhuman.models.resting import Resting
 
 
 class LatentCache:

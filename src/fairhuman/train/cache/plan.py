@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from fairhuman.bases.base import base_of
 from fairhuman.data.samples.encodings import RESERVE, Encodings, count_other_networks
 from fairhuman.models.fingerprint import encoded_size, text_fingerprint, vae_fingerprint
 from fairhuman.models.registry import DTYPES
+from fairhuman.models.resting import Resting
 from fairhuman.train.cache.latents import LatentCache
-from fairhuman.train.cache.resting import Resting
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.data import RunData
 from fairhuman.train.recipe import TrainRecipe
@@ -167,10 +167,7 @@ class Caches:
         If the device has too little memory, the trained network rests meanwhile.
         """
         with nullcontext() if self.latents is None else self.latents.vae.awake():
-            with suppress(torch.OutOfMemoryError):
-                return work()
-            with self.trained.asleep():
-                return work()
+            return self.trained.with_room(work)
 
     def new_messages(self) -> list[str]:
         """Return the messages since the last call."""

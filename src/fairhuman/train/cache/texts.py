@@ -9,7 +9,7 @@ from fairhuman.bases.base import Base
 from fairhuman.bases.latents import check_finite
 from fairhuman.data.samples.batch import Batch, Text
 from fairhuman.data.samples.encodings import Encodings
-from fairhuman.train.cache.resting import Resting
+from fairhuman.models.resting import Resting
 from fairhuman.utils.files import digest
 
 

@@ -1,10 +1,10 @@
-"""Frozen networks that leave the device while their results come from a cache."""
+"""Networks that leave the device while they aren't needed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Resting:
@@ -56,6 +56,16 @@ class Resting:
         finally:
             if not rested:
                 self.wake()
+
+    def with_room(self, work: Callable[[], Tensor]) -> Tensor:
+        """Return the result of `work`, which needs none of the networks.
+
+        If the device has too little memory beside them, they rest meanwhile.
+        """
+        with suppress(torch.OutOfMemoryError):
+            return work()
+        with self.asleep():
+            return work()
 
     def _move(self, device: torch.device) -> None:
         for network in self._networks:
