@@ -92,6 +92,10 @@ Quantize = Annotated[
     str | None, Option(help="int8, fp8 or nf4: bits of the linear layers of network and text encoders; less memory.")
 ]
 
+SkipMemoryCheck = Annotated[
+    bool, Option("--skip-memory-check", help="Start without a GPU even if main memory seems too small.")
+]
+
 SettingsT = TypeVar("SettingsT", bound="BaseModel")
 
 

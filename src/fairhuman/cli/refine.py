@@ -6,7 +6,16 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Adapters, ControlNets, DryRun, Prompts, Recipe, check_existing, settings_of
+from fairhuman.cli.options import (
+    Adapters,
+    ControlNets,
+    DryRun,
+    Prompts,
+    Recipe,
+    SkipMemoryCheck,
+    check_existing,
+    settings_of,
+)
 
 
 def refine(
@@ -24,6 +33,7 @@ def refine(
     precision: Annotated[str | None, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
     seed: Annotated[int | None, Option(help="Noise depends on (seed, picture, part, attempt).")] = None,
     recipe: Recipe = None,
+    skip_memory_check: SkipMemoryCheck = False,
     dry_run: DryRun = False,
 ) -> None:
     """Redraw poor faces and hands of finished pictures. Run the same command again to resume.
@@ -57,6 +67,11 @@ def refine(
         display.settings(settings)
         display.say(f"would refine {left} of {len(sources)} pictures and write into {out}")
         return
+    if left and not skip_memory_check:
+        from fairhuman.bench.drawing_memory import check_drawing_memory
+
+        size = (settings.size, settings.size)
+        check_drawing_memory(settings.model, settings.precision, settings.base, size, batch_size=1)
     if 0 < left < len(sources):
         display.say(f"{out}: resuming, {len(sources) - left} pictures are finished")
     with writing(out), display:

@@ -13,6 +13,7 @@ from fairhuman.cli.options import (
     Prediction,
     Prompts,
     Quantize,
+    SkipMemoryCheck,
     Vae,
     ZeroSnr,
     base_of,
@@ -64,6 +65,7 @@ def sample(
         bool, Option("--offload", help="Keep these layers' weights in main memory; least memory, most time.")
     ] = False,
     redraw: Annotated[bool, Option("--redraw", help="Replace the pictures of an earlier command.")] = False,
+    skip_memory_check: SkipMemoryCheck = False,
     dry_run: DryRun = False,
 ) -> None:
     """Draw pictures for prompts.
@@ -117,6 +119,10 @@ def sample(
         display.say(job.planned(picture_size(shape_of(model), settings)))
         display.say(f"{len(job.kept(records))} of {len(records)} pictures are there and would be kept")
         return
+    if not skip_memory_check:
+        from fairhuman.bench.drawing_memory import check_drawing_memory
+
+        check_drawing_memory(model, job.used_precision, base, (height, width), batch_size)
     with display, announced("Stopping; run the same command again to resume"):
         for path, text in draw_pictures(job, asked, display):
             display.say(f"{path}  {text}")

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from fairhuman.cli.console import ConsoleDisplay
-from fairhuman.cli.options import Full, Overrides, find_recipe
+from fairhuman.cli.options import Full, Overrides, SkipMemoryCheck, find_recipe
 from fairhuman.errors import RecipeError
 
 DryRun = Annotated[bool, Option("--dry-run", help="Print all settings, then what a run needs; write nothing.")]
@@ -22,9 +22,7 @@ def train(
         Option(help="With --dry-run: memory of the device to train on, such as 12GB; this one's by default."),
     ] = None,
     full: Full = False,
-    skip_memory_check: Annotated[
-        bool, Option("--skip-memory-check", help="Start without a GPU even if main memory seems too small.")
-    ] = False,
+    skip_memory_check: SkipMemoryCheck = False,
 ) -> None:
     """Train a model. Run the same command again to resume. `fairhuman settings train` explains every setting.
 
