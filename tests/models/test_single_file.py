@@ -20,7 +20,7 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fairhuman.bases.diffusion import sample_weights, signal_to_noise
+from fairhuman.bases.noising import Ddpm
 from fairhuman.bases.sdxl import noise_scheduler
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.generate.sample import draw, picture_generator, sample
@@ -190,8 +190,8 @@ def test_zero_terminal_snr_is_finite_everywhere(gamma: float | None) -> None:
     pipeline = load_pipeline("small-untrained", base=BaseSettings(prediction="v", zero_snr=True))
     scheduler, t_b = noise_scheduler(pipeline), torch.arange(1000)
     assert scheduler.alphas_cumprod[-1] == 0
-    assert bool(signal_to_noise(scheduler, t_b).log().isfinite().all())
-    assert bool(sample_weights(scheduler, t_b, gamma).isfinite().all())
+    assert bool(Ddpm(scheduler).snr(t_b).log().isfinite().all())
+    assert bool(Ddpm(scheduler).weights(t_b, gamma).isfinite().all())
     noise_bchw = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     last = scheduler.add_noise(torch.ones_like(noise_bchw), noise_bchw, t_b[-1:].repeat(2))
     assert torch.equal(last, noise_bchw)
@@ -203,7 +203,7 @@ def test_zero_terminal_snr_is_finite_everywhere(gamma: float | None) -> None:
 def test_ordinary_snr_is_unchanged() -> None:
     scheduler, t_b = noise_scheduler(build_small(0)), torch.arange(1000)
     alphas_b = scheduler.alphas_cumprod
-    assert torch.equal(signal_to_noise(scheduler, t_b), alphas_b / (1 - alphas_b))
+    assert torch.equal(Ddpm(scheduler).snr(t_b), alphas_b / (1 - alphas_b))
 
 
 def test_a_vae_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:

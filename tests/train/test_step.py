@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from fairhuman.bases.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.bases.latents import encode_pictures
+from fairhuman.bases.noising import Ddpm
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import ModelError
@@ -42,7 +42,7 @@ def test_min_snr_holds_for_every_objective(make_recipe: MakeRecipe) -> None:
     residual = objectives.residual(batch, chance).detach()
     assert torch.equal(output.prediction_b, residual)
     assert output.levels_b is not None
-    assert torch.allclose(output.levels_b.exp(), signal_to_noise(objectives.noising.scheduler, chance.levels_b))
+    assert torch.allclose(output.levels_b.exp(), Ddpm(objectives.noising.scheduler).snr(chance.levels_b))
     alphas = objectives.noising.scheduler.alphas_cumprod[chance.levels_b].tolist()
     for k in range(3):
         total = 0.0
@@ -133,7 +133,7 @@ def test_perfect_predictions_have_no_residual(kind: str) -> None:
     latents, noise = torch.randn(2, 4, 3, 3, generator=generator), torch.randn(2, 4, 3, 3, generator=generator)
     steps = torch.tensor([20, 700])
     noisy = scheduler.add_noise(latents, noise, steps)
-    target = prediction_target(scheduler, latents, noise, steps)
+    target = Ddpm(scheduler).target(latents, noise, steps)
     for b, step in enumerate(steps):
         recovered = scheduler.step(target[b : b + 1], int(step), noisy[b : b + 1], generator=generator)
         assert torch.allclose(recovered.pred_original_sample.clamp(-1, 1), latents[b : b + 1].clamp(-1, 1), atol=1e-3)
@@ -143,14 +143,14 @@ def test_an_unknown_prediction_type_is_named() -> None:
     scheduler = DDPMScheduler()
     scheduler.register_to_config(prediction_type="flow")
     with pytest.raises(ModelError, match="prediction_type must be epsilon, v_prediction or sample, found 'flow'"):
-        prediction_target(scheduler, torch.zeros(1), torch.zeros(1), torch.zeros(1))
+        Ddpm(scheduler).target(torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_min_snr_weights(kind: str) -> None:
     scheduler = DDPMScheduler(prediction_type=kind)
     steps = torch.arange(0, 1000, 37)
-    weights = sample_weights(scheduler, steps, 5.0)
+    weights = Ddpm(scheduler).weights(steps, 5.0)
     for step, weight in zip(steps.tolist(), weights.tolist(), strict=True):
         alpha = float(scheduler.alphas_cumprod[step])
         snr = alpha / (1 - alpha)
@@ -158,7 +158,7 @@ def test_min_snr_weights(kind: str) -> None:
             kind
         ]
         assert weight == pytest.approx(expected, rel=1e-4)
-    assert torch.equal(sample_weights(scheduler, steps, None), torch.ones(len(steps)))
+    assert torch.equal(Ddpm(scheduler).weights(steps, None), torch.ones(len(steps)))
 
 
 def test_the_prediction_sees_captions_and_time_ids(make_recipe: MakeRecipe) -> None:

@@ -14,11 +14,11 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from fairhuman.bases.diffusion import prediction_target, sample_weights, signal_to_noise
 from fairhuman.bases.settings import TimeSettings
 from fairhuman.errors import ModelError, RecipeError
 
 LEAST = 1e-6  # of σ and 1 - σ in the log SNR
+LEAST_ALPHA = 2.0**-24
 
 
 class Noising(ABC):
@@ -99,16 +99,46 @@ class Ddpm(Noising):
         return noisy
 
     def target(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
-        """Return the target of the scheduler's prediction type."""
-        return prediction_target(self.scheduler, latents, noise, levels_b)
+        """Return the target for the scheduler's `prediction_type`: noise, velocity or the latents."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return noise
+        if kind == "v_prediction":
+            velocity: Tensor = self.scheduler.get_velocity(latents, noise, levels_b)
+            return velocity
+        if kind == "sample":
+            return latents
+        raise ModelError(f"scheduler: prediction_type must be epsilon, v_prediction or sample, found {kind!r}")
+
+    def snr(self, levels_b: Tensor) -> Tensor:
+        """Return SNR = ᾱ / (1 - ᾱ) [B], more than 0.
+
+        A schedule with zero terminal SNR has ᾱ = 0 at its last timestep; 2^-24 there, as in diffusers' samplers, keeps
+        weights and log SNR finite. No other timestep of SDXL's schedule is below it.
+        """
+        alphas_b: Tensor = self.scheduler.alphas_cumprod.to(levels_b.device)[levels_b].clamp(min=LEAST_ALPHA)
+        return alphas_b / (1.0 - alphas_b)
 
     def log_snr(self, levels_b: Tensor) -> Tensor:
         """Return log(ᾱ / (1 - ᾱ))."""
-        return signal_to_noise(self.scheduler, levels_b).log()
+        return self.snr(levels_b).log()
 
     def weights(self, levels_b: Tensor, gamma: float | None) -> Tensor:
-        """Return min(SNR, γ) over the SNR of the prediction type."""
-        return sample_weights(self.scheduler, levels_b, gamma)
+        """Return the min-SNR weights [B]; ones if `gamma` is None.
+
+        With s = min(SNR, γ): s/SNR for epsilon, s/(SNR+1) for velocity, s for sample prediction.
+        Hang et al., Efficient Diffusion Training via Min-SNR Weighting Strategy, ICCV 2023.
+        """
+        if gamma is None:
+            return torch.ones(levels_b.shape, device=levels_b.device)
+        snr_b = self.snr(levels_b)
+        clipped_b = snr_b.clamp(max=gamma)
+        weights: dict[str, Tensor] = {
+            "epsilon": clipped_b / snr_b,
+            "v_prediction": clipped_b / (snr_b + 1.0),
+            "sample": clipped_b,
+        }
+        return weights[self.scheduler.config.prediction_type]
 
 
 @dataclass(frozen=True)
