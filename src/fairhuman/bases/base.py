@@ -43,6 +43,7 @@ class Base(ABC):
         part, called: the component that is trained, and what messages call it.
         guided: whether guidance is between two predictions; false where the network is conditioned on it.
         longest: tokens of a caption that are read, by the last of the tokenizers.
+        width: the network's setting that is the width of a token's embedding.
         encoded: tokens that text encoders get, at most, with a template's and those that are dropped later; None: as
             many.
         encoders, tokenizers: components that read captions; one that is None in a pipeline is left out.
@@ -54,6 +55,7 @@ class Base(ABC):
     called: ClassVar[str] = "transformer"
     guided: ClassVar[bool] = True
     longest: ClassVar[int] = 512
+    width: ClassVar = "joint_attention_dim"
     encoded: ClassVar[int | None] = None
     encoders: ClassVar[Sequence[str]] = ("text_encoder",)
     tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
@@ -109,12 +111,12 @@ class Base(ABC):
         return cls(kind(**{**dict.fromkeys(parts), **found}))
 
     @classmethod
-    @abstractmethod
     def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `encode`'s tensors for the longest caption, from the network's configuration.
 
-        For estimates of memory and of a cache's size, before anything is loaded.
+        For estimates of memory and of a cache's size, before anything is loaded. By default there are embeddings alone.
         """
+        return {"embeds": (cls.longest, config[cls.width])}
 
     @property
     def network(self) -> Any:

@@ -5,7 +5,7 @@ Sources: diffusers, `pipelines/flux2/pipeline_flux2_klein.py` and
 grid; here they stay on the VAE's grid, so that masks have its resolution.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -50,11 +50,6 @@ class Flux2Klein(Base):
         shift, scale = self._norm()
         patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
         return decoded(self.vae, Flux2KleinPipeline._unpatchify_latents(patches * scale + shift))
-
-    @classmethod
-    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of any caption."""
-        return {"embeds": (cls.longest, config["joint_attention_dim"])}
 
     def as_read(self, caption: str) -> str:
         """Return the caption in the chat template, as the pipeline does."""

@@ -4,7 +4,7 @@ Sources: diffusers, `pipelines/lumina2/pipeline_lumina2.py` and
 `examples/dreambooth/train_dreambooth_lora_lumina2.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -21,12 +21,8 @@ class Lumina2(Base):
 
     kind = Lumina2Pipeline
     targets: ClassVar = {"attention": ("to_q", "to_k", "to_v", "to_out.0")}
+    width = "cap_feat_dim"
     longest = 256
-
-    @classmethod
-    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the longest caption."""
-        return {"embeds": (cls.longest, config["cap_feat_dim"])}
 
     def as_read(self, caption: str) -> str:
         """Return the caption after the pipeline's system prompt, which the unconditional prediction goes without."""

@@ -4,7 +4,7 @@ Sources: diffusers, `pipelines/qwenimage/pipeline_qwenimage.py` and
 `examples/dreambooth/train_dreambooth_lora_qwen_image.py`. Its VAE is one for videos; pictures are videos of one frame.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -46,11 +46,6 @@ class QwenImage(Base):
         """Return pictures; undoes the normalisation."""
         mean, std = self._norm()
         return decoded(self.vae, (latents_bchw.float() * std + mean)[:, :, None])[:, :, 0]
-
-    @classmethod
-    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the longest caption."""
-        return {"embeds": (cls.longest, config["joint_attention_dim"])}
 
     def as_read(self, caption: str) -> str:
         """Return the caption in the pipeline's template."""

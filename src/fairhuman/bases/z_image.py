@@ -4,7 +4,7 @@ Sources: diffusers, `pipelines/z_image/pipeline_z_image.py` and
 `examples/dreambooth/train_dreambooth_lora_z_image.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,11 +23,7 @@ class ZImage(Base):
 
     kind = ZImagePipeline
     targets: ClassVar = {"attention": ("to_q", "to_k", "to_v", "to_out.0")}
-
-    @classmethod
-    def text_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the longest caption."""
-        return {"embeds": (cls.longest, config["cap_feat_dim"])}
+    width = "cap_feat_dim"
 
     def as_read(self, caption: str) -> str:
         """Return the caption in the chat template, as the pipeline does."""
