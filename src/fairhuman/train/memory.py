@@ -1,10 +1,10 @@
 """Estimate a training run's device memory from tensor shapes alone; nothing is loaded or computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,10 @@ class Memory:
     frozen: int
     trained: int
     optimizer: int
-    encode: int
-    step: int
-    audit: int | None
-    update: int
+    encode: int = 0
+    step: int = 0
+    audit: int | None = None
+    update: int = 0
     resting: int | None = None
     vae: int | None = None
     aside: int = 0
@@ -114,18 +114,6 @@ class Memory:
         return self.frozen + self.offloaded + self.trained + self.optimizer + most + PROGRAM
 
 
-class WeightBytes(NamedTuple):
-    """Bytes of frozen weights, of trained ones in float32, of the optimizer's state, of networks; see `Memory`."""
-
-    frozen: int
-    trained: int
-    optimizer: int
-    resting: int | None
-    vae: int | None
-    aside: int
-    offloaded: int
-
-
 def memory_of(recipe: TrainRecipe) -> Memory:
     """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
@@ -141,8 +129,8 @@ def memory_of(recipe: TrainRecipe) -> Memory:
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     also_exact = recipe.amortised or _measures(recipe)
     peaks = _peaks(recipe, model, [False, True] if also_exact else [recipe.needs_gram], "preview" if previews else None)
-    return Memory(
-        **weights._asdict(),
+    return replace(
+        weights,
         encode=peaks["encode"],
         step=peaks["step"] + one,
         audit=peaks["audit"] + one if "audit" in peaks else None,
@@ -167,17 +155,13 @@ def sampling_memory(recipe: TrainRecipe) -> Memory:
         optimizer=0,
         aside=weights.aside - weights.trained + lora,
         offloaded=weights.offloaded,
-        encode=0,
-        step=0,
-        audit=None,
-        update=0,
         texts=peaks["texts"] + one,
         preview=peaks["preview"] + one,
         decode=peaks["decode"],
     )
 
 
-def _prepared(recipe: TrainRecipe) -> tuple["WeightBytes", int, TrainRecipe, TrainableModel]:
+def _prepared(recipe: TrainRecipe) -> tuple[Memory, int, TrainRecipe, TrainableModel]:
     """Return the bytes of a run's weights and of one product, and recipe and model to compute the peaks of.
 
     Quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time.
@@ -196,8 +180,8 @@ def _measures(recipe: TrainRecipe) -> bool:
     return several and not recipe.needs_gram and recipe.fairness.measure_every > 0
 
 
-def weight_bytes(recipe: TrainRecipe) -> WeightBytes:
-    """Bytes of a run's weights alone, which takes a second; otherwise as `memory_of`."""
+def weight_bytes(recipe: TrainRecipe) -> Memory:
+    """As `memory_of`, but of the weights alone, which takes a second: all peaks are 0."""
     return _weight_bytes(recipe, _without_weights(recipe))
 
 
@@ -213,7 +197,7 @@ def _without_weights(recipe: TrainRecipe) -> TrainableModel:
         return make_trainable(recipe, pipeline, prepare(recipe, pipeline))
 
 
-def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
+def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> Memory:
     changing = {id(parameter) for parameter in model.trainable_parameters()}
     away = offloaded(_networks(model))
     ids = {id(weight) for weight in away}
@@ -230,7 +214,7 @@ def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> WeightBytes:
     base, cache = base_of(model.pipeline), recipe.cache
     texts = bytes_of(on_device(base.text_encoders)) if cache.text else None
     vae = bytes_of(base.vae.parameters()) if cache.latents else None
-    return WeightBytes(frozen, trained, optimizer, texts, vae, aside, bytes_of(away))
+    return Memory(frozen, trained, optimizer, resting=texts, vae=vae, aside=aside, offloaded=bytes_of(away))
 
 
 def shape_of(model: str) -> Any:

@@ -29,14 +29,14 @@ from fairhuman.train.built import bare_message, bare_sources, builds, built_fold
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
-from fairhuman.utils.files import unwritable
+from fairhuman.utils.files import nearest_existing, unwritable
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 from fairhuman.utils.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from fairhuman.data.pictures.notes import LoadReport
     from fairhuman.train.data import RunData
-    from fairhuman.train.memory import Memory, WeightBytes
+    from fairhuman.train.memory import Memory
 
 GIB = 2**30
 TINY = 2**20  # pixels of a batch that fit into any memory with a model that ships
@@ -280,19 +280,14 @@ def run_data(recipe: TrainRecipe, model_known: bool, begun: bool) -> "Iterator[S
     yield from (StartFinding("data", "note" if begun else "missing", text) for text in built)
     if missing or bare or (built and not begun):
         return
-    notes = LoadReport()
+    notes, source = LoadReport(), recipe.source.model_copy(update={"cache": False})  # a dry run writes nothing
     try:
-        data = load_data(_reading_alone(recipe), notes)
+        data = load_data(recipe.model_copy(update={"source": source}), notes)
     except FairHumanError as error:
         yield StartFinding("data", "missing", str(error))
         return
     yield from data_findings(recipe, data, notes, model_known)
     yield data
-
-
-def _reading_alone(recipe: TrainRecipe) -> TrainRecipe:
-    """The recipe without copies of pictures, so that a dry run writes nothing."""
-    return recipe.model_copy(update={"source": recipe.source.model_copy(update={"cache": False})})
 
 
 def data_findings(
@@ -445,13 +440,13 @@ def _disk(recipe: TrainRecipe, memory: "Memory | str", data: "RunData | None") -
             caches = f"; {budget(recipe, data).line()}"
         except FairHumanError as error:
             caches = f"; cache: {error}"
-    existing = next(folder for folder in (recipe.out, *recipe.out.absolute().parents) if folder.exists())
+    existing = nearest_existing(recipe.out)
     free = shutil.disk_usage(existing).free
     text = f"about {needed / GIB:.2f} GiB for checkpoints and result, {free / GIB:.1f} free at {existing}{caches}"
     return StartFinding(DISK, "ok" if needed <= free else "missing", text)
 
 
-def result_bytes(recipe: TrainRecipe, weights: "Memory | WeightBytes") -> int:
+def result_bytes(recipe: TrainRecipe, weights: "Memory") -> int:
     """Bytes of a run's checkpoints and result on disk."""
     checkpoints = (recipe.keep_checkpoints + 1) * (weights.trained + weights.optimizer)
     return checkpoints + 2 * weights.trained + (weights.frozen if recipe.kind == "full" else 0)

@@ -118,13 +118,15 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
         raise FairHumanError(f"{path}: can't be written: {error.strerror or error}{advice}") from error
 
 
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
 def unwritable(folder: Path) -> str | None:
     """Why a folder, or the one that it would be created in, isn't writable; None if it is."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             return None
     except OSError as error:
         return error.strerror or str(error)

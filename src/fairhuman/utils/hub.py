@@ -24,9 +24,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @contextmanager
-def loading(
-    name: str, place: str, expected: str = "", error: type[FairHumanError] = ModelError, hub: bool = True
-) -> Iterator[None]:
+def loading(name: str, place: str, expected: str = "") -> Iterator[None]:
     """Turn whatever a library raises while it loads `place` into one line.
 
     The line says what was looked for, what is wrong and what to do. Progress bars of loading from disk are off; for a
@@ -36,8 +34,9 @@ def loading(
         name: what is loaded, as the user knows it, for messages, such as `model 'OWNER/NAME'`.
         place: the folder, file or hub id.
         expected: what should be there, in words.
-        error: the class of the error.
-        hub: whether `place` may be a hub id.
+
+    Raises:
+        ModelError: loading failed.
     """
     try:
         with without_bars() if Path(place).exists() else nullcontext():
@@ -45,22 +44,22 @@ def loading(
     except FairHumanError:
         raise
     except Exception as failed:  # libraries raise any class: their own, the parsers', the connections'
-        raise error(f"{name}: {failure(failed, place, expected, hub)}") from failed
+        raise ModelError(f"{name}: {failure(failed, place, expected)}") from failed
 
 
-def refuse_pickles(name: str, place: str | Path, error: type[FairHumanError] = ModelError) -> None:
+def refuse_pickles(name: str, place: str | Path) -> None:
     """Check that the weights at `place` aren't pickles alone, which may run code when they are loaded.
 
     Pickles beside safetensors are fine: nothing reads them. What isn't a folder is left to whoever loads it.
 
     Raises:
-        error: there are pickles and no safetensors; names the first, and `name`, which is for messages.
+        ModelError: there are pickles and no safetensors; names the first, and `name`, which is for messages.
     """
     folder = Path(place)
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     pickles = [path for path in files if path.suffix.lower() in _PICKLES]
     if pickles and not any(path.suffix == ".safetensors" for path in files):
-        raise error(
+        raise ModelError(
             f"{name}: {pickles[0]} is a pickle, which may run code when it is loaded, and no .safetensors file lies "
             "beside it; take a copy of the model with safetensors, or convert it where you trust it"
         )
@@ -72,11 +71,11 @@ def variant_in(folder: Path) -> str | None:
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
-def failure(error: BaseException, place: str, expected: str = "", hub: bool = True) -> str:
+def failure(error: BaseException, place: str, expected: str = "") -> str:
     """Return in one line why loading `place` failed, without a library's advice."""
     chain = list(_chain(error))
     kinds = {type(one).__name__ for one in chain}
-    remote = hub and not Path(place).exists()
+    remote = not Path(place).exists()
     looked = f"expected {expected}, but " if expected else ""
     if remote and kinds & {"GatedRepoError"}:
         return f"the hub asks for a login and for the owner's consent for {place}; log in with `hf auth login`"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairhuman.errors import FairHumanError, ModelError
+from fairhuman.errors import ModelError
 from fairhuman.utils.parse import parse_json
 
 _LARGEST = 16_000_000  # bytes of a header; SDXL in one file has 0.3 MB, a LoRA's list of tags may have some more
@@ -38,7 +38,7 @@ class SafetensorsHeader:
     tensors: Mapping[str, TensorEntry]
 
 
-def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError) -> SafetensorsHeader:
+def read_header(path: Path, name: str) -> SafetensorsHeader:
     """Read the header of a safetensors file, and check that the file is as long as the header says.
 
     File format: 8 bytes with the header's length n (little-endian), n bytes of JSON, the tensors.
@@ -46,10 +46,9 @@ def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError)
     Args:
         path: the file.
         name: what the file is to the user, for messages, such as `model 'x.safetensors'`.
-        error: the class of the error.
 
     Raises:
-        error: not a safetensors file, or cut off; in one line, with what to do.
+        ModelError: not a safetensors file, or cut off; in one line, with what to do.
     """
     try:
         with path.open("rb") as file:
@@ -58,27 +57,27 @@ def read_header(path: Path, name: str, error: type[FairHumanError] = ModelError)
             size = path.stat().st_size
             for begin, kind in _STARTS.items():
                 if start.startswith(begin) and start[8:9] != b"{":
-                    raise error(f"{name}: expected a .safetensors file, found {kind}")
+                    raise ModelError(f"{name}: expected a .safetensors file, found {kind}")
             if 8 + length <= size and length > _LARGEST and start[8:9] == b"{":
-                raise error(f"{name}: its header must have at most {_LARGEST:,} bytes, found {length:,}")
+                raise ModelError(f"{name}: its header must have at most {_LARGEST:,} bytes, found {length:,}")
             if len(start) < 8 or length > _LARGEST or start[8:9] != b"{":
-                raise error(f"{name}: expected a .safetensors file, found another format ({size:,} bytes)")
+                raise ModelError(f"{name}: expected a .safetensors file, found another format ({size:,} bytes)")
             file.seek(8)
             text = file.read(length)
     except OSError as failed:
-        raise error(f"{name}: can't be read: {failed.strerror or failed}") from failed
+        raise ModelError(f"{name}: can't be read: {failed.strerror or failed}") from failed
     cut = f"{name}: the file is cut off: it has {size:,} bytes, its header describes {{:,}}. Copy or download it again"
     if len(text) < length:
-        raise error(cut.format(8 + length))
+        raise ModelError(cut.format(8 + length))
     try:
         header = parse_json(text)
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         tensors = {key: TensorEntry(str(entry["dtype"]), _whole(entry["shape"])) for key, entry in header.items()}
         end = max((_whole(entry["data_offsets"])[1] for entry in header.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as failed:
-        raise error(f"{name}: its safetensors header is damaged; copy or download it again") from failed
+        raise ModelError(f"{name}: its safetensors header is damaged; copy or download it again") from failed
     if 8 + length + end > size:
-        raise error(cut.format(8 + length + end))
+        raise ModelError(cut.format(8 + length + end))
     return SafetensorsHeader(metadata, tensors)
 
 

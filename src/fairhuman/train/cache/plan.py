@@ -19,7 +19,7 @@ from fairhuman.train.cache.latents import LatentCache
 from fairhuman.train.cache.texts import TextCache
 from fairhuman.train.data import RunData
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.utils.files import cache_folder
+from fairhuman.utils.files import cache_folder, nearest_existing
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Budget:
     @property
     def room(self) -> int:
         """Bytes that may be written: free disk space minus the reserve."""
-        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
-        return max(0, shutil.disk_usage(existing).free - RESERVE)
+        return max(0, shutil.disk_usage(nearest_existing(self.folder)).free - RESERVE)
 
     def line(self) -> str:
         """Return a one-line summary."""
