@@ -18,6 +18,7 @@ from fairhuman.models.checkpoint_file import read_checkpoint
 from fairhuman.models.locations import check_location, fetch_configurations, is_file, location_of, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.utils.digest import content_digest, file_digest
+from fairhuman.utils.files import digest
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.shipped import RANDOM, SMALL
 
@@ -161,7 +162,7 @@ def _whole(file: Path, _mtime: int, _size: int) -> str:
 
 def vae_fingerprint(pipeline: Any) -> str:
     """Return a hash of everything that latents depend on: the VAE's weights and settings."""
-    return _digest([_network(pipeline.vae)])
+    return digest(json.dumps([_network(pipeline.vae)], sort_keys=True))
 
 
 def text_fingerprint(pipeline: Any, precision: torch.dtype | None) -> str:
@@ -170,7 +171,8 @@ def text_fingerprint(pipeline: Any, precision: torch.dtype | None) -> str:
     parts, readers = ([getattr(pipeline, name) for name in names] for names in (base.encoders, base.tokenizers))
     encoders = [_network(encoder) for encoder in parts if encoder is not None]
     words = [[sorted(one.get_vocab().items()), one.model_max_length] for one in readers if one is not None]
-    return _digest([encoders, words, bool(pipeline.config.get("force_zeros_for_empty_prompt")), str(precision)])
+    content = [encoders, words, bool(pipeline.config.get("force_zeros_for_empty_prompt")), str(precision)]
+    return digest(json.dumps(content, sort_keys=True))
 
 
 def _network(module: nn.Module) -> list[Any]:
@@ -183,7 +185,3 @@ def _network(module: nn.Module) -> list[Any]:
     plain: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
     settings = {name: str(value) for name, value in plain.items() if name[0] != "_" and name not in _IGNORED}
     return [found.hexdigest(), settings]
-
-
-def _digest(content: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

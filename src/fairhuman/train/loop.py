@@ -84,8 +84,9 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
     saved = run.step
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
-    _tell(run, run.checkpoints.notes + _cut_captions(run))
+    _tell(run, run.checkpoints.notes)
     if run.main:
+        _tell(run, cut_captions(run.objectives.base, captions(recipe, run.data)))
         _write_overlay(run)
         for watcher in run.watchers:
             watcher.on_start(run)
@@ -145,11 +146,6 @@ def _tell_saving(run: Run) -> None:
     """Say what takes the seconds after a signal."""
     if run.stopped_by is not None and not run.finished:
         _tell(run, [f"step {run.step} is done; saving a checkpoint and writing the report"])
-
-
-def _cut_captions(run: Run) -> list[str]:
-    """Return a line that counts the captions whose end the base doesn't read; none if there are none."""
-    return cut_captions(run.objectives.base, captions(run.recipe, run.data)) if run.main else []
 
 
 def cache_texts(run: Run) -> None:
