@@ -62,30 +62,15 @@ def encoded_size(model: str) -> EncodedSize:
         if architecture == "sdxl":
             return SDXL_SIZE
         model = SMALL
-    if (name := name_of(model)).flow:
+    name = name_of(model)
+    if name.flow:
         fetch_configurations(model)
-        return _flow_size(name, location_of(model), model)
-    folder = Path(location_of(model))
-    if not folder.exists():
+    elif not Path(location_of(model)).exists():
         return SDXL_SIZE
-    try:
-        one, two = (
-            parse_json((folder / part / "config.json").read_text(encoding="utf-8"))
-            for part in ("text_encoder", "text_encoder_2")
-        )
-        return EncodedSize(
-            *latent_shape(folder),
-            tokens=one["max_position_embeddings"],
-            width=one["hidden_size"] + two["hidden_size"],
-            pooled=two["projection_dim"],
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model {model!r}: expected config.json of vae and both text encoders, found {error}"
-        ) from error
+    return _size_of_folder(name, location_of(model), model)
 
 
-def _flow_size(name: BaseName, place: str, model: str) -> EncodedSize:
+def _size_of_folder(name: BaseName, place: str, model: str) -> EncodedSize:
     base = base_class(name)
     if place in PUBLISHED:
         shape = base.shape(place)
