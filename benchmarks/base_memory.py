@@ -1,7 +1,8 @@
 """Memory of a LoRA on each published base, computed from shapes and never run: the tables of `docs/bases.md`, and, with
-what fits each card, of `docs/memory.md`.
+what fits each card, of `docs/memory.md`, for sampling too.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from common import arguments, save
 from fairhuman import config
 from fairhuman.bases.published import PUBLISHED
+from fairhuman.bench.drawing_memory import drawing_needs
 from fairhuman.bench.memory_table import fits
 from fairhuman.bench.settings import MemoryTableSettings
+from fairhuman.models.locations import SDXL, name_of
 from fairhuman.train.memory import MemoryChange, memory_of
 from fairhuman.train.recipe import TrainRecipe
 
@@ -28,6 +31,7 @@ TITLES = {
     "black-forest-labs/FLUX.1-dev": "FLUX.1 dev",
     "Alpha-VLLM/Lumina-Image-2.0": "Lumina Image 2",
 }
+DRAWING = ((), ("base.quantize=int8",), ("base.quantize=int8", "base.offload=true"))  # from the least cost in time
 CARDS = (8, 12, 16, 24, 48, 80)
 SHORT = {
     **{"cache.text=true": "text", "fairness.gradients=bf16": "half", "fairness.pairwise=true": "pairs"},
@@ -39,20 +43,41 @@ SHORT = {
 
 
 def main() -> None:
-    """Compute the row of every base in `PUBLISHED`, then what fits each card."""
-    options = arguments(__doc__)
+    """Compute the rows of the chosen tables."""
+    tables = {"bases": base_table, "cards": card_table, "drawing": drawing_table}
+    options = arguments(__doc__, tuple(tables))
     models = list(PUBLISHED)[: 1 if options.quick else None]
-    results = {"bases": {model: base(model) for model in models}}
-    settings = MemoryTableSettings(model=models[0] if options.quick else "all", batch_sizes=(1,))
-    print(f"\n| run | recipe | {' | '.join(f'{card} GB' for card in CARDS)} |\n|{'---|' * (2 + len(CARDS))}")
-    results["cards"] = {}
+    for part in options.parts:
+        save("base_memory", RUN, {part: tables[part](models)}, options)
+
+
+def base_table(models: Sequence[str]) -> dict[str, Any]:
+    """Print and return what a run on each base needs."""
+    return {model: base(model) for model in models}
+
+
+def card_table(models: Sequence[str]) -> dict[str, Any]:
+    """Print and return the settings by which runs fit each card."""
+    settings = MemoryTableSettings(model=models[0] if len(models) == 1 else "all", batch_sizes=(1,))
+    found = {}
+    header("run", "recipe")
     rows = fits(settings, [card * GIB for card in CARDS])
     for (model, kind, recipe), group in groupby(rows, key=lambda row: (row.model, row.kind, row.recipe)):
-        changes = [row.change for row in group]
         name = title(model) + ("" if kind == "LoRA 16" else f", {kind.replace('LoRA', 'rank')}")
-        print(f"| {name} | {f'`{recipe}`' if recipe else ''} | {' | '.join(map(cell, changes))} |", flush=True)
-        results["cards"][name] = [one and {"overrides": one.overrides, "needed": one.needed} for one in changes]
-    save("base_memory", RUN, results, options)
+        found[name] = row([name, f"`{recipe}`" if recipe else ""], [one.change for one in group])
+    return found
+
+
+def drawing_table(models: Sequence[str]) -> dict[str, Any]:
+    """Print and return the options by which `fairhuman sample` fits each card with a LoRA, four pictures at once."""
+    found = {}
+    header("sampling")
+    for model in (SDXL, *models):
+        name, rank = (title(model), 16) if name_of(model).flow else (f"{title(model)}, rank 64", 64)
+        ways = [drawing_needs(model, "bf16", overrides, rank=rank) for overrides in DRAWING]
+        fitting = [next((way for way in ways if way.needed <= card * GIB), None) for card in CARDS]
+        found[name] = row([name], fitting)
+    return found
 
 
 def base(model: str) -> dict[str, Any]:
@@ -62,6 +87,18 @@ def base(model: str) -> dict[str, Any]:
     parts = [memory.frozen + memory.trained, memory.resting, memory.step, memory.audit, *needed.values()]
     print(f"| {title(model)} | {' | '.join(f'{part / GIB:.1f}' for part in parts if part is not None)} |", flush=True)
     return {**asdict(memory), **needed}
+
+
+def header(*columns: str) -> None:
+    """Print the head of a table with a column for each card."""
+    names = [*columns, *(f"{card} GB" for card in CARDS)]
+    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+
+
+def row(names: Sequence[str], changes: Sequence[MemoryChange | None]) -> list[dict[str, Any] | None]:
+    """Print a row with a cell for each card, and return it as JSON."""
+    print(f"| {' | '.join([*names, *map(cell, changes)])} |", flush=True)
+    return [one and {"overrides": one.overrides, "needed": one.needed} for one in changes]
 
 
 def title(model: str) -> str:
