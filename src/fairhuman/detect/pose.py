@@ -15,13 +15,13 @@ class PoseDetector(BundledModel[BodyFinder]):
 
     MODEL = "pose"
 
-    def __init__(self) -> None:
-        super().__init__(BodyFinder)
+    def __init__(self, confidence: float = 0.5) -> None:
+        super().__init__(BodyFinder, confidence)
 
     def detect(self, image: Picture) -> list[Detection]:
         """The person in a picture [H, W, 3]: one detection, or none."""
         image = check_picture(image)
-        body = self.networks.find(image)
+        body = self.networks.find(image, self.confidence)
         box = None if body is None else box_around(body.points_n3, float(body.visibility_n.mean()), image)
         if body is None or box is None:
             return []
