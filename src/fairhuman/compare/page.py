@@ -17,7 +17,7 @@ from fairhuman.report.changes import base_loss, change, changes_figure, seed_cha
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, picture_uri, render_to
 from fairhuman.report.outcome import verdict
-from fairhuman.report.text import estimate_text, fine_percent, listed, percent
+from fairhuman.report.text import estimate_text, listed, percent
 from fairhuman.utils.files import write_json
 from fairhuman.utils.provenance import origin
 
@@ -65,7 +65,7 @@ def write_page(
             _sentence(cell, against, found) for against, cells in differences.items() for cell, found in cells.items()
         ],
         margin=percent(recipe.margin),
-        global_margin=fine_percent(recipe.global_margin),
+        global_margin=percent(recipe.global_margin, 2),
         differences=[
             (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
             for against, cells in differences.items()
@@ -107,7 +107,7 @@ def _reports(recipe: CompareRecipe, outcome: ComparisonRuns) -> list[tuple[str, 
 
 def _difference(contrast: Judged) -> tuple[str, str, str]:
     text = estimate_text(contrast.estimate, "{:+.2f}", signed=True, percent=True)
-    return MARKS[contrast.verdict], text, f"{contrast.verdict} (± {fine_percent(contrast.margin)})"
+    return MARKS[contrast.verdict], text, f"{contrast.verdict} (± {percent(contrast.margin, 2)})"
 
 
 def _sentence(cell: str, against: str, found: Mapping[str, Judged]) -> str:
