@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 from fairhuman import config
 from fairhuman.compare.jobs import Command, run_jobs, training_job
@@ -16,7 +17,7 @@ from fairhuman.compare.losses import are_unchecked, load_losses, store_losses, s
 from fairhuman.compare.settings import CompareRecipe, TuningSettings
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.regions.settings import GLOBAL
-from fairhuman.report.changes import Series, change, series_of
+from fairhuman.report.changes import Series, seed_changes, series_of
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import AUDITS, WARM_UP
@@ -143,8 +144,8 @@ def edge_note(tuned: Mapping[float, object], rate: float | None) -> str:
 
 
 def loss_changes(series: Series) -> dict[str, float]:
-    """Change in each held-out loss of one run."""
-    return {name: change(series, name).value for name in series.first}
+    """Change in each held-out loss, mean over the runs; without intervals, which take a bootstrap."""
+    return {name: fmean(seed_changes(series, name)) for name in series.first}
 
 
 def train(
