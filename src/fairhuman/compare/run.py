@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
@@ -127,11 +128,14 @@ def _run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
     from fairhuman.compare.pictures import draw_grid
 
     if recipe.front is not None and recipe.tuning is not None:
-        tested = run_fronts(recipe, recipe.front, recipe.tuning, render_people, display)
+        so_far = partial(write_fronts, recipe, recipe.front)
+        tested = run_fronts(recipe, recipe.front, recipe.tuning, render_people, display, so_far)
         if isinstance(tested, int):
             return tested
         drawn = (
-            draw_samples(recipe, recipe.front, recipe.front.samples, tested, display) if recipe.front.samples else None
+            draw_samples(recipe, recipe.front, recipe.front.samples, tested, display, so_far)
+            if recipe.front.samples
+            else None
         )
         if isinstance(drawn, int):
             return drawn

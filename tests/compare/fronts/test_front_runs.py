@@ -43,8 +43,8 @@ def build(folder, front=FRONT, **values):
     return config.build(CompareRecipe, {**common, **values}, origin="compare")
 
 
-def run(recipe):
-    return run_fronts(recipe, recipe.front, recipe.tuning, lambda *_: None, QUIET)
+def run(recipe, so_far=lambda _: None):
+    return run_fronts(recipe, recipe.front, recipe.tuning, lambda *_: None, QUIET, so_far)
 
 
 def test_a_whole_comparison_in_two_stages(tmp_path, train):
@@ -113,6 +113,35 @@ def test_worlds_train_both_points_without_tuning(tmp_path, train):
     assert ("partly", "regions") not in found.fronts.judged
     assert "partly-mpd-0.001-seed-1" in found.outcome.failed
     assert missing_data(recipe, planned_runs(recipe)) == []
+
+
+def test_what_the_test_found_is_written_before_the_other_worlds(tmp_path, train):
+    trained, _ = train
+    worlds = {"rank 2": {"train": {"lora": {"rank": 2}}}, "rank 3": {"train": {"lora": {"rank": 3}}}}
+    predicted = [{"world": world, "verdict": "worse"} for world in ("", "rank 2")]
+    recipe = build(tmp_path, {**FRONT, "worlds": worlds, "samples": {"data": "test"}, "predictions": predicted})
+    early = []
+
+    def so_far(found):
+        early.append((found.to_come, len(trained)))
+        early.append(found.fronts.judged["", "regions"])
+        page = write_fronts(recipe, recipe.front, found).read_text()
+        assert "rank 3 and pictures" in page
+        assert json.loads((tmp_path / "out" / "results.json").read_text())["to come"][-1] == "pictures"
+
+    found = run(recipe, so_far)
+    (to_come, done), judged = early
+    assert to_come == ["rank 2", "rank 3", "pictures"]
+    assert not any(one.lora.rank in (2, 3) for one in trained[:done])
+    assert not found.to_come
+    assert found.fronts.judged["", "regions"] == judged, "a world that joins changes nothing of it"
+    early.clear()
+    next((tmp_path / "out" / "losses" / "test").glob("rank-3*")).unlink()
+    run(recipe, so_far)
+    assert early[0][0] == ["rank 3", "pictures"]
+    early.clear()
+    run(recipe, so_far)
+    assert early == [], "all worlds are there"
 
 
 def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_whole(tmp_path, train):
@@ -304,7 +333,9 @@ def test_pictures_that_fail_are_told_and_the_fronts_are_written(tmp_path, train,
     monkeypatch.setattr(samples, "run_jobs", run_jobs)
     recipe = build(tmp_path, {**FRONT, "samples": {"data": "test"}})
     found = run(recipe)
-    drawn = samples.draw_samples(recipe, recipe.front, recipe.front.samples, found, QUIET)
+    early = []
+    drawn = samples.draw_samples(recipe, recipe.front, recipe.front.samples, found, QUIET, early.append)
+    assert [one.to_come for one in early] == [["pictures"]]
     assert trained_again[:2] == ["mpd-0.001-seed-1", "mpd-0.001-seed-2"], "their weights are gone"
     assert len(trained_again) == 6
     assert drawn.failed["mpd-0.001-seed-1"] == "no memory"

@@ -41,7 +41,10 @@ def write_fronts(
         cell: {name: seed_changes(series, name) for name in series.first}
         for cell, series in runs.outcome.series.items()
     }
-    document = {**found.plain(), "margins": runs.choice.margins, "seeds": seeds, "failed": failed}
+    document = {
+        **found.plain(),
+        **{"margins": runs.choice.margins, "seeds": seeds, "failed": failed, "to come": list(runs.to_come)},
+    }
     if drawn is not None:
         document["samples"] = [one.plain() for one in drawn.found]
     write_json(folder / "results.json", {**origin(), **document})
@@ -77,6 +80,7 @@ def write_fronts(
         tuned=_tuned(runs.tuned),
         tuned_names=[*next(iter(runs.tuned.values())).changes],
         failed=sorted(failed.items()),
+        to_come=listed(runs.to_come),
         samples=_samples(front, runs, drawn.found) if drawn is not None and drawn.found else [],
         samples_page=drawn.page.relative_to(folder).as_posix() if drawn is not None else "",
         settings_text=to_yaml(recipe),

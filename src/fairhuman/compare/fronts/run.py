@@ -1,6 +1,6 @@
 """Runs of a comparison in two stages: tuning runs, the choice of points, their test, and other worlds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 
 CHOSEN = "chosen.json"
+PICTURES = "pictures"
+
+Worlds = dict[str, dict[Point, Series]]
+SoFar = Callable[["FrontRuns"], object]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class FrontRuns:
         tuned: all points of the first stage.
         choice: points that were tested.
         fronts: what is said about them.
+        to_come: worlds, and pictures, that aren't finished; empty at the end.
     """
 
     recipe: CompareRecipe
@@ -45,6 +50,7 @@ class FrontRuns:
     tuned: Mapping[Point, Tuned]
     choice: Choice
     fronts: Fronts
+    to_come: Sequence[str] = ()
 
 
 def tuning_runs(recipe: CompareRecipe, tuning: TuningSettings) -> dict[Point, TrainRecipe]:
@@ -94,9 +100,16 @@ def _overruled(own: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_fronts(
-    recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings, render: Render, display: Display
+    recipe: CompareRecipe,
+    front: FrontSettings,
+    tuning: TuningSettings,
+    render: Render,
+    display: Display,
+    so_far: SoFar = lambda _: None,
 ) -> FrontRuns | int:
     """Perform all unfinished runs of both stages; returns the outcome, or the signal that interrupted them.
+
+    `so_far` is called with what is known after the test runs, if runs in other worlds are left.
 
     Raises:
         DataError: as in `keep_choice` and `analyse`.
@@ -119,17 +132,24 @@ def run_fronts(
     signal = train_cells(tested, outcome, display)
     if signal is not None:
         return signal
-    worlds = _run_worlds(recipe, front, choice, outcome, display)
-    if isinstance(worlds, int):
-        return worlds
     searched = {
         p: one
         for p, one in ended.items()
         if (p.cell == front.untuned.cell or front.family(p.cell) == front.rival) and p not in choice.failed
     }
     series = {point: outcome.series[point.name] for point in choice.why if point.name in outcome.series}
-    found = analyse(front, choice, series, worlds, searched)
-    return FrontRuns(tested, outcome, tuned, choice, found)
+
+    def known(worlds: Worlds, to_come: Sequence[str]) -> FrontRuns:
+        fronts = analyse(front, choice, series, worlds, searched)
+        return FrontRuns(tested, outcome, tuned, choice, fronts, to_come)
+
+    stored = ComparisonRuns(finished_only=True)
+    worlds = _run_worlds(recipe, front, choice, stored, Display())
+    if not isinstance(worlds, int) and stored.unfinished:
+        to_come = [world for world, own in worlds.items() if len(own) < 2 and world not in stored.failed]
+        so_far(known(worlds, [*to_come, *([] if front.samples is None else [PICTURES])]))
+    worlds = _run_worlds(recipe, front, choice, outcome, display)
+    return worlds if isinstance(worlds, int) else known(worlds, [])
 
 
 def _tuned(recipe: CompareRecipe, run: TrainRecipe, losses: Series) -> Tuned:
@@ -160,16 +180,16 @@ def two_points(front: FrontSettings, choice: Choice) -> list[Point]:
 
 def _run_worlds(
     recipe: CompareRecipe, front: FrontSettings, choice: Choice, outcome: ComparisonRuns, display: Display
-) -> dict[str, dict[Point, Series]] | int:
+) -> Worlds | int:
     """Train the untuned point and the tuned rival in every world; returns the signal if one interrupted it.
 
     A world is empty if its runs all fail, or if it leaves the tuned rival as it is, such as a rival found by the
     normalisation that the world sets; what is wrong is recorded in `outcome`.
     """
     points = two_points(front, choice)
-    worlds: dict[str, dict[Point, Series]] = {}
+    worlds: Worlds = {}
     for world in front.worlds:
-        own = ComparisonRuns()
+        own = ComparisonRuns(finished_only=outcome.finished_only)
         try:
             changed = recipe_of_points(recipe, points, world)
             own.picked = dict.fromkeys(changed.cells, None)
@@ -181,6 +201,7 @@ def _run_worlds(
         if signal is not None:
             return signal
         outcome.failed |= own.failed
+        outcome.unfinished |= own.unfinished
         whole = [
             f"{world}, {p.name}" for p in points if len(own.seeds.get(f"{world}, {p.name}", ())) == len(recipe.seeds)
         ]

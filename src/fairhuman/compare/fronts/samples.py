@@ -1,11 +1,11 @@
 """Pictures of a comparison in two stages: the base's, the untuned point's and the tuned rival's, and their metrics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairhuman import config
-from fairhuman.compare.fronts.run import FrontRuns, recipe_of_points, two_points
+from fairhuman.compare.fronts.run import PICTURES, FrontRuns, SoFar, recipe_of_points, two_points
 from fairhuman.compare.fronts.settings import FrontSampling, FrontSettings, Point
 from fairhuman.compare.jobs import Command, run_jobs, training_job
 from fairhuman.compare.paper.drawing import draw_all, prompt_set, table_settings
@@ -34,11 +34,17 @@ class FrontSamples:
 
 
 def draw_samples(
-    recipe: CompareRecipe, front: FrontSettings, asked: FrontSampling, runs: FrontRuns, display: Display
+    recipe: CompareRecipe,
+    front: FrontSettings,
+    asked: FrontSampling,
+    runs: FrontRuns,
+    display: Display,
+    so_far: SoFar = lambda _: None,
 ) -> FrontSamples | int:
     """Draw and measure the pictures unless they were; returns the signal instead if one interrupted it.
 
-    Runs whose weights are gone, while their losses are there, are trained again. What fails is recorded.
+    `so_far` is called with `runs` first if pictures are left. Runs whose weights are gone, while their losses are
+    there, are trained again. What fails is recorded.
     """
     points = two_points(front, runs.choice)
     drawn = _recipe_of(recipe, points, asked)
@@ -57,6 +63,7 @@ def draw_samples(
 
     try:
         if not page.is_file():
+            so_far(replace(runs, to_come=[PICTURES]))
             trained = [drawn.run(cell, seed, None, "test") for cell, own in seeds.items() for seed in own]
             again = [training_job(run.out.name, run) for run in trained if not run.product.exists()]
             signal = run_jobs(again, display, recipe.processes, ended)
