@@ -13,12 +13,13 @@ from typing import get_args
 
 import pyarrow.parquet
 import pytest
+import torch
 from accelerate import PartialState
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from fairhuman import config
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, ModelError
 from fairhuman.evaluate import run as evaluation
 from fairhuman.evaluate.networks.efficientnet import TITLE
 from fairhuman.evaluate.networks.extractor import WeightsError
@@ -95,6 +96,16 @@ def test_numbers_of_two_methods(folders, monkeypatch):
     monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", None)
     evaluate(job(folders, "sharp", "blurred"), settings("metrics=[efficientnet]"), folders / "again")
     assert json.loads((folders / "again" / "metrics.json").read_text())["metrics"] == found["metrics"]
+
+
+def test_too_little_memory_is_one_line_and_names_what_helps(folders, monkeypatch):
+    def extract(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full. Try setting X.")
+
+    monkeypatch.setattr("fairhuman.evaluate.networks.efficientnet.EfficientNetLite0.extract", extract)
+    with pytest.raises(ModelError, match=r"Tried to allocate 2.00 GiB.*batch_size below 16; the same again goes on"):
+        evaluate(job(folders, "sharp"), settings("metrics=[efficientnet]"), folders / "out")
+    assert not (folders / "out" / "metrics.json").exists()
 
 
 def test_crops_of_faces_have_a_distance_of_their_own_that_no_verdict_rests_on(folders, monkeypatch):

@@ -34,6 +34,7 @@ from fairhuman.generate.unread import unread_lines
 from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 from fairhuman.utils.tables import write_table
+from fairhuman.utils.torch_device import explain_out_of_memory
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -136,6 +137,7 @@ def evaluate(
         DataError: pictures, prompts or reference can't be used.
         WeightsError: weights of a group are missing. Checked before anything is computed; names the groups that run
             without them.
+        ModelError: a network doesn't fit into the device's memory.
         FairHumanError: features aren't finite, or a detector fails.
     """
     measures = {name: measure_named(name) for name in settings.metrics}
@@ -154,7 +156,8 @@ def evaluate(
     _compare_pictures(methods, job.baseline, found)
     found.warnings += unread_lines((one.prompt, one.drawn_with) for pictures in methods.values() for one in pictures)
     for name, measure in measures.items():
-        with leaving_out(settings, name):
+        fewer = f"batch_size below {settings.batch_size}; the same again goes on, as what is computed is kept"
+        with leaving_out(settings, name), explain_out_of_memory(fewer):
             measure(methods, reference, job.baseline, tools, found)
     if not state.is_main_process:
         return None

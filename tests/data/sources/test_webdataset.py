@@ -104,7 +104,9 @@ def test_odd_samples_are_noted(tmp_path, members, action, reason):
     assert ("s.tar/b", action, reason) in notes
 
 
-@pytest.mark.parametrize(("attributes", "found"), [({"age": 4}, {"age": 4}), (None, {})])
+@pytest.mark.parametrize(
+    ("attributes", "found"), [({"age": 4}, {"age": 4}), ('{"age": 4}', {"age": 4}), (None, {}), ("null", {})]
+)
 def test_where_a_picture_was_downloaded_is_an_attribute(tmp_path, attributes, found):
     fields = json.dumps({"url": "http://x", "attributes": attributes})
     write_tar(tmp_path / "s.tar", {"a.png": png(0), "a.json": fields.encode()})

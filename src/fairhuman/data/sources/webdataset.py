@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -209,6 +210,10 @@ class _SampleReader:
         """The columns with those about the picture's origin among its attributes."""
         origin = {name: values.pop(name) for name in DOWNLOAD_COLUMNS if name in values}
         attributes = values.get("attributes")
+        if origin and isinstance(attributes, str):
+            with suppress(ValueError):  # is told where the row is read
+                parsed = {"attributes": parse_json(attributes)}
+                attributes = in_unicode(parsed, self.location, self.report)["attributes"]
         if origin and isinstance(attributes, dict | None):
             values["attributes"] = {**origin, **(attributes or {})}
         return values
