@@ -57,15 +57,16 @@ def at_a_price(gain: Judged, paid: Judged) -> Judged:
     """What is said of a loss if its price counts too, such as the global loss that both methods end with.
 
     `lower`: one of both, loss and price, is surely lower, and the other isn't higher by more than its margin; `higher`
-    is the reverse. `moved`: one is surely lower and the other surely higher. `same`: both lie within their margins.
+    is the reverse. `moved`: one is surely lower and the other surely higher, and both of the above hold, or none.
+    `same`: both lie within their margins.
     Either of both can be lower by chance, so that they count as two numbers in the level of joint intervals.
     """
     pairs = [(gain, paid), (paid, gain)]
+    lower = any(one.joint.high < 0 and other.joint.high <= other.margin for one, other in pairs)
+    higher = any(one.joint.low > 0 and other.joint.low >= -other.margin for one, other in pairs)
     word: Verdict = "undecided"
-    if any(one.joint.high < 0 and other.joint.high <= other.margin for one, other in pairs):
-        word = "lower"
-    elif any(one.joint.low > 0 and other.joint.low >= -other.margin for one, other in pairs):
-        word = "higher"
+    if lower != higher:
+        word = "lower" if lower else "higher"
     elif any(one.joint.high < 0 < other.joint.low for one, other in pairs):
         word = "moved"
     elif gain.within and paid.within:

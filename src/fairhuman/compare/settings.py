@@ -179,15 +179,15 @@ class CompareRecipe(Margins):
         if tuning.seed in self.seeds:
             raise ValueError(f"front tests with fresh seeds: tuning.seed {tuning.seed} must not be one of seeds")
         self._check_families(front)
-        point = front.untuned
-        if point.cell not in self.cells:
-            raise ValueError(f"front.untuned.cell must be one of {', '.join(self.cells)}; found {point.cell!r}")
-        if point.learning_rate not in tuning.learning_rates:
-            rates = ", ".join(f"{rate:g}" for rate in tuning.learning_rates)
-            raise ValueError(
-                f"front.untuned.learning_rate must be one of tuning.learning_rates, {rates}; found "
-                f"{point.learning_rate:g}"
-            )
+        for setting, point in (("untuned", front.untuned), *(("also", one) for one in front.also)):
+            if point.cell not in self.cells:
+                raise ValueError(f"front.{setting}.cell must be one of {', '.join(self.cells)}; found {point.cell!r}")
+            if point.learning_rate not in tuning.learning_rates:
+                rates = ", ".join(f"{rate:g}" for rate in tuning.learning_rates)
+                raise ValueError(
+                    f"front.{setting}.learning_rate must be one of tuning.learning_rates, {rates}; found "
+                    f"{point.learning_rate:g}"
+                )
         lengths = {self._length(cell): cell for cell in self.cells}
         if len(lengths) > 1:
             (one, a), (other, b), *_ = lengths.items()

@@ -149,6 +149,8 @@ def test_a_point_without_all_seeds_is_left_out_and_the_compared_ones_must_be_who
     broken.add("fixed-0.3-0.001-seed-2")
     found = run(build(tmp_path))
     assert [point.name for point in found.fronts.left_out] == ["fixed 0.3, 0.001"]
+    assert ("equal steps", "MPD") not in found.fronts.judged, "three points aren't the four that were chosen"
+    assert ("", "regions") in found.fronts.judged
     broken.add("mpd-0.001-seed-2")
     with pytest.raises(DataError, match=r"MPD, 0.001: not all of its test runs finished"):
         run(build(tmp_path / "b"))
@@ -277,9 +279,43 @@ def test_a_world_that_leaves_the_untuned_point_as_it_is_is_told_before_the_test(
 
 
 def test_a_world_that_leaves_the_rival_as_the_search_found_it_is_left_out(tmp_path, train):
-    found = run(with_image(tmp_path, rival=True, untuned=False))
-    assert "fixed" in found.outcome.failed["image"]
-    assert [came for _, came in found.fronts.predictions] == ["missing", "confirmed"]
+    trained, _ = train
+    recipe = with_image(tmp_path, rival=True, untuned=False)
+    found = run(recipe)
+    assert found.unchanged == {"image": [found.choice.rival]}
+    assert not found.outcome.failed
+    assert not any(one.out.name.startswith("image") for one in trained), "one point alone says nothing"
+    assert [came for _, came in found.fronts.predictions] == ["open", "confirmed"]
+    assert f"left out: the world changes nothing for {found.choice.rival.name}" in text_of(recipe, found)
+
+
+def text_of(recipe, found):
+    """The page, without the places where words may break."""
+    return write_fronts(recipe, recipe.front, found).read_text().replace("<wbr>", "")
+
+
+def test_further_points_are_tested_and_trained_in_every_world_without_a_verdict(tmp_path, train):
+    trained, _ = train
+    worlds = {"rank 2": {"train": {"lora": {"rank": 2}}}, "image": {"train": {"regions": {"normalize": "image"}}}}
+    cells = {"fixed 1": {"strategy": "ls"}, "fixed 0.3": {"strategy": "si", "regions": {"normalize": "image"}}}
+    cells["MPD"] = {"strategy": "mpd"}
+    also = [{"cell": "fixed 1", "learning_rate": 3e-4}]
+    before = run(build(tmp_path, {**FRONT, "worlds": worlds, "at_most": 3}, cells=cells))
+    recipe = build(tmp_path, {**FRONT, "worlds": worlds, "at_most": 3, "also": also}, cells=cells)
+    trained.clear()
+    found = run(recipe)
+    point = Point("fixed 1", 3e-4)
+    assert {one.out.name.partition("-seed")[0] for one in trained} == {
+        "fixed-1-0.0003", "rank-2-fixed-1-0.0003", "image-fixed-1-0.0003", "image-mpd-0.001"
+    }, "the choice stands, and what is there isn't trained again"  # fmt: skip
+    assert found.choice.rival.cell == "fixed 0.3"
+    assert found.fronts.judged == before.fronts.judged
+    assert list(found.fronts.also[point]) == ["", "rank 2", "image"]
+    assert found.fronts.also[point]["image"]["regions"].value < 0
+    assert found.fronts.beside["image"] == {}
+    assert set(found.costs) == set(found.fronts.points) >= {point}
+    assert found.costs[point] == 1
+    assert "Minus fixed 1, 0.0003, not judged" in text_of(recipe, found)
 
 
 def test_a_test_run_that_has_begun_locks_the_choice(tmp_path, train):

@@ -21,8 +21,9 @@ DRAWS = 4000
 LIMITS = 61  # of a curve
 SEARCH_DRAWS = 2000
 Number = tuple[str, str]  # budget and family, or world and loss
+Runs = tuple[float | None, float | None, float | None]  # on average, and the ends of an interval; None: none reaches it
 Statistic = Callable[[Array], Array]
-Outcome = Literal["confirmed", "refuted", "undecided", "missing"]
+Outcome = Literal["confirmed", "refuted", "undecided", "open"]
 BETTER = {  # of a hypervolume
     "higher": "better",
     "lower": "worse",
@@ -42,14 +43,22 @@ class Search:
             global loss at most as much as the untuned point; a search without one keeps the base, whose change is 0.
         runs: runs in random order until one reaches the untuned point, on average, (M + 1) / (k + 1) if k of M do, with
             the ends of its 95 % interval over samples; None where none does. The untuned point itself isn't counted.
+        runs_within: the same until one is as good within the margin of `REGIONS`.
+        others: the M runs.
     """
 
     best_n: Sequence[Estimate]
-    runs: tuple[float | None, float | None, float | None]
+    runs: Runs
+    runs_within: Runs
+    others: int
 
     def plain(self) -> dict[str, Any]:
         """JSON representation."""
-        return {"expected best": [one.plain() for one in self.best_n], "runs": list(self.runs)}
+        return {
+            "expected best": [one.plain() for one in self.best_n],
+            "runs": list(self.runs),
+            "runs within the margin": list(self.runs_within),
+        }
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,11 @@ class Fronts:
         points: the tested points with results of all seeds, and their changes by loss and `REGIONS`.
         volumes: by budget and family, the hypervolume of the family's compared points, in share² of the base's losses.
         against: by budget and family, its hypervolume minus the rival's, of equally many points each.
+        references: the same up to half and to twice the rise of the global loss, by that rise.
         planes: the same by objective, in the planes of the single objectives.
         curves: by budget and family, what its compared points attain.
         beside: by world (`""`: the main one) and loss, the untuned point minus the tuned rival.
+        also: by point of `front.also`, the untuned point minus that one, in the same way.
         judged: the numbers that are judged, jointly (Bonferroni); a number that runs are missing for isn't there.
         predictions: what was predicted, and what came of it.
         cost: what tuning costs.
@@ -116,9 +127,11 @@ class Fronts:
     points: Mapping[Point, Mapping[str, Estimate]]
     volumes: Mapping[str, Mapping[str, Estimate]]
     against: Mapping[str, Mapping[str, Estimate]]
+    references: Mapping[float, Mapping[str, Mapping[str, Estimate]]]
     planes: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
     curves: Mapping[str, Mapping[str, Curve]]
     beside: Mapping[str, Mapping[str, Estimate]]
+    also: Mapping[Point, Mapping[str, Mapping[str, Estimate]]]
     judged: Mapping[Number, Judged]
     predictions: Sequence[tuple[PredictionSettings, Outcome]]
     cost: TuningCost
@@ -131,6 +144,10 @@ class Fronts:
             "points": {point.name: _plain(found) for point, found in self.points.items()},
             "hypervolume": {budget: _plain(found) for budget, found in self.volumes.items()},
             "hypervolume against rival": {budget: _plain(found) for budget, found in self.against.items()},
+            "up to other rises of the global loss": {
+                f"{reference:g}": {budget: _plain(found) for budget, found in budgets.items()}
+                for reference, budgets in self.references.items()
+            },
             "planes": {
                 budget: {name: _plain(found) for name, found in planes.items()}
                 for budget, planes in self.planes.items()
@@ -140,6 +157,10 @@ class Fronts:
                 for budget, found in self.curves.items()
             },
             "untuned against tuned rival": {world: _plain(found) for world, found in self.beside.items()},
+            "untuned against others": {
+                point.name: {world: _plain(found) for world, found in worlds.items()}
+                for point, worlds in self.also.items()
+            },
             "judged": [{"of": list(number), **one.plain()} for number, one in self.judged.items()],
             "predictions": [
                 {**prediction.model_dump(mode="json"), "outcome": outcome} for prediction, outcome in self.predictions
@@ -229,7 +250,7 @@ def analyse(
         front: settings.
         choice: points and margins.
         tested: losses on test data over seeds.
-        worlds: losses of the untuned point and the tuned rival in other worlds; a world may lack them.
+        worlds: losses of the untuned point, the tuned rival and `front.also` in other worlds, which may lack them.
         searched: losses on tuning data of the untuned point's cell and of the rival family.
 
     Raises:
@@ -244,7 +265,7 @@ def analyse(
     families = {budget: found for budget, found in families.items() if front.rival in found}
     numbers = numbers_judged(front, families)
     level = joint_level(numbers)
-    measured = {"": whole, **{world: found for world, found in worlds.items() if {untuned, rival} <= found.keys()}}
+    measured = {"": whole, **{world: found for world, found in worlds.items() if untuned in found}}
     drawn = {world: draw_jointly(found, DRAWS) for world, found in measured.items()}
     statistics = _Statistics(front, choice, families, drawn)
     judged = {number: one for number in numbers if (one := statistics.judged(number, level)) is not None}
@@ -253,15 +274,20 @@ def analyse(
         points={point: {name: here.changes.estimate(here.loss(point, name)) for name in losses} for point in whole},
         volumes=statistics.volumes(),
         against=statistics.against(REGIONS),
+        references={
+            reference: statistics.against(REGIONS, reference)
+            for reference in (front.reference / 2, 2 * front.reference)
+        },
         planes=statistics.planes(),
         curves={
             budget: {family: _curve(here, own, front.reference) for family, own in found.items()}
             for budget, found in families.items()
         },
-        beside={world: statistics.beside(world) for world in ("", *worlds)},
+        beside={world: statistics.beside(world, rival) for world in ("", *worlds)},
+        also={one.point: {world: statistics.beside(world, one.point) for world in ("", *worlds)} for one in front.also},
         judged=judged,
         predictions=[(one, outcome(one, judged.get(one.number))) for one in front.predictions],
-        cost=tuning_cost(front, searched, untuned),
+        cost=tuning_cost(front, searched, untuned, choice.margins[REGIONS]),
         left_out=[point for point in choice.why if point not in whole],
         lost=here.changes.lost,
     )
@@ -295,11 +321,13 @@ class _Statistics:
             for budget, found in self.families.items()
         }
 
-    def against(self, loss: str) -> dict[str, dict[str, Estimate]]:
+    def against(self, loss: str, reference: float | None = None) -> dict[str, dict[str, Estimate]]:
         estimate = self.drawn[""].changes.estimate
         return {
             budget: {
-                family: estimate(self.more(budget, family, loss)) for family in found if family != self.front.rival
+                family: estimate(self.more(budget, family, loss, reference))
+                for family in found
+                if family != self.front.rival
             }
             for budget, found in self.families.items()
         }
@@ -308,35 +336,44 @@ class _Statistics:
         by_loss = {name: self.against(name) for name in self.drawn[""].names if name != GLOBAL}
         return {budget: {name: found[budget] for name, found in by_loss.items()} for budget in self.families}
 
-    def more(self, budget: str, family: str, loss: str = REGIONS) -> Statistic:
+    def more(self, budget: str, family: str, loss: str = REGIONS, reference: float | None = None) -> Statistic:
         """A family's hypervolume minus the rival's."""
         found = self.families[budget]
-        return self.drawn[""].more(found[family], found[self.front.rival], self.front.reference, loss)
+        return self.drawn[""].more(found[family], found[self.front.rival], reference or self.front.reference, loss)
 
-    def difference(self, world: str, loss: str) -> Statistic:
-        """The untuned point's change minus that of the tuned rival."""
-        return self.drawn[world].loss(self.front.untuned.point, loss, self.choice.rival)
+    def difference(self, world: str, loss: str, other: Point) -> Statistic:
+        """The untuned point's change minus that of another point."""
+        return self.drawn[world].loss(self.front.untuned.point, loss, other)
 
-    def beside(self, world: str) -> dict[str, Estimate]:
+    def beside(self, world: str, other: Point) -> dict[str, Estimate]:
         """The differences in all losses; empty if a run is missing."""
-        if world not in self.drawn:
+        if not self.has(world, other):
             return {}
-        return {loss: self.drawn[world].changes.estimate(self.difference(world, loss)) for loss in self.losses}
+        return {loss: self.drawn[world].changes.estimate(self.difference(world, loss, other)) for loss in self.losses}
+
+    def has(self, world: str, other: Point) -> bool:
+        """Whether the untuned point and another one have results in a world."""
+        return world in self.drawn and other in self.drawn[world].rows
 
     def judged(self, number: Number, level: float) -> Judged | None:
-        """The verdict on a number, by its interval of `level`; None if a run is missing."""
+        """The verdict on a number, by its interval of `level`; None if a run of a compared point is missing."""
         at, name = number
-        if name in self.families.get(at, {}):
+        rival = self.choice.rival
+        if at in (STEPS, COMPUTE):
+            found, chosen = self.families.get(at, {}), self.choice.compared[at]
+            for family in (name, self.front.rival):
+                if len(found.get(family, ())) < max(1, len(chosen.get(family, ()))):
+                    return None
             return judge(
                 partial(self.drawn[""].changes.estimate, self.more(at, name)), self.choice.margins[VOLUME], level
             )
-        if at not in self.drawn or name not in self.losses:
+        if not self.has(at, rival) or name not in self.losses:
             return None
         here = self.drawn[at]
-        effect = float(here.loss(self.choice.rival, name)(here.changes.value_pk))
+        effect = float(here.loss(rival, name)(here.changes.value_pk))
         margins = {**self.choice.margins, **(self.front.margins({name: effect}) if at else {})}
         gain, paid = (
-            judge(partial(here.changes.estimate, self.difference(at, loss)), margins[loss], level)
+            judge(partial(here.changes.estimate, self.difference(at, loss, rival)), margins[loss], level)
             for loss in (name, GLOBAL)
         )
         return at_a_price(gain, paid)
@@ -382,14 +419,14 @@ def joint_level(numbers: Sequence[Number]) -> float:
 def outcome(prediction: PredictionSettings, found: Judged | None) -> Outcome:
     """Whether a verdict confirms a prediction; a small difference may be sure and yet confirm "same"."""
     if found is None:
-        return "missing"
+        return "open"
     word = (LESS if prediction.family is None else BETTER)[found.verdict]
     if word in prediction.words or ("same" in prediction.words and found.within):
         return "confirmed"
     return "undecided" if word == "undecided" else "refuted"
 
 
-def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned: Point) -> TuningCost:
+def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned: Point, margin: float) -> TuningCost:
     """The cost of tuning from runs of the rival family and of the untuned point's cell on tuning data."""
     drawn = draw_jointly(searched, SEARCH_DRAWS)
     rival = [point for point in searched if front.family(point.cell) == front.rival]
@@ -399,10 +436,10 @@ def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned:
         f"{untuned.cell}, all learning rates": [point for point in searched if point.cell == untuned.cell],
     }
     own = drawn.changes.estimate(drawn.loss(untuned, REGIONS))
-    return TuningCost(own, {name: _search(drawn, points, untuned) for name, points in groups.items() if points})
+    return TuningCost(own, {name: _search(drawn, points, untuned, margin) for name, points in groups.items() if points})
 
 
-def _search(drawn: Drawn, points: Sequence[Point], untuned: Point) -> Search:
+def _search(drawn: Drawn, points: Sequence[Point], untuned: Point, margin: float) -> Search:
     plane, limit, own = drawn.plane(points), drawn.loss(untuned, GLOBAL), drawn.loss(untuned, REGIONS)
 
     def best(n: int, changes: Array) -> Array:
@@ -410,18 +447,24 @@ def _search(drawn: Drawn, points: Sequence[Point], untuned: Point) -> Search:
         within = places[..., 0] <= limit(changes)[..., None]
         return expected_best(np.where(within, np.minimum(places[..., 1], 0.0), 0.0), n)
 
-    others = drawn.plane([point for point in points if point != untuned])
+    others = [point for point in points if point != untuned]
+    their_plane = drawn.plane(others)
 
-    def needed(changes: Array) -> Array:
-        places, own_b = others(changes), own(changes)[..., None]
-        reach = (places[..., 0] <= limit(changes)[..., None]) & (places[..., 1] <= own_b)
+    def needed(within: float, changes: Array) -> Array:
+        places, own_b = their_plane(changes), own(changes)[..., None]
+        reach = (places[..., 0] <= limit(changes)[..., None]) & (places[..., 1] <= own_b + within)
         many = reach.sum(axis=-1)
         return np.where(many > 0, (reach.shape[-1] + 1) / (many + 1), np.inf)
 
-    ends = np.quantile(needed(drawn.changes.both_bpk), [0.025, 0.975], method="inverted_cdf")
-    runs = [float(n) if np.isfinite(n) else None for n in (float(needed(drawn.changes.value_pk)), *ends)]
+    def runs(within: float) -> Runs:
+        ends = np.quantile(needed(within, drawn.changes.both_bpk), [0.025, 0.975], method="inverted_cdf")
+        mean, low, high = (
+            float(n) if np.isfinite(n) else None for n in (float(needed(within, drawn.changes.value_pk)), *ends)
+        )
+        return mean, low, high
+
     estimates = [drawn.changes.estimate(partial(best, n)) for n in range(1, len(points) + 1)]
-    return Search(estimates, (runs[0], runs[1], runs[2]))
+    return Search(estimates, runs(0.0), runs(margin), len(others))
 
 
 def _curve(drawn: Drawn, points: Sequence[Point], reference: float) -> Curve:

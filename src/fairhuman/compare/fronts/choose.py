@@ -107,6 +107,17 @@ def choose(front: FrontSettings, tuned: Mapping[Point, Tuned], failed: Sequence[
     return Choice(why, rival, front.margins(effects), _edges(front, among, tuned), compared, tuple(failed))
 
 
+def volumes_of_cells(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> dict[str, tuple[int, float]]:
+    """By cell, its runs on tuning data and the hypervolume of all of them: as many runs each, whatever their family."""
+    cells: dict[str, list[Point]] = {}
+    for point in tuned:
+        cells.setdefault(point.cell, []).append(point)
+    return {
+        cell: (len(points), float(hypervolume(_places(points, tuned), _reference(front))))
+        for cell, points in cells.items()
+    }
+
+
 def untuned_and_rival(front: FrontSettings, tuned: Mapping[Point, Tuned]) -> tuple[Point, Point]:
     """The untuned point, and the tuned one of the rival family; see `Choice`.
 

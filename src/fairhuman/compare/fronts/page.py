@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairhuman.compare.analysis import Judged
-from fairhuman.compare.fronts.analysis import BETTER, LESS, Curve, Fronts, Number, Outcome, Search
-from fairhuman.compare.fronts.choose import Tuned
+from fairhuman.compare.fronts.analysis import BETTER, LESS, Curve, Fronts, Number, Outcome, Runs, Search
+from fairhuman.compare.fronts.choose import Tuned, volumes_of_cells
 from fairhuman.compare.fronts.run import FrontRuns
 from fairhuman.compare.fronts.samples import FrontSamples
 from fairhuman.compare.fronts.settings import COMPUTE, REGIONS, STEPS, FrontSettings, Point, PredictionSettings
@@ -37,6 +37,7 @@ def write_fronts(
     """Write `results.json` and `report.html` into the results folder; return the page's path."""
     folder, found = recipe.results_folder, runs.fronts
     failed = {**runs.outcome.failed, **(drawn.failed if drawn else {})}
+    cells = volumes_of_cells(front, runs.tuned)
     seeds = {
         cell: {name: seed_changes(series, name) for name in series.first}
         for cell, series in runs.outcome.series.items()
@@ -44,6 +45,9 @@ def write_fronts(
     document = {
         **found.plain(),
         **{"margins": runs.choice.margins, "seeds": seeds, "failed": failed, "to come": list(runs.to_come)},
+        "costs": {point.name: cost for point, cost in runs.costs.items()},
+        "unchanged": {world: [point.name for point in points] for world, points in runs.unchanged.items() if points},
+        "hypervolume of cells on tuning data": {cell: volume for cell, (_, volume) in cells.items()},
     }
     if drawn is not None:
         document["samples"] = [one.plain() for one in drawn.found]
@@ -68,9 +72,23 @@ def write_fronts(
         },
         judged=[_judged(front, number, one) for number, one in found.judged.items()],
         predictions=[_predicted(front, one, came) for one, came in found.predictions],
-        volumes={budget: _volumes(found, budget) for budget, families in found.volumes.items() if families},
-        points=[(p.name, runs.choice.why[p], [_share(one) for one in found.points[p].values()]) for p in found.points],
-        worlds=[(world or HERE, [_share(one) for one in cells.values()]) for world, cells in found.beside.items()],
+        volumes={budget: _volumes(runs, budget) for budget, families in found.volumes.items() if families},
+        references=[percent(reference, 2) for reference in found.references],
+        points=[
+            (p.name, runs.choice.why[p], f"{runs.costs[p]:.2f}", [_share(one) for one in found.points[p].values()])
+            for p in found.points
+        ],
+        worlds={
+            other.name: [
+                (world or HERE, [_share(one) for one in losses.values()], other in runs.unchanged.get(world, ()))
+                for world, losses in worlds.items()
+            ]
+            for other, worlds in {runs.choice.rival: found.beside, **found.also}.items()
+        },
+        cells=[
+            (cell, many, f"{1e4 * volume:.3f}")
+            for cell, (many, volume) in sorted(cells.items(), key=lambda item: -item[1][1])
+        ],
         searches=[_search(name, search) for name, search in found.cost.searches.items()],
         untuned_found=_share(found.cost.untuned),
         edges=[f"{point.name} ({of})" for point, of in runs.choice.edges.items()],
@@ -101,19 +119,20 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
     name, rival = front.untuned.point.name, runs.choice.rival.name
     words = [f"{loss} {_share(found.beside[''][loss])}" for loss in (GLOBAL, REGIONS)]
     judged = found.judged.get(("", REGIONS))
-    verdict = f"; regions at the same global loss: {LESS[judged.verdict]}" if judged is not None else ""
+    verdict = f"; regions and global loss together: {LESS[judged.verdict]}" if judged is not None else ""
     yield f"{name}, without a search, minus {rival}, tuned: {', '.join(words)}{verdict}."
     for searched, search in found.cost.searches.items():
         if not searched.startswith(f"{front.rival}, "):
             continue
-        many = plural(len(search.best_n), "run")
-        if search.runs[0] is None:
-            yield f"{searched}: none of {many} reaches {name}, one seed."
-        else:
-            yield (
-                f"{searched}: in random order {search.runs[0]:.1f} of {many} are needed on average to reach {name}, "
-                "one seed."
-            )
+        yield (
+            f"{searched}, one seed: in random order {_needed(search, search.runs_within)} of "
+            f"{plural(search.others, 'run')} are needed on average until one is as good as {name} within the margin, "
+            f"{_needed(search, search.runs)} until one is as good."
+        )
+
+
+def _needed(search: Search, runs: Runs) -> str:
+    return f"more than {search.others}" if runs[0] is None else f"{runs[0]:.1f}"
 
 
 def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool = False) -> Figure:
@@ -158,32 +177,39 @@ def _shown(front: FrontSettings, found: Fronts, budget: str) -> dict[str, Curve]
     return {name: curves[name] for name in [*dict.fromkeys(first), *others][: DRAWN_CURVES + 1]}
 
 
-def _volumes(found: Fronts, budget: str) -> list[dict[str, Any]]:
+def _volumes(runs: FrontRuns, budget: str) -> list[dict[str, Any]]:
     """Rows of a budget's table, the largest front first; hypervolumes in %²: 1 % times 1 %."""
-    lines = []
+    lines, found, compared = [], runs.fronts, runs.choice.compared[budget]
     for family, one in sorted(found.volumes[budget].items(), key=lambda item: -item[1].value):
         against, judged = found.against[budget].get(family), found.judged.get((budget, family))
-        planes = [by_family.get(family) for by_family in found.planes[budget].values()]
+        others = [by_family.get(family) for by_family in found.planes[budget].values()]
+        others += [budgets[budget].get(family) for budgets in found.references.values()]
         word = BETTER[judged.verdict] if judged else ""
         lines.append(
             {
                 "family": family,
+                "points": sum(point in found.points for point in compared[family]),
                 "volume": _area(one),
                 "against": _area(against, signed=True) if against else "",
                 "word": word or ("not judged" if against else ""),
                 "mark": MARKS.get(word, ""),
-                "planes": [_area(one, signed=True) if one else "" for one in planes],
+                "others": [_area(one, signed=True) if one else "" for one in others],
             }
         )
     return lines
 
 
 def _search(name: str, search: Search) -> dict[str, Any]:
-    many, (runs, low, high) = len(search.best_n), search.runs
+    many = len(search.best_n)
     picked = sorted({1, 2, 3, 5, 10, 20, 50, many} & set(range(1, many + 1)))
-    ends = [f"more than {many}" if n is None else f"{n:.1f}" for n in (runs, low, high)]
-    reach = ends[0] if low == runs == high else f"{ends[0]} [{ends[1]}, {ends[2]}]"
-    return {"name": name, "lines": [(n, _share(search.best_n[n - 1])) for n in picked], "runs": reach}
+    reach, within = (_with_ends(search, runs) for runs in (search.runs, search.runs_within))
+    lines = [(n, _share(search.best_n[n - 1])) for n in picked]
+    return {"name": name, "lines": lines, "runs": reach, "runs_within": within}
+
+
+def _with_ends(search: Search, runs: Runs) -> str:
+    mean, low, high = (_needed(search, (n, None, None)) for n in runs)
+    return mean if low == mean == high else f"{mean} [{low}, {high}]"
 
 
 def _samples(front: FrontSettings, runs: FrontRuns, found: Sequence[Measurement]) -> list[dict[str, Any]]:
@@ -214,7 +240,7 @@ def _called(front: FrontSettings, number: Number) -> str:
     at, name = number
     if _is_volume(number):
         return f"hypervolume of {name} minus that of {front.rival}, at {at}"
-    return f"{name} of the untuned point minus the tuned one, at the same global loss, {at or HERE}"
+    return f"{name} of the untuned point minus the tuned one, with the global loss, {at or HERE}"
 
 
 def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]:

@@ -55,7 +55,7 @@ def plan_of(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings,
     device = device_of(runs[0])
     each = _seconds(runs, device, _pictures(recipe, runs[0], tuning.data))
     tested = _tested(recipe, front, tuning) * len(recipe.seeds)
-    worlds = 2 * len(front.worlds) * len(recipe.seeds)
+    worlds = (2 + len(front.also)) * len(front.worlds) * len(recipe.seeds)
     later = _seconds(runs, device, _pictures(recipe, runs[0], recipe.test))
     seconds = sum(each) + (tested + worlds) * sum(later) / len(later)
     pictures = 0
@@ -72,10 +72,11 @@ def _tested(recipe: CompareRecipe, front: FrontSettings, tuning: TuningSettings)
     """
     file, rates = recipe.results_folder / CHOSEN, len(tuning.learning_rates)
     if not file.is_file():
-        return min(front.at_most, rates * len(recipe.cells))
+        return min(front.at_most + len(front.also), rates * len(recipe.cells))
     choice, then = read_choice(file)
     added = Counter(front.family(cell) for cell in recipe.cells if cell not in then["families"])
-    return len(choice.why) + sum(min(2 * front.each, rates * cells) for cells in added.values())
+    also = {one.point for one in front.also} - choice.why.keys()
+    return len(choice.why) + len(also) + sum(min(2 * front.each, rates * cells) for cells in added.values())
 
 
 def _pictures(recipe: CompareRecipe, run: TrainRecipe, data: str) -> int:

@@ -1,7 +1,7 @@
 """Runs of a comparison in two stages: tuning runs, the choice of points, their test, and other worlds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fairhuman import config
@@ -27,8 +27,6 @@ from fairhuman.utils.display import Display
 
 CHOSEN = "chosen.json"
 PICTURES = "pictures"
-
-Worlds = dict[str, dict[Point, Series]]
 SoFar = Callable[["FrontRuns"], object]
 
 
@@ -42,6 +40,8 @@ class FrontRuns:
         tuned: all points of the first stage.
         choice: points that were tested.
         fronts: what is said about them.
+        costs: what the dearest test run of each point cost, see `compare.runs.spent`, as a share of the tuned rival's.
+        unchanged: worlds to the points for which they change nothing.
         to_come: worlds, and pictures, that aren't finished; empty at the end.
     """
 
@@ -50,6 +50,8 @@ class FrontRuns:
     tuned: Mapping[Point, Tuned]
     choice: Choice
     fronts: Fronts
+    costs: Mapping[Point, float]
+    unchanged: Mapping[str, Sequence[Point]]
     to_come: Sequence[str] = ()
 
 
@@ -65,8 +67,10 @@ def tuning_runs(recipe: CompareRecipe, tuning: TuningSettings) -> dict[Point, Tr
 def recipe_of_points(recipe: CompareRecipe, points: Sequence[Point], world: str = "") -> CompareRecipe:
     """The comparison of points, each of them a cell, with the shared settings or those of a world.
 
+    Points for which the world changes nothing are left out: they say nothing about it.
+
     Raises:
-        RecipeError: the world changes nothing for one of the points, so that it says nothing about transfer.
+        RecipeError: the world changes nothing for any of the points.
     """
     values = recipe.model_dump(exclude={"front", "tuning", "cost", "grid", "against"})
     cells = {point.name: config.merge(recipe.cells[point.cell], {"learning_rate": point.rate}) for point in points}
@@ -77,16 +81,17 @@ def recipe_of_points(recipe: CompareRecipe, points: Sequence[Point], world: str 
     values |= {"train": config.merge(recipe.train, changed.train), "test": changed.test or recipe.test}
     own = {f"{world}, {name}": _overruled(cell, changed.train) for name, cell in cells.items()}
     there = config.build(CompareRecipe, {**values, "cells": own}, origin=f"front.worlds.{world}")
+    seed = here.seeds[0]
     for name in cells:
-        before, after = (
-            one.run(cell, one.seeds[0], None, "test") for one, cell in ((here, name), (there, f"{world}, {name}"))
-        )
+        before, after = (one.run(cell, seed, None, "test") for one, cell in ((here, name), (there, f"{world}, {name}")))
         if set(differences(before, after)) <= {"out"}:
-            raise RecipeError(
-                f"front.worlds.{world}: {name} is trained and measured there exactly as in the comparison itself, so "
-                "that it can't tell what becomes of it elsewhere"
-            )
-    return there
+            del own[f"{world}, {name}"]
+    if not own:
+        raise RecipeError(
+            f"front.worlds.{world}: {', '.join(cells)} is trained and measured there exactly as in the comparison "
+            "itself, so that it can't tell what becomes of it elsewhere"
+        )
+    return there.model_copy(update={"cells": own})
 
 
 def _overruled(own: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def run_fronts(
 
     Raises:
         DataError: as in `keep_choice` and `analyse`.
-        RecipeError: a world leaves the untuned point as it is, told before the first test run.
+        RecipeError: a world changes nothing for the untuned point, told before the first test run.
         FairHumanError: settings that training doesn't have; all runs failed.
     """
     planned = tuning_runs(recipe, tuning)
@@ -139,17 +144,47 @@ def run_fronts(
     }
     series = {point: outcome.series[point.name] for point in choice.why if point.name in outcome.series}
 
-    def known(worlds: Worlds, to_come: Sequence[str]) -> FrontRuns:
-        fronts = analyse(front, choice, series, worlds, searched)
-        return FrontRuns(tested, outcome, tuned, choice, fronts, to_come)
+    points = points_of_worlds(front, choice)
+    unchanged = {world: _unchanged(recipe, points, world) for world in front.worlds}
 
-    stored = ComparisonRuns(finished_only=True)
-    worlds = _run_worlds(recipe, front, choice, stored, Display())
-    if not isinstance(worlds, int) and stored.unfinished:
-        to_come = [world for world, own in worlds.items() if len(own) < 2 and world not in stored.failed]
+    def known(worlds: Mapping[str, Mapping[Point, Series]], to_come: Sequence[str]) -> FrontRuns:
+        fronts = analyse(front, choice, series, worlds, searched)
+        return FrontRuns(tested, outcome, tuned, choice, fronts, _costs(tested, choice, series), unchanged, to_come)
+
+    worlds: dict[str, Mapping[Point, Series]] = {}
+    to_come = []
+    for world in front.worlds:
+        before = ComparisonRuns(finished_only=True)
+        own = _run_world(recipe, points, world, before, Display())
+        if before.unfinished:
+            to_come.append(world)
+        elif not isinstance(own, int):
+            worlds[world] = own
+    if to_come:
         so_far(known(worlds, [*to_come, *([] if front.samples is None else [PICTURES])]))
-    worlds = _run_worlds(recipe, front, choice, outcome, display)
-    return worlds if isinstance(worlds, int) else known(worlds, [])
+    for world in front.worlds:
+        own = _run_world(recipe, points, world, outcome, display)
+        if isinstance(own, int):
+            return own
+        worlds[world] = own
+    return known(worlds, [])
+
+
+def _unchanged(recipe: CompareRecipe, points: Sequence[Point], world: str) -> list[Point]:
+    try:
+        cells = recipe_of_points(recipe, points, world).cells
+    except FairHumanError:  # is told where the world is trained
+        return []
+    return [point for point in points if f"{world}, {point.name}" not in cells]
+
+
+def _costs(tested: CompareRecipe, choice: Choice, series: Mapping[Point, Series]) -> dict[Point, float]:
+    def dearest(point: Point) -> float:
+        runs = [tested.run(point.name, seed, None, "test") for seed in tested.seeds]
+        return max(run.samples(1) * spent(tested, run) for run in runs)
+
+    rival = dearest(choice.rival)
+    return {point: dearest(point) / rival for point in series}
 
 
 def _tuned(recipe: CompareRecipe, run: TrainRecipe, losses: Series) -> Tuned:
@@ -167,6 +202,8 @@ def _choose(
     if not tested:  # while the recipe may still change
         for world in front.worlds:
             recipe_of_points(recipe, two_points(front, choice)[:1], world)
+    also = {one.point: "tested beside the choice" for one in front.also}
+    choice = replace(choice, why={**also, **choice.why})
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
     for point, of in choice.edges.items():
         display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
@@ -178,32 +215,32 @@ def two_points(front: FrontSettings, choice: Choice) -> list[Point]:
     return [front.untuned.point, choice.rival]
 
 
-def _run_worlds(
-    recipe: CompareRecipe, front: FrontSettings, choice: Choice, outcome: ComparisonRuns, display: Display
-) -> Worlds | int:
-    """Train the untuned point and the tuned rival in every world; returns the signal if one interrupted it.
+def points_of_worlds(front: FrontSettings, choice: Choice) -> list[Point]:
+    """The points that are trained in every world: the untuned point, the tuned rival, and `also`."""
+    return list(dict.fromkeys([*two_points(front, choice), *(one.point for one in front.also)]))
 
-    A world is empty if its runs all fail, or if it leaves the tuned rival as it is, such as a rival found by the
-    normalisation that the world sets; what is wrong is recorded in `outcome`.
+
+def _run_world(
+    recipe: CompareRecipe, points: Sequence[Point], world: str, outcome: ComparisonRuns, display: Display
+) -> dict[Point, Series] | int:
+    """Train the points for which a world changes something; returns their series, or the signal that interrupted it.
+
+    A point is left out unless all its runs finish, and all are if there are less than two; what is wrong is recorded
+    in `outcome`.
     """
-    points = two_points(front, choice)
-    worlds: Worlds = {}
-    for world in front.worlds:
-        own = ComparisonRuns(finished_only=outcome.finished_only)
-        try:
-            changed = recipe_of_points(recipe, points, world)
+    own = ComparisonRuns(finished_only=outcome.finished_only)
+    signal = None
+    try:
+        changed = recipe_of_points(recipe, points, world)
+        if len(changed.cells) > 1:
             own.picked = dict.fromkeys(changed.cells, None)
             signal = train_cells(changed, own, display)
-        except FairHumanError as error:
-            own.failed.setdefault(world, str(error))
-            display.say(f"{world}: {error}")
-            signal = None
-        if signal is not None:
-            return signal
-        outcome.failed |= own.failed
-        outcome.unfinished |= own.unfinished
-        whole = [
-            f"{world}, {p.name}" for p in points if len(own.seeds.get(f"{world}, {p.name}", ())) == len(recipe.seeds)
-        ]
-        worlds[world] = {p: own.series[f"{world}, {p.name}"] for p in points if f"{world}, {p.name}" in whole}
-    return worlds
+    except FairHumanError as error:
+        own.failed.setdefault(world, str(error))
+        display.say(f"{world}: {error}")
+    if signal is not None:
+        return signal
+    outcome.failed |= own.failed
+    outcome.unfinished |= own.unfinished
+    cells = {p: f"{world}, {p.name}" for p in points}
+    return {p: own.series[cell] for p, cell in cells.items() if len(own.seeds.get(cell, ())) == len(recipe.seeds)}

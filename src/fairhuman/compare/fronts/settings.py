@@ -135,6 +135,10 @@ class FrontSettings(Margins):
     worlds: dict[str, WorldSettings] = Field(
         default={}, description="name to other circumstances in which the found points are trained again"
     )
+    also: list[PointSettings] = Field(
+        default=[],
+        description="points that are tested, and trained in every world, beside these two; they aren't judged",
+    )
     samples: FrontSampling | None = Field(
         default=None, description="pictures that the untuned point and the tuned rival draw, and their metrics"
     )
