@@ -53,6 +53,11 @@ def test_a_training_job_of_any_kind_is_done_when_result_and_report_are_there(tmp
         assert made.done() == 0.0, "its report isn't written yet"
         (recipe.out / "report.html").touch()
         assert made.done() == 1.0
+        with (recipe.out / "validation.jsonl").open("w") as file:
+            print('{"step": 0}', file=file, flush=True)
+            assert made.done() == 0.99, "a signal came while the result was evaluated"
+            print('{"step": 1}', file=file, flush=True)
+            assert made.done() == 1.0
         other = training_job(kind, recipe.model_copy(update={"seed": 1}))
         assert other.done() == 0.0, "the result of other settings"
 

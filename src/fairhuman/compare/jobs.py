@@ -17,7 +17,7 @@ from fairhuman.report.text import duration, percent
 from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
-from fairhuman.utils.journal import open_log
+from fairhuman.utils.journal import open_log, read_rows
 from fairhuman.utils.signals import signals
 
 POLL_SECONDS = 0.5
@@ -62,7 +62,10 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
     def done() -> float:
         if all(path.exists() for path in finished):
             # for the folder of another run, the command itself reports the error
-            return 0.0 if changes(load(TrainRecipe, earlier), recipe) else 1.0
+            if changes(load(TrainRecipe, earlier), recipe):
+                return 0.0
+            evaluated = [row["step"] for row in read_rows(recipe.out / "validation.jsonl", step=int)]
+            return 1.0 if not evaluated or evaluated[-1] >= recipe.steps else 0.99  # the last one was interrupted
         steps_n = read_metrics(recipe.out).steps_n
         return min(0.99, steps_n[-1] / recipe.steps) if len(steps_n) else 0.0
 
