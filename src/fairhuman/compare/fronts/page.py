@@ -112,14 +112,14 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
         groups: dict[str, list[str]] = {}
         for (at, family), one in found.judged.items():
             if at == budget:
-                groups.setdefault(BETTER[one.verdict], []).append(family)
-        clauses = [f"{listed(groups[word])}: {word}" for word in BETTER.values() if word in groups]
+                groups.setdefault(_word(BETTER, one), []).append(family)
+        clauses = [f"{listed(families)}: {word}" for word, families in groups.items()]
         if clauses:
             yield f"Fronts compared with that of {front.rival}, at {budget}: {'; '.join(clauses)}."
     name, rival = front.untuned.point.name, runs.choice.rival.name
     words = [f"{loss} {_share(found.beside[''][loss])}" for loss in (GLOBAL, REGIONS)]
     judged = found.judged.get(("", REGIONS))
-    verdict = f"; regions and global loss together: {LESS[judged.verdict]}" if judged is not None else ""
+    verdict = f"; regions and global loss together: {_word(LESS, judged)}" if judged is not None else ""
     yield f"{name}, without a search, minus {rival}, tuned: {', '.join(words)}{verdict}."
     for searched, search in found.cost.searches.items():
         if not searched.startswith(f"{front.rival}, "):
@@ -129,6 +129,12 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
             f"{plural(search.others, 'run')} are needed on average until one is as good as {name} within the margin, "
             f"{_needed(search, search.runs)} until one is as good."
         )
+
+
+def _word(words: Mapping[str, str], one: Judged) -> str:
+    """A verdict in words: a difference may be sure and yet count as none."""
+    sure = one.verdict not in ("same", "undecided")
+    return f"{words[one.verdict]} by less than the margin" if sure and one.within else words[one.verdict]
 
 
 def _needed(search: Search, runs: Runs) -> str:
@@ -184,7 +190,7 @@ def _volumes(runs: FrontRuns, budget: str) -> list[dict[str, Any]]:
         against, judged = found.against[budget].get(family), found.judged.get((budget, family))
         others = [by_family.get(family) for by_family in found.planes[budget].values()]
         others += [budgets[budget].get(family) for budgets in found.references.values()]
-        word = BETTER[judged.verdict] if judged else ""
+        word = _word(BETTER, judged) if judged else ""
         lines.append(
             {
                 "family": family,
@@ -245,7 +251,7 @@ def _called(front: FrontSettings, number: Number) -> str:
 
 def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]:
     volume = _is_volume(number)
-    word = (BETTER if volume else LESS)[one.verdict]
+    word = _word(BETTER if volume else LESS, one)
     margin = f"{1e4 * one.margin:.3g} %²" if volume else percent(one.margin, 3)
     texts = [_area(each, signed=True) if volume else _share(each) for each in (one.estimate, one.joint)]
     return {
