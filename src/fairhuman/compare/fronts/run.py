@@ -203,7 +203,7 @@ def _choose(
         for world in front.worlds:
             recipe_of_points(recipe, two_points(front, choice)[:1], world)
     also = {one.point: "tested beside the choice" for one in front.also}
-    choice = replace(choice, why={**also, **choice.why})
+    choice = replace(choice, why={**choice.why, **also, **choice.why})  # these last, without changing a reason
     display.say(f"{len(choice.why)} of {len(tuned)} points are tested: {file}")
     for point, of in choice.edges.items():
         display.say(f"{point.name} is on the front of the tuning data, at an end of the {of}")
