@@ -147,9 +147,11 @@ def run_fronts(
     points = points_of_worlds(front, choice)
     unchanged = {world: _unchanged(recipe, points, world) for world in front.worlds}
 
+    costs = _costs(tested, choice, series)
+
     def known(worlds: Mapping[str, Mapping[Point, Series]], to_come: Sequence[str]) -> FrontRuns:
         fronts = analyse(front, choice, series, worlds, searched)
-        return FrontRuns(tested, outcome, tuned, choice, fronts, _costs(tested, choice, series), unchanged, to_come)
+        return FrontRuns(tested, outcome, tuned, choice, fronts, costs, unchanged, to_come)
 
     worlds: dict[str, Mapping[Point, Series]] = {}
     to_come = []
