@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -123,6 +124,37 @@ def test_of_a_change_by_hand_and_a_decision_the_later_one_counts(opened, tmp_pat
     assert np.array_equal(np.asarray(decode_mask(record.masks["hand"])) > 127, mask_hw)
     row = json.loads((folder / "reviewed.jsonl").read_text())
     (folder / "reviewed.jsonl").write_text(json.dumps({**row, "reviewed_at": "2020-01-01T00:00:00.000+00:00"}) + "\n")
+    assert captions(folder) == {"0.png": "by hand"}
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_caption_corrected_while_a_review_is_open_is_decided_on_as_corrected(opened, tmp_path, metadata, alone):
+    folder = made(tmp_path / "val", metadata=metadata)
+    with ExitStack() as ended:
+        if alone:
+            client = ended.enter_context(TestClient(create_review_app(folder, ReviewSettings()), base_url=HERE))
+            root = client.app.state.root
+        else:
+            studio = opened(folder)
+            client, root = studio.client, studio.get("/reviews", name="val").url.path
+
+        def ask(path: str, **body):
+            answer = client.post(f"{root}/api/{path}", json={"reviewer": "Ada", **body}, headers={"origin": HERE})
+            return answer.status_code, answer.json()
+
+        shown = ask("work")[1]["pictures"][0]["prompt"]
+        change = {"caption": "by hand", "at": "2020-02-02T02:02:02+00:00"}
+        ended.enter_context(EditsWriter(folder)).add("0.png", change)
+        for action in ({"action": "keep"}, {"action": "drop", "reason": "prompt"}):
+            said = "The prompt was changed meanwhile, to “by hand”. Your decision was not saved."
+            assert ask("decisions", key="0.png", shown=shown, **action) == (409, {"message": said})
+        [first, _] = ask("work")[1]["pictures"]
+        assert first["prompt"] == "by hand"
+        assert ask("decisions", key="0.png", shown="by hand", action="keep")[0] == 200
+        assert ask("undo")[0] == 200
+        assert ask("decisions", key="0.png", action="keep")[0] == 200  # a page of before says nothing of the prompt
+    apply_review(folder)
     assert captions(folder) == {"0.png": "by hand"}
 
 

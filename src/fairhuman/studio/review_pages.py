@@ -13,13 +13,12 @@ from starlette.routing import Route
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.review.app import PREFIX, opened_alone
+from fairhuman.data.review.current import CurrentReview, refusing
 from fairhuman.data.review.events import open_review
 from fairhuman.data.review.export import apply_review
 from fairhuman.data.review.pages import Opened, Review, ReviewPages
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.store import ReviewStore
-from fairhuman.data.sources.edits import edits_file
-from fairhuman.data.sources.imagefolder import metadata_files
 from fairhuman.data.sources.review import DECISIONS, review_state
 from fairhuman.data.validation.workplace import MANIFEST
 from fairhuman.errors import FairHumanError
@@ -39,12 +38,12 @@ class StudioReviews:
         rules = studio.settings.review.model_dump()
         self._settings = ReviewSettings(**rules, source=studio.settings.source)
         self._tokens: dict[Path, str] = {}
-        self._open: dict[Path, tuple[object, Review]] = {}
+        self._open: dict[Path, CurrentReview] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the databases."""
-        for _, review in self._open.values():
+        for review in self._open.values():
             review.close()
 
     def routes(self) -> Sequence[Route]:
@@ -104,9 +103,9 @@ class StudioReviews:
         """
         self._check_writable()
         wanted = request.path_params["review"].encode()
-        for path, (_, review) in list(self._open.items()):
+        for path, review in list(self._open.items()):
             if secrets.compare_digest(review.token.encode(), wanted):
-                return path, review
+                return path, review.get()
         for path in self._studio.places().data.values():
             if secrets.compare_digest(self._token(path).encode(), wanted):
                 return path, self._review(path)
@@ -128,25 +127,12 @@ class StudioReviews:
         return self._tokens.get(path, "")
 
     def _review(self, path: Path) -> Review:
-        """The review of a data set, opened anew where its pictures have changed on disk.
+        """The review of a data set.
 
         Raises:
             RefusedError: it can't be opened (409).
         """
-        with self._lock:
-            stamp = _stamp(path)
-            if path not in self._open or self._open[path][0] != stamp:
-                try:
-                    review = Review(path, self._settings, LoadReport())
-                except FairHumanError as error:
-                    raise RefusedError(409, f"This data set can't be reviewed: {error}.") from error
-                if path in self._open:
-                    self._open[path][1].close()
-                self._open[path] = (stamp, review)
-            return self._open[path][1]
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """When the rows of a data set and the changes beside it were last written."""
-    files = (*(metadata_files(path) or [path]), edits_file(path))
-    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+        with self._lock, refusing():
+            if path not in self._open:
+                self._open[path] = CurrentReview(path, self._settings, LoadReport())
+            return self._open[path].get()

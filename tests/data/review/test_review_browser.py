@@ -10,6 +10,7 @@ import pytest
 
 from fairhuman.data.review import ReviewSettings, create_review_app
 from fairhuman.data.review.events import FILE, TABLES
+from fairhuman.data.sources.edits import EditsWriter
 from fairhuman.web import database
 from fairhuman.web.database import open_database, transaction
 
@@ -95,6 +96,25 @@ def test_one_key_a_decision_undo_and_reload(reviewing, events):
     showing(page, "p2")
     assert page.text_content("#counts") == "2 of 6 done · 2 by you"
     assert [row[2] for row in events(folder)] == ["keep", "drop", "keep", "keep", "undo", "undo"]
+
+
+@pytest.mark.slow
+def test_a_prompt_that_is_changed_by_hand_meanwhile_is_shown_before_it_is_decided_on(reviewing, events):
+    folder, opened = reviewing(2)
+    page = opened("Ada", expected="409")
+    showing(page, "p0")
+    page.fill("#prompt", "typed")
+    with EditsWriter(folder) as writer:
+        writer.add("p0", {"caption": "by hand"})
+    page.keyboard.press("Control+Enter")
+    saying(page, "The prompt was changed meanwhile, to “by hand”.", "#problem")
+    page.wait_for_function("() => !document.getElementById('original').hidden")
+    assert (page.input_value("#prompt"), events(folder)) == ("typed", [])  # what was written isn't lost
+    page.click("#original")
+    assert page.input_value("#prompt") == "by hand"
+    page.click("#keep")
+    showing(page, "p1")
+    assert events(folder) == [("Ada", "p0", "keep", "by hand", None)]
 
 
 @pytest.mark.slow

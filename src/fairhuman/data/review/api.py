@@ -21,9 +21,10 @@ class PromptBody(ReviewerBody):
 
 
 class DecisionBody(ReviewerBody):
-    """Body of a decision."""
+    """Body of a decision; `shown` is the prompt that the picture had on the page, for `prompt` see `decide`."""
 
     key: str
     action: Literal["keep", "drop"]
     prompt: str | None = None
     reason: str | None = None
+    shown: str | None = None

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.review.current import CurrentReview
 from fairhuman.data.review.pages import Opened, Review, ReviewPages, check_token
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.web.app import create_app
@@ -32,15 +33,15 @@ def create_review_app(folder: Path, settings: ReviewSettings, report: LoadReport
     if settings.url is not None:
         site, host = parse_site(settings.url)
         hosts = (*hosts, host)
-    review = Review(folder, settings, report if report is not None else LoadReport())
-    opened = opened_alone(review)
+    review = CurrentReview(folder, settings, report if report is not None else LoadReport())
 
     def find(request: Request) -> Opened:
         check_token(request, review.token)
-        return opened
+        return opened_alone(review.get())
 
-    app = create_app([Route("/", review.outside), *ReviewPages(PREFIX, find).routes()], hosts, review.close, site)
-    app.state.root, app.state.review = opened.root, review
+    outside = Route("/", review.get().outside)
+    app = create_app([outside, *ReviewPages(PREFIX, find).routes()], hosts, review.close, site)
+    app.state.root, app.state.review = PREFIX.format(review=review.token), review
     return app
 
 

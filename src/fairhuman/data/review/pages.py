@@ -67,7 +67,7 @@ class Review:
 
     def decide(self, body: DecisionBody) -> Mapping[str, Any]:
         """Store a decision; the next pictures."""
-        return self._work_list(self.store.decide(body.reviewer, body.key, body.action, body.prompt, body.reason))
+        return self._work_list(self.store.decide(**body.model_dump()))
 
     def unread(self, body: PromptBody) -> Mapping[str, Any]:
         """What isn't read of a prompt."""

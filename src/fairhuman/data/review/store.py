@@ -96,16 +96,22 @@ class ReviewStore:
         with transaction(self.engine) as connection:
             return self._assign(connection, reviewer)
 
-    def decide(self, reviewer: str, key: str, action: str, prompt: str | None, reason: str | None) -> WorkList:
+    def decide(
+        self, reviewer: str, key: str, action: str, prompt: str | None, reason: str | None, shown: str | None = None
+    ) -> WorkList:
         """Store a decision to `keep` or `drop` a picture; storing it again has no effect.
 
-        A kept picture may have another prompt (None = unchanged), a dropped one has a reason, one of `REASONS`.
+        A kept picture may have another prompt (None = unchanged), a dropped one has a reason, one of `REASONS`. `shown`
+        is the prompt on which it was decided (None = not known).
 
         Raises:
             RefusedError: unknown picture (404), invalid decision (422), or a decision that comes too late (409).
         """
         if key not in self.prompts:
             raise RefusedError(404, "There is no such picture in this data set.")
+        if shown not in (None, self.prompts[key]):
+            now = self.prompts[key]
+            raise RefusedError(409, f"The prompt was changed meanwhile, to “{now}”. Your decision was not saved.")
         prompt = self._final_prompt(key, action, prompt)
         if (action == DROP) != (reason is not None) or reason not in (None, *REASONS):
             raise RefusedError(422, f"To drop a picture, give one of the reasons {', '.join(REASONS)}.")

@@ -45,7 +45,7 @@ async function act(path, body, said) {
   } catch (error) {
     status.textContent = "";
     problem.textContent = error.message;
-    // Another reviewer was faster, so the assigned pictures have changed.
+    // Another reviewer was faster, or a prompt was changed, so the assigned pictures have changed.
     if (error.status === 409) await ask("/api/work", {}).then(take, () => {});
   } finally {
     busy = false;
@@ -78,11 +78,12 @@ function show(picture, undone) {
   find("deciding").hidden = false;
   find("view").hidden = false;
   find("nothing").hidden = true;
-  if (current?.key === picture.key && !undone) return;
+  if (current?.key === picture.key && current.prompt === picture.prompt && !undone) return;
+  const typed = current?.key === picture.key && isEdited() ? prompt.value : null; // beside a prompt that was changed
   current = picture;
   prompt.value = picture.prompt;
   original = prompt.value;
-  if (undone?.prompt) prompt.value = undone.prompt;
+  prompt.value = undone?.prompt || (typed ?? original);
   find("key").textContent = picture.key;
   const image = images.get(picture.key);
   image.onerror = () => fail(picture, image);
@@ -158,13 +159,15 @@ function keep() {
   if (!current) return;
   if (document.activeElement === prompt) stage.focus();
   const edited = isEdited();
-  act("/api/decisions", { key: current.key, action: "keep", prompt: edited ? prompt.value : null }, edited ? "Kept with the new prompt." : "Kept.");
+  const { key, prompt: shown } = current;
+  act("/api/decisions", { key, shown, action: "keep", prompt: edited ? prompt.value : null }, edited ? "Kept with the new prompt." : "Kept.");
 }
 
 function drop(button) {
   if (!current) return;
   const text = button.firstElementChild.textContent;
-  act("/api/decisions", { key: current.key, action: "drop", reason: button.dataset.reason }, `Dropped: ${text.toLowerCase()}.`);
+  const { key, prompt: shown } = current;
+  act("/api/decisions", { key, shown, action: "drop", reason: button.dataset.reason }, `Dropped: ${text.toLowerCase()}.`);
 }
 
 const undo = () => act("/api/undo", {}, "Undone: decide again.");
