@@ -43,6 +43,16 @@ def test_a_dry_run_shows_the_settings_and_writes_nothing(typed: Typed, images: P
     assert not out.exists()
 
 
+def test_the_precision_is_by_default_what_the_machine_draws_in(
+    typed: Typed, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("refine", images, "--out", tmp_path / "out", "--dry-run")
+    for gpu, precision in ((False, "fp32"), (True, "fp16")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        assert f"precision: {precision}\n" in typed(*asked)[1]
+    assert "precision: bf16\n" in typed(*asked, "--precision", "bf16")[1]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

@@ -30,7 +30,7 @@ def refine(
     lora_weight: Annotated[float | None, Option(help="Strength of the LoRA; 1 by default.")] = None,
     controlnet: ControlNets = None,
     t2i_adapter: Adapters = None,
-    precision: Annotated[str | None, Option(help="fp32, bf16 or fp16; the VAE is always fp32.")] = None,
+    precision: Annotated[str | None, Option(help="auto, fp32, bf16 or fp16; the VAE is always fp32.")] = None,
     seed: Annotated[int | None, Option(help="Noise depends on (seed, picture, part, attempt).")] = None,
     recipe: Recipe = None,
     skip_memory_check: SkipMemoryCheck = False,
@@ -53,11 +53,13 @@ def refine(
     lora_file = None if settings.lora is None else Path(settings.lora)
     check_options(settings.model, lora_file, settings.lora_weight, None, None, settings.precision, settings.base)
     check_existing(images)
+    from fairhuman.generate.run import used_precision
     from fairhuman.refine.page import summary, write_page
     from fairhuman.refine.painter import check_models, open_painter
     from fairhuman.refine.run import RefineManifest, check_folders, finished_rows, list_sources, refine_folder
 
     controls = check_models(settings)
+    settings = settings.model_copy(update={"precision": used_precision(settings.model, settings.precision)})
     sources = list_sources(images, prompts_at(prompts) if prompts is not None else None)
     begun = RefineManifest(images=str(images), prompts=None if prompts is None else str(prompts), settings=settings)
     check_folders(images, out, begun)

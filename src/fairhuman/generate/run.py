@@ -92,8 +92,7 @@ class SampleJob:
     @property
     def used_precision(self) -> str:
         """The precision that `auto` stands for on this machine, or the one that is set."""
-        half = "bf16" if name_of(self.model).flow else "fp16"  # text encoders of other bases than SDXL overflow in fp16
-        return self.precision if self.precision != AUTO else "fp32" if _without_gpu() else half
+        return used_precision(self.model, self.precision)
 
     @property
     def fused(self) -> bool:
@@ -214,6 +213,12 @@ def _replace(job: SampleJob, state: PartialState) -> None:
             with writing(file):
                 file.unlink()
     state.wait_for_everyone()
+
+
+def used_precision(model: str, precision: str) -> str:
+    """The precision that `auto` stands for on this machine, or the one that is given."""
+    half = "bf16" if name_of(model).flow else "fp16"  # text encoders of other bases than SDXL overflow in fp16
+    return precision if precision != AUTO else "fp32" if _without_gpu() else half
 
 
 def _without_gpu() -> bool:

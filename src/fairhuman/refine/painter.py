@@ -12,6 +12,7 @@ from fairhuman.detect.model_file import find_model
 from fairhuman.errors import RecipeError
 from fairhuman.generate.control_spec import ControlSpec, parse_controls
 from fairhuman.generate.lora import load_lora
+from fairhuman.generate.run import used_precision
 from fairhuman.generate.sample import check_steps
 from fairhuman.models.locations import check_base, check_lora_weight, find_lora, require_sdxl
 from fairhuman.models.registry import CONTROLS, DTYPES
@@ -67,7 +68,8 @@ def open_painter(settings: RefineSettings, controls: Sequence[tuple[str, Control
             memory.
     """
     with explain_out_of_memory(LESS_MEMORY):
-        pipeline = load_pipeline(settings.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
+        precision = used_precision(settings.model, settings.precision)
+        pipeline = load_pipeline(settings.model, dtype=DTYPES[precision] or torch.float32, base=settings.base)
         if settings.lora is not None:
             load_lora(pipeline, Path(settings.lora), settings.lora_weight)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

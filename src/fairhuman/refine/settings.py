@@ -32,8 +32,8 @@ class RefineSettings(Settings):
     lora_weight: float = Field(default=1.0, description="factor of the LoRA: 0 = none, 1 = as trained")
     controlnets: tuple[str, ...] = Field(default=(), description="ControlNets, [CONDITIONS=]FOLDER[@STRENGTH] each")
     adapters: tuple[str, ...] = Field(default=(), description="T2I-adapters, [CONDITIONS=]FOLDER[@STRENGTH] each")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="precision of the networks; the VAE is always fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="of the networks; auto: fp16 on a GPU, fp32 on a CPU; the VAE is always fp32"
     )
 
     parts: tuple[PartKind, ...] = Field(default=KINDS, min_length=1, description="parts to refine")
