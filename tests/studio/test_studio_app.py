@@ -18,6 +18,7 @@ from fairhuman.studio.settings import StudioSettings
 from fairhuman.train.run import STOP
 from fairhuman.utils.files import alone
 from helpers.places import ROOT
+from helpers.run_folder import make_run
 from helpers.tiny_pictures import encoded, picture
 
 
@@ -184,6 +185,41 @@ def test_a_folder_with_nothing_to_show_is_refused_unless_it_waits_for_a_run(open
         find_places([tmp_path])
     with pytest.raises(DataError, match="there is no such file or folder"):
         find_places([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("name", ["new", "more/new"])
+def test_a_run_that_loads_or_ended_so_is_waited_for(opened, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("fairhuman.studio.base.LOOK_SECONDS", -1.0)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    studio = opened(runs)
+    out = runs / name
+    out.mkdir(parents=True)
+    out.with_name("new.log").write_text("reading data")
+    (out / "data_report.json").write_text("{}")
+    for one in (studio, opened(runs)):
+        assert "No run yet" in one.get("").text
+        assert one.get("/api/runs").json()["runs"] == []
+    (runs / "notes.md").write_text("of something else")
+    with pytest.raises(DataError, match="no picture in"):
+        find_places([runs])
+    assert studio.get("").status_code == 200
+    make_run(out)
+    assert [one["name"] for one in studio.get("/api/runs").json()["runs"]] == [name]
+    shutil.rmtree(runs)
+    assert studio.get("").status_code == 200
+
+
+@pytest.mark.parametrize(("drawn", "kind"), [("10.png", "samples"), ("29.png", "data")])
+def test_the_first_picture_by_name_tells_samples_from_photos(tmp_path, drawn, kind):
+    folder = tmp_path / "root" / "pictures"
+    folder.mkdir(parents=True)
+    info = PngInfo()
+    info.add_text("fairhuman", "{}")
+    for name in (".a.png", *(f"{n}.png" for n in range(29, 9, -1))):  # a folder lists them in any order
+        picture(8, 8, 1).save(folder / name, pnginfo=info if name == drawn else None)
+    make_run(tmp_path / "root" / "run")
+    assert list(getattr(find_places([tmp_path / "root"]), kind)) == ["pictures"]
 
 
 def test_a_folder_of_photos_alone_is_a_data_set_among_others(run, tmp_path):

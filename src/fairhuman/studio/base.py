@@ -60,8 +60,7 @@ class Studio:
         """What there is to show, with what came since the last look."""
         with self._lock:
             if time.monotonic() - self._looked > LOOK_SECONDS:
-                present = [path for path in self.paths if path.exists()]
-                self._places = find_places(present, self.settings.source.format)
+                self._places = find_places(self.paths, self.settings.source.format, again=True)
                 self._looked = time.monotonic()
             return self._places
 

@@ -46,30 +46,52 @@ def is_run(folder: Path) -> bool:
     return "metrics.jsonl" in has or {"recipe.yaml", "summary.json"} <= has
 
 
-def find_places(paths: Sequence[Path], form: str | None = None) -> Places:
+def find_places(paths: Sequence[Path], form: str | None = None, *, again: bool = False) -> Places:
     """Runs, data sets and samples at and below `paths`; `form` is the format of a data set that is given itself.
+
+    A look `again` leaves out a path that has nothing to show any more, or not yet.
 
     Raises:
         DataError: a path doesn't exist, or there is nothing to show in it.
     """
     places, roots = Places(), [path.resolve() for path in paths]
-    for path, root in zip(paths, roots, strict=True):
-        if not path.exists():
-            raise DataError(f"{path}: there is no such file or folder")
-        before = len(places.runs) + len(places.data) + len(places.samples)
-        if path.is_dir() and form is None:
-            if _kind(root) == STUDY:
-                raise DataError(f"{path}: is a study; run `fairhuman study serve {shlex.quote(str(path))}`")
-            if not any(root.iterdir()):  # what comes appears by itself
-                continue
-            found = {folder: kind for folder in _below(root) if (kind := _kind(folder)) not in (None, STUDY)}
-            for folder, kind in found.items():
-                if kind != PHOTOS or set(found.values()) != {PHOTOS}:  # photos alone are one data set, the root
-                    _add(places, place_name(folder, roots), folder, "data" if kind == PHOTOS else kind)
-        if len(places.runs) + len(places.data) + len(places.samples) == before:
-            source_kind(root, form)  # says what is wrong
-            places.data[free_name(printable(root.name), places.data.__contains__)] = root
+    for path in paths:
+        try:
+            _find(places, path, roots, form)
+        except (DataError, OSError):
+            if not again:
+                raise
     return places
+
+
+def _find(places: Places, path: Path, roots: Sequence[Path], form: str | None) -> None:
+    """Add what is at and below one of the given paths."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder")
+    root, before = path.resolve(), len(places.runs) + len(places.data) + len(places.samples)
+    if path.is_dir() and form is None:
+        if _kind(root) == STUDY:
+            raise DataError(f"{path}: is a study; run `fairhuman study serve {shlex.quote(str(path))}`")
+        found = {folder: kind for folder in _below(root) if (kind := _kind(folder)) not in (None, STUDY)}
+        for folder, kind in found.items():
+            if kind != PHOTOS or set(found.values()) != {PHOTOS}:  # photos alone are one data set, the root
+                _add(places, place_name(folder, roots), folder, "data" if kind == PHOTOS else kind)
+    if len(places.runs) + len(places.data) + len(places.samples) == before:
+        try:
+            source_kind(root, form)  # says what is wrong
+        except DataError:
+            if root.is_dir() and _waits(root):  # what comes appears by itself
+                return
+            raise
+        places.data[free_name(printable(root.name), places.data.__contains__)] = root
+
+
+def _waits(folder: Path) -> bool:
+    """Whether a folder holds at most runs that the studio started and that write no metrics yet, with their logs."""
+    return all(
+        one.suffix == ".log" or one.with_name(f"{one.name}.log").is_file() or (one.is_dir() and _waits(one))
+        for one in folder.iterdir()
+    )
 
 
 def _add(places: Places, name: str, folder: Path, kind: str) -> None:
@@ -98,11 +120,10 @@ def _kind(folder: Path) -> str | None:
 def _holds_samples(folder: Path) -> bool:
     """Whether a folder holds pictures with the record that `fairhuman sample` writes into each."""
     with os.scandir(folder) as entries:
-        pictures = (Path(entry.path) for entry in entries if Path(entry.name).suffix.lower() == ".png")
-        first = next(pictures, None)
-    if first is None:
+        pictures = [one.name for one in entries if one.name.lower().endswith(".png") and not one.name.startswith(".")]
+    if not pictures:
         return False
-    with first.open("rb") as file:
+    with (folder / min(pictures)).open("rb") as file:
         return b"fairhuman" in file.read(4096)
 
 
