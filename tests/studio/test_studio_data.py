@@ -17,6 +17,7 @@ from fairhuman.data.pictures.decode import decode_mask
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits
+from fairhuman.errors import DataError
 from fairhuman.report.colours import colours
 from fairhuman.studio.cells import runs_of
 from fairhuman.studio.pictures import DataView
@@ -316,6 +317,25 @@ def test_a_picture_that_cannot_be_decoded_moves_to_those_that_cannot_be_used(ope
     assert keys(studio)[-1] == "3.png"
     assert studio.get("/api/data", name="photos").json()["broken"] == 2
     assert "truncated" in studio.get("/api/pictures", name="photos", group="broken").json()["pictures"][1]["problem"]
+
+
+def test_a_lack_of_memory_is_not_the_pictures_fault(data, monkeypatch):
+    def no_room(*_, **__):
+        raise DataError("0.png: there is not enough memory to decode it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fairhuman.studio.pictures.decode", no_room)
+        assert data.get("/data/thumb", name="photos", number=0).status_code == 404
+    assert data.get("/data/thumb", name="photos", number=0).status_code == 200
+
+
+def test_a_score_that_is_no_number_is_none(opened, photos):
+    row = {"file_name": "0.png", "faces": [[4, 5, 20, 25], [5, 6, 20, 25]], "face_scores": [float("nan"), 0.25]}
+    (photos / "metadata.jsonl").write_text(json.dumps(row))
+    studio = opened(photos)
+    while not studio.get("/api/data", name="photos").json()["done"]:
+        time.sleep(0.01)
+    assert studio.get("/api/picture", name="photos", number=0).json()["scores"]["face"] == [None, 0.25]
 
 
 def test_what_training_sees_of_a_picture(data):

@@ -1,6 +1,7 @@
 """The pictures of a data set with their regions, as a page lists, shows and changes them."""
 
 import base64
+import math
 import os
 import threading
 from collections import Counter
@@ -337,8 +338,9 @@ class DataView:
         record = self._usable(entry)
         try:
             picture = decode(record.image, self._settings.source.limits, longest=side).picture
-        except (PictureError, DataError) as error:
-            entry.record, entry.problem = None, str(error)
+        except DataError as error:
+            if isinstance(error, PictureError):  # not a lack of memory
+                entry.record, entry.problem = None, str(error)
             raise RefusedError(404, f"This picture can't be shown: {error}.") from error
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         if regions:
@@ -490,7 +492,7 @@ def scores_of(entry: Entry, region: str) -> list[float | None]:
     boxes = (entry.record.boxes.get(region) if entry.record is not None else None) or ()
     column = entry.row.values.get(f"{region}_scores")
     if isinstance(column, list) and len(column) == len(boxes) and all(box.score is None for box in boxes):
-        return [score if isinstance(score, int | float) else None for score in column]
+        return [score if isinstance(score, int | float) and math.isfinite(score) else None for score in column]
     return [box.score for box in boxes]
 
 

@@ -48,6 +48,11 @@ def test_a_build_shows_its_rejected_rows(built, tmp_path):
     assert 'id="left-out"' not in shown(built, tmp_path, rejected=False)[1]
 
 
+def test_a_score_that_is_no_number_is_left_out(folder, tmp_path):
+    row = {"file_name": "0.png", "faces": [[4, 5, 20, 25], [5, 6, 20, 25]], "face_scores": [float("nan"), 0.25]}
+    assert "2, score 0.25<" in shown(folder([row]), tmp_path)[1]
+
+
 def test_rejected_rows_beyond_the_examples_are_named(built, tmp_path, monkeypatch):
     copied = tmp_path / "set"
     shutil.copytree(built, copied)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -253,7 +254,7 @@ def _region_text(region: str, values: Mapping[str, Any], record: HumanRecord) ->
         parts = [drawn] if boxes is None else [*parts, drawn]
     parts += [f"{'by' if boxes is not None else 'not found by'} {by}"] if by else []
     shown = scores if isinstance(scores, list) else [box.score for box in boxes or ()]
-    numbers = [f"{score:.2f}" for score in shown if isinstance(score, int | float)]
+    numbers = [f"{score:.2f}" for score in shown if isinstance(score, int | float) and math.isfinite(score)]
     parts += [f"score {' '.join(numbers)}"] if numbers else []
     parts += [f"votes {' '.join(map(str, votes))}"] if isinstance(votes, list) and votes else []
     if isinstance(persons, list) and isinstance(searched := values.get(SEARCHED), int):
