@@ -22,6 +22,7 @@ from fairhuman.utils.digest import unsealed
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import alone
 from helpers.damage import flip
+from helpers.figures import give_poses, write_figures
 
 QUIET = Display()
 
@@ -55,6 +56,16 @@ def test_runs_of_a_seed_differ_in_their_cell_alone(tmp_path):
     assert ls.validation.every == ls.steps == 10
     assert str(ls.data).endswith("out/people/train")
     assert str(ls.validation.data).endswith("out/people/test")
+
+
+def test_what_each_cell_reads_of_the_data_is_told_before_the_start(tmp_path):
+    write_figures(tmp_path / "posed", 4)
+    give_poses(tmp_path / "posed")
+    train = {"data": str(tmp_path / "posed"), "steps": 10, "resolution": 64, "kind": "controlnet"}
+    cells = {name: {"controlnet": {"conditions": [name]}} for name in ("depth", "pose")}
+    recipe = build(tmp_path, train=train, test=str(tmp_path / "posed"), cells=cells, against=None, people={})
+    found = [one.text for one in comparison.start_findings(recipe, comparison.planned_runs(recipe))]
+    assert any("controlnet.conditions has depth, but no record to train on has one" in text for text in found)
 
 
 def test_a_comparison_is_run_by_one_process(tmp_path):

@@ -35,6 +35,11 @@ GPU, CPU = "one 80 GB GPU", "one CPU core"
 RATES = {GPU: 1.2e14, CPU: 6e10}
 LARGE = 1e12  # operations of a forward pass that are for a GPU
 PNG_BYTES = 1.6  # of a picture, per pixel
+# Settings that a run's checkpoints and result depend on in size.
+OF_SIZE = {
+    *("kind", "model", "base", "precision", "full", "lora", "controlnet", "t2i_adapter", "mole"),
+    *("optimizer", "ema", "keep_checkpoints"),
+}
 ADDED = "detectors, metrics and held-out losses add"
 
 
@@ -223,7 +228,7 @@ def _disk(
     recipe: CompareRecipe, runs: list[TrainRecipe], tuning: int, pictures: int | None, size: tuple[int, int]
 ) -> int | None:
     try:
-        unlike = {(run.kind, run.model, run.lora.rank): run for run in runs}
+        unlike = {run.model_dump_json(include=OF_SIZE): run for run in runs}
         each = max(result_bytes(run, weight_bytes(run)) for run in unlike.values())
     except (OSError, ValueError, FairHumanError):
         return None

@@ -69,17 +69,8 @@ def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterat
         rates = tuning.learning_rates[:1]
         runs = [*runs, *(recipe.run(cell, tuning.seed, rate, "tuning") for cell in recipe.cells for rate in rates)]
     read = {
-        "data",
-        "validation",
-        "regions",
-        "view",
-        "source",
-        "control",
-        "kind",
-        "resolution",
-        "model",
-        "base",
-        "steer",
+        *("data", "validation", "steer", "source", "regions", "view", "resolution"),
+        *("kind", "controlnet", "t2i_adapter", "model", "base"),
     }
     alike = {run.model_dump_json(include=read): run for run in runs}
     told: set[str] = set()

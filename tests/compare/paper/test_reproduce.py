@@ -426,11 +426,15 @@ def test_the_plan_counts_runs_pictures_hours_and_disk(tmp_path: Path, typed: Typ
 def test_the_plan_has_room_for_the_largest_of_the_cells(tmp_path: Path) -> None:
     train = {name: value for name, value in VALUES["train"].items() if name != "lora"}
     full, low = {"all weights": {"kind": "full"}}, {"low rank": {"kind": "lora"}}
-    disks = []
-    for cells in (low, full, full | low):
+
+    def made(cells: dict[str, Any]) -> CompareRecipe:
         values = {"out": str(tmp_path), "people": VALUES["people"], "train": train, "seeds": [1], "test": "test"}
-        disks.append(plan_of(config.build(CompareRecipe, {**values, "cells": cells}, origin="recipe"), 0).disk)
+        return config.build(CompareRecipe, {**values, "cells": cells}, origin="recipe")
+
+    disks = [plan_of(made(cells), 0).disk for cells in (low, full, full | low)]
     assert disks[0] < disks[1] == disks[2] / 2
+    more = {"more kept": {"keep_checkpoints": 9}}
+    assert plan_of(made(more | low), 0).disk == plan_of(made(low | more), 0).disk == 2 * plan_of(made(more), 0).disk
 
 
 def test_a_dry_run_names_weights_prompts_and_data_that_are_missing(tmp_path: Path) -> None:
