@@ -20,7 +20,7 @@ from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, seed_changes, series_of
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.settings import AUDITS, WARM_UP
+from fairhuman.train.settings import AUDITS, TRIAL, WARM_UP
 from fairhuman.utils.display import Display
 
 Render = Callable[[Path, SynthSettings, Display], object]
@@ -197,7 +197,7 @@ def exact_steps(run: TrainRecipe) -> int:
     if not run.amortised:
         return run.steps if run.needs_gram else 0
     mode = "ema" if run.accumulate > 1 else run.fairness.mode
-    every, first = run.fairness.every or AUDITS[mode], WARM_UP if mode == "output" else 0
+    every, first = run.fairness.every or AUDITS[mode], {"output": WARM_UP, "split": TRIAL, "tail": TRIAL}.get(mode, 0)
     return sum(step < first or step % every == 0 for step in range(run.steps))
 
 

@@ -35,7 +35,7 @@ from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.regions.settings import by_objective
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.settings import AUDITS, TORCHJD, WARM_UP
+from fairhuman.train.settings import AUDITS, TORCHJD, TRIAL, WARM_UP
 from fairhuman.utils.randomness import Stream, mixed_seed
 
 
@@ -144,9 +144,10 @@ def build_estimator(recipe: TrainRecipe, model: TrainableModel) -> Estimator:
         kinds: dict[str, type[TailEstimator]] = {"tail": TailEstimator}
         if mode == "split":  # only on request: it ends runs whose regions overlap
             kinds["split"] = SplitEstimator
+        network = base_of(model.pipeline).network
         for name, kind in kinds.items():
             try:
-                ladder.insert(0, kind(base_of(model.pipeline).network, parameters, every or AUDITS[name], exact))
+                ladder.insert(0, kind(network, parameters, every or AUDITS[name], exact, trial=TRIAL))
             except ValueError as error:
                 if mode == name:
                     raise ModelError(f"fairness.mode {mode}: {error}") from error

@@ -44,6 +44,7 @@ Mode = Literal["exact", "output", "split", "tail", "ema"]
 AUDITS: Mapping[str, int] = {"output": 32, "split": 200, "tail": 200, "ema": 8}  # steps between audits if none are set
 CLOSE_UP_SIZE = (0.3, 0.6)
 WARM_UP = 16  # exact steps at the start in mode output
+TRIAL = 32  # exact steps at the start in modes split and tail, which choose where the network is cut
 
 
 def needs_gram(strategy: str) -> bool:

@@ -16,6 +16,7 @@ from fairhuman.compare.run import missing_data, planned_runs, run_all
 from fairhuman.compare.runs import cost, exact_steps, spent
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, FairHumanError, RecipeError
+from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 
 QUIET = Display()
@@ -350,6 +351,12 @@ def test_a_run_costs_the_exact_steps_that_it_took(tmp_path, train):
         file.writelines(json.dumps({"step": step, "exact": step < 30}) + "\n" for step in range(130))
     store_losses(recipe, one)
     assert spent(recipe, one) == 160
+
+
+@pytest.mark.parametrize("mode", ["split", "tail"])
+def test_a_trial_before_the_network_is_cut_is_exact(mode):
+    run = TrainRecipe(data=".", out=".", steps=210, fairness={"mode": mode})
+    assert exact_steps(run) == 32 + 1
 
 
 def test_points_are_cells_with_their_learning_rate(tmp_path):
