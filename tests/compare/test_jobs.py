@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
@@ -60,6 +61,17 @@ def test_a_training_job_of_any_kind_is_done_when_result_and_report_are_there(tmp
             assert made.done() == 1.0
         other = training_job(kind, recipe.model_copy(update={"seed": 1}))
         assert other.done() == 0.0, "the result of other settings"
+
+
+def test_a_run_of_an_earlier_version_is_not_taken_for_one_with_today_s_settings(tmp_path: Path) -> None:
+    recipe = TrainRecipe(steps=1, data=tmp_path, out=tmp_path / "runs" / "lora")
+    made = training_job("lora", recipe)
+    recipe.product.mkdir(parents=True)
+    (recipe.out / "report.html").touch()
+    values = recipe.model_dump(mode="json")
+    del values["view"]["min_in_view"]  # it counted every region, as with 0
+    (recipe.out / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert made.done() == 0.0
 
 
 def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def test_a_measured_speed_is_of_one_process(make_recipe: MakeRecipe, processes: 
     (beside / "summary.json").write_text(json.dumps({"device": device, "processes": processes}))
     (beside / "metrics.jsonl").write_text('{"step": 1, "images_per_s": 8.0}\n{"step": 2, "images_per_s": 8.0}\n')
     assert measured_speed(recipe) == (8.0 / (processes or 1), beside)
+    values = recipe.model_dump(mode="json")
+    del values["view"]["bucket_area"]
+    (beside / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert measured_speed(recipe) is None, "buckets of an earlier version had other areas"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairhuman.compare.drawn_weights import drawn_now
-from fairhuman.config import load, save
+from fairhuman.config import save
 from fairhuman.errors import FairHumanError
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
 from fairhuman.report.text import duration, percent
 from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import recipe_of_run
 from fairhuman.utils.display import Display
 from fairhuman.utils.journal import open_log, read_rows
 from fairhuman.utils.signals import signals
@@ -57,12 +58,11 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
     file = recipe.out.with_name(f"{recipe.out.name}.yaml")
     save(recipe, file)
     finished = (recipe.product, recipe.out / "report.html")
-    earlier = recipe.out / "recipe.yaml"
 
     def done() -> float:
         if all(path.exists() for path in finished):
             # for the folder of another run, the command itself reports the error
-            if changes(load(TrainRecipe, earlier), recipe):
+            if changes(recipe_of_run(recipe.out), recipe):
                 return 0.0
             evaluated = [row["step"] for row in read_rows(recipe.out / "validation.jsonl", step=int)]
             return 1.0 if not evaluated or evaluated[-1] >= recipe.steps else 0.99  # the last one was interrupted

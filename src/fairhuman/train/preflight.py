@@ -27,7 +27,7 @@ from fairhuman.report.text import duration, percent
 from fairhuman.train.bases import check_settings
 from fairhuman.train.built import bare_message, bare_sources, builds, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable_early, free_on_resume
+from fairhuman.train.resume import check_resumable_early, free_on_resume, recipe_of_run
 from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
 from fairhuman.utils.files import nearest_existing, unwritable
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
@@ -482,7 +482,7 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
     for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
         summary = read_json(run / "summary.json")
         try:
-            earlier = config.load(TrainRecipe, run / "recipe.yaml")
+            earlier = recipe_of_run(run)
             another = [name for name in config.differences(earlier, recipe) if not free_on_resume(name, SPEED_FREE)]
             rates = _rates(run) if not another and str(summary.get("device", "")).startswith(here) else []
         except (RecipeError, DataError):  # another run's damage is no reason to end this one
