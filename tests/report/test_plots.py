@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from fairhuman.errors import DataError
 from fairhuman.report import plots
+from fairhuman.report.changes import changes_figure
 from fairhuman.report.plots import smooth, strategies_figure, to_svg
 from fairhuman.report.run_folder import Metrics, read_metrics
 from fairhuman.stats.estimate import Estimate
@@ -59,6 +60,22 @@ def test_the_figure_of_a_floor_shows_the_rate_and_what_sets_or_follows_from_it(n
     assert [line.get_label() for line in top.lines] == ["floor", "rate"]
     assert bottom.get_ylabel() == unit
     assert bottom.lines[0].get_ydata()[-1] == 8.0
+
+
+def test_names_with_dollar_signs_are_no_mathematics(tmp_path: Path) -> None:
+    name = r"$\x$"  # which matplotlib refuses as mathematics
+    columns = {f"loss/{one}": np.ones(9) for one in (name, "global")}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss/global": 1.0}\n')
+    estimate = Estimate(0.1, 0.0, 0.2, 9)
+    for figure in (
+        plots.losses_figure(Metrics(np.arange(1.0, 10.0), columns)),
+        plots.validation_figure([0, 1], {name: [estimate] * 2}),
+        strategies_figure({name: tmp_path}),
+        changes_figure({name: {"face": estimate}}),
+        changes_figure({name: {"face": estimate}}, stacked=True),
+        changes_figure({"mpd": {name: estimate}}),
+    ):
+        assert b"<svg" in to_svg(figure)
 
 
 def test_a_legend_of_long_names_stays_within_the_figure() -> None:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fairhuman.errors import DataError
 from fairhuman.report.colours import colours
-from fairhuman.report.plots import INK, dress
+from fairhuman.report.plots import INK, dress, literal
 from fairhuman.report.run_folder import HeldOutEvaluation, read_validation
 from fairhuman.stats.bootstrap import Array, change_over_seeds, pooled_ratio
 from fairhuman.stats.estimate import Estimate
@@ -135,7 +135,7 @@ def changes_figure(
             axes.plot(
                 100 * np.asarray(each), np.full(len(each), row + 0.25), ".", color=colour, alpha=0.5, markersize=4
             )
-        axes.set_title(name, fontsize=11, color=INK, loc="left", fontweight="bold")
+        axes.set_title(literal(name), fontsize=11, color=INK, loc="left", fontweight="bold")
         axes.set_xlabel("change in held-out loss, %", fontsize=9, color=INK)
         dress(axes, "x")
         axes.spines["left"].set_visible(False)
@@ -143,13 +143,13 @@ def changes_figure(
         axes.tick_params(left=False)
     panels[0].set_ylim(len(estimates) - 0.4, -0.6)
     if not stacked:
-        panels[0].set_yticks(range(len(estimates)), list(estimates))
+        panels[0].set_yticks(range(len(estimates)), [literal(name) for name in estimates])
         return figure
     panels[0].set_yticks([])
     for axes in panels:  # names above the lines leave these the whole width
         for row, method in enumerate(estimates):
             place = (0.01, row - 0.14)
-            axes.text(*place, method, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=INK)
+            axes.text(*place, literal(method), transform=axes.get_yaxis_transform(), va="bottom", fontsize=9, color=INK)
     return figure
 
 

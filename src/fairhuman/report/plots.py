@@ -159,7 +159,7 @@ def validation_figure(steps: Sequence[int], estimates: Mapping[str, Sequence[Est
             value_n,
             yerr=np.abs(np.stack([value_n - low_n, high_n - value_n])),
             color=palette[name],
-            label=name,
+            label=literal(name),
             marker="o",
             markersize=4,
             linewidth=1.6,
@@ -187,7 +187,7 @@ def strategies_figure(runs: Mapping[str, Path], stacked: bool = False) -> Figure
         weights, cosines, losses = grid[row]
         for axes, title in zip(grid[row], ("weights (sum = K)", "cosines between gradients", "losses"), strict=True):
             _dress(axes, title if stacked or row == 0 else "", "")
-        weights.set_ylabel(STRATEGIES.get(name, name), fontsize=10, color=INK, fontweight="bold")
+        weights.set_ylabel(literal(STRATEGIES.get(name, name)), fontsize=10, color=INK, fontweight="bold")
         weights.axhline(1.0, color="#999999", linewidth=0.8, linestyle=":")
         cosines.axhline(0.0, color="#999999", linewidth=0.8)
         draw_series(weights, metrics, metrics.group("weight"), legend=False)
@@ -240,7 +240,7 @@ def draw_series(
             smooth_n[keep],
             color=palette[name],
             linewidth=1.8,
-            label=name,
+            label=literal(name),
             marker="o" if single else None,
         )
     if log and all((v[np.isfinite(v)] > 0).all() for v in drawn.values()):
@@ -249,6 +249,11 @@ def draw_series(
         axes.set_ylim(bottom=floor)
     if legend and len(series) > 1:
         _legend(axes)
+
+
+def literal(name: str) -> str:
+    """A name for a figure, in which matplotlib would take what is between two `$` for mathematics."""
+    return name.replace("$", r"\$")
 
 
 @contextmanager

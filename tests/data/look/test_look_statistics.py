@@ -93,6 +93,14 @@ def test_a_build_brings_its_funnel(built, tmp_path):
     assert json.loads((tmp_path / "stats.json").read_text()) == json.loads(json.dumps(summary))
 
 
+def test_a_region_with_dollar_signs_in_its_name_is_drawn(folder, tmp_path):
+    rows = [{"file_name": f"{i}.png", r"$\x$": [[1, 1, 9, 9, 0.5]], "caption": "one"} for i in range(2)]
+    statistics = dataset_statistics(folder(rows))
+    assert statistics.regions[r"$\x$"].has == 2
+    write_statistics(statistics, tmp_path / "page.html")
+    assert r"$\x$" in (tmp_path / "page.html").read_text()
+
+
 def test_scores_are_separated_by_detector(tmp_path):
     """Scores of the column beside the boxes, by who found them; of pictures without boxes there are none."""
     rows = {

@@ -20,7 +20,7 @@ from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import seed_changes
 from fairhuman.report.colours import colours
 from fairhuman.report.html import figure_uri, render_to
-from fairhuman.report.plots import INK, dress
+from fairhuman.report.plots import INK, dress, literal
 from fairhuman.report.text import estimate_text, listed, percent, plural
 from fairhuman.stats.estimate import Estimate
 from fairhuman.utils.files import write_json
@@ -165,7 +165,7 @@ def front_figure(front: FrontSettings, found: Fronts, budget: str, narrow: bool 
 def _draw_curve(axes: Axes, family: str, curve: Curve, colour: str, bold: bool) -> None:
     limits_l = 100 * curve.limits_l
     axes.fill_between(limits_l, 100 * curve.low_l, 100 * curve.high_l, color=colour, alpha=0.12, linewidth=0)
-    axes.plot(limits_l, 100 * curve.median_l, color=colour, linewidth=2.4 if bold else 1.4, label=family)
+    axes.plot(limits_l, 100 * curve.median_l, color=colour, linewidth=2.4 if bold else 1.4, label=literal(family))
 
 
 def _draw_point(axes: Axes, changes: Mapping[str, Estimate], colour: str) -> None:

@@ -14,7 +14,7 @@ from fairhuman.data.look.tally import Numbers, RegionStatistics
 from fairhuman.data.pictures.filters import Relevance
 from fairhuman.report.colours import REGION_COLOURS, colours
 from fairhuman.report.html import figure_uri, render
-from fairhuman.report.plots import INK, SIZE, dress
+from fairhuman.report.plots import INK, SIZE, dress, literal
 from fairhuman.report.text import funnel_rows
 from fairhuman.utils.files import write_text, writing
 from fairhuman.utils.parse import escape_control
@@ -95,7 +95,7 @@ def known_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
                 ink = "white" if alpha == 1.0 else INK
                 axes.text(left + share / 2, place, text, ha="center", va="center", fontsize=8, color=ink)
             left += share
-    axes.set_yticks(range(len(regions)), list(regions))
+    axes.set_yticks(range(len(regions)), [literal(name) for name in regions])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     return figure
@@ -112,9 +112,8 @@ def boxes_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
         for number, records in region.boxes.items():
             counts_n[min(number, MAX_BOXES)] += records
         shift = (place - (len(drawn) - 1) / 2) * width
-        axes.bar(
-            np.arange(MAX_BOXES + 1) + shift, 100 * counts_n / counts_n.sum(), width, color=palette[name], label=name
-        )
+        shares_n = 100 * counts_n / counts_n.sum()
+        axes.bar(np.arange(MAX_BOXES + 1) + shift, shares_n, width, color=palette[name], label=literal(name))
     axes.set_xticks(range(MAX_BOXES + 1), [*map(str, range(MAX_BOXES)), f"{MAX_BOXES}+"])
     _legend(axes)
     return figure
@@ -128,7 +127,7 @@ def areas_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
         shares = regions[name].area_shares
         if len(shares):
             weights = np.full(len(shares), 100 / len(shares))
-            label = f"{name}, median {percent(float(np.median(shares)))}"
+            label = f"{literal(name)}, median {percent(float(np.median(shares)))}"
             shown = np.clip(shares, MIN_SHARE, 1.0)
             axes.hist(shown, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.45, label=label)
             axes.axvline(float(np.median(shares)), color=colour, linestyle="--", linewidth=1.3)
@@ -147,7 +146,7 @@ def scores_figure(regions: Mapping[str, RegionStatistics]) -> Figure:
                 style = LINES[place % len(LINES)]
                 weights = np.full(len(scores), 100 / len(scores))
                 shown = np.clip(scores, 0, 1)
-                label = f"{name}, {by}"
+                label = literal(f"{name}, {by}")
                 axes.hist(
                     shown,
                     np.linspace(0, 1, 26).tolist(),
