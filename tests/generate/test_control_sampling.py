@@ -234,6 +234,13 @@ def test_conditions_are_read_as_in_training(tmp_path: Path) -> None:
     assert asked.texts(0, (32, 48)).keys() == {"asked_depth"}, "of a drawing nobody knows the key points"
 
 
+def test_files_of_a_folder_are_in_natural_order(tmp_path: Path) -> None:
+    for number in (2, 10):
+        Image.new("RGB", (48, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    asked = read_control_inputs([f"pose={tmp_path}"], 2)
+    assert [round(255 * float(view.max())) for view in asked.views([0, 1], (32, 48))["pose"]] == [2, 10]
+
+
 def test_null_and_missing_conditions_are_distinguished_from_errors(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "images").mkdir(parents=True)

@@ -18,7 +18,7 @@ from fairhuman.data.sources import SourceSettings, source_format, source_kind
 from fairhuman.data.sources.prompts import prompt_numbers
 from fairhuman.data.sources.rows import CAPTION, RecordReader, Row, keyed_rows, row_key
 from fairhuman.errors import DataError
-from fairhuman.generate.record import SETTINGS
+from fairhuman.generate.record import SETTINGS, entry_number
 from fairhuman.generate.unread import READ
 from fairhuman.record import HumanRecord
 from fairhuman.utils.files import natural_path_order
@@ -153,7 +153,7 @@ def _wanted(
     stored = {
         place: number
         for place, (_, _, text) in read.items()
-        if (number := _index(text, "prompt_index")) is not None and "prompt" in text
+        if (number := entry_number(text, "prompt_index")) is not None and "prompt" in text
     }
     if stored and len(stored) < len(read):
         silent = next(record.key for place, (record, _, _) in read.items() if place not in stored)
@@ -183,17 +183,11 @@ def _wanted(
     for place, (number, group) in wanted.items():
         if place in read:
             record, _, text = read[place]
-            picture = _index(text, "picture_index") if stored else None
+            picture = entry_number(text, "picture_index") if stored else None
             prompt = record.caption if not stored and prompts is None else group
             found[place] = (prompt, group, (same[group][number], nth[number] if picture is None else picture))
         nth[number] += 1
     return found
-
-
-def _index(text: Mapping[str, str], name: str) -> int | None:
-    """The number of a text entry; None if it isn't one."""
-    value = text.get(name, "")
-    return int(value) if value.isdecimal() and len(value) < 10 else None
 
 
 def _decodable(

@@ -1,8 +1,8 @@
 """Conditions for prompts: a pose and a depth map for each, from files, folders or data sets.
 
 A pose is an image in OpenPose's colours or JSON `{"width", "height", "people"}` (people or key points, as in the data
-format); depth is a 16-bit greyscale image, near = bright. The i-th file of a folder, sorted by name, or the i-th record
-of a data set belongs to the i-th prompt; a single condition is used for all prompts.
+format); depth is a 16-bit greyscale image, near = bright. The i-th file of a folder, in natural order (2 before 10), or
+the i-th record of a data set belongs to the i-th prompt; a single condition is used for all prompts.
 """
 
 import base64
@@ -29,7 +29,7 @@ from fairhuman.errors import DataError
 from fairhuman.generate.control_spec import NULL, parse_conditions
 from fairhuman.record import CONDITIONS, HumanRecord, Stored
 from fairhuman.regions.transforms import JointTransform, ViewDraw
-from fairhuman.utils.files import digest
+from fairhuman.utils.files import digest, natural_order
 from fairhuman.utils.parse import parse_json
 
 POSE_TEXT, DEPTH_TEXT = "asked_pose", "asked_depth"  # keys of the PNG's text entries
@@ -146,7 +146,7 @@ def _read(name: str, place: Path) -> list[HumanRecord | None]:
 
 
 def _condition_files(place: Path) -> list[Path] | None:
-    """Return the condition files at a place, sorted by name; None if it is a data set."""
+    """Return the condition files at a place, in natural order; None if it is a data set."""
     suffixes = PICTURE_SUFFIXES | {".json"}
     if place.is_file():
         return [place] if place.suffix.lower() in suffixes else None
@@ -157,7 +157,7 @@ def _condition_files(place: Path) -> list[Path] | None:
     if kind != "folder":
         return None
     files = (path for path in place.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(files) or None
+    return sorted(files, key=natural_order) or None
 
 
 def _from_file(name: str, path: Path) -> HumanRecord:

@@ -120,6 +120,11 @@ def drawn_files(out: Path) -> dict[Path, PictureKey]:
     return found
 
 
+def entry_number(entries: Mapping[str, str], name: str) -> int | None:
+    """Return the number of a text entry; None if it is missing or no number of at most 9 digits."""
+    return int(entries[name]) if re.fullmatch("[0-9]{1,9}", entries.get(name, "")) else None
+
+
 def read_record(file: Path) -> dict[str, Any] | None:
     """Return the record of a picture; None if it has none or can't be read."""
     return _read(file, check=False)[0]

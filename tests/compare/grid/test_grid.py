@@ -249,6 +249,10 @@ def break_number(folders: dict[str, Path]) -> None:
     write_method(folders["base"], changed={2: {"prompt_index": "-1"}})
 
 
+def break_long_number(folders: dict[str, Path]) -> None:
+    write_method(folders["base"], changed={2: {"prompt_index": 5000 * "1"}})
+
+
 def break_header(folders: dict[str, Path]) -> None:
     (folders["closed"] / "figure 9.jpg").write_bytes(b"no picture")
 
@@ -277,6 +281,7 @@ def break_empty(folders: dict[str, Path]) -> None:
         (break_partly, r"'base': either all pictures or none .* 1 of 3 have none, the first is 00001-00.png"),
         (break_twice, r"'base': 00001-00.png and 00002-00.png are both picture 0 of prompt 1"),
         (break_number, r"'base': 00002-00.png: .* must be numbers from 0, found '-1' and '0'"),
+        (break_long_number, r"'base': 00002-00.png: .* must be numbers from 0, found '1{20}' and '0'"),
         (break_header, r"'closed': not a picture \(figure 9.jpg"),
         (break_body, r"'large': picture is cut off or damaged \(00001-00.png"),
         (break_folder, r"'base': expected a folder of pictures, found none at .*nowhere"),

@@ -5,7 +5,6 @@ are matched by (prompt_index, picture_index). Folders without such entries are m
 (2 before 10), without further checks.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from fairhuman.data.pictures.decode import inspect, read_texts
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.errors import DataError
-from fairhuman.generate.record import differing_settings, shown
+from fairhuman.generate.record import differing_settings, entry_number, shown
 from fairhuman.generate.unread import unread_lines
 from fairhuman.utils.files import natural_order
 
@@ -141,13 +140,14 @@ def _entries(name: str, file: Path) -> dict[str, str]:
 def _by_key(name: str, pictures: Sequence[PictureFile]) -> dict[Key, PictureFile]:
     found: dict[Key, PictureFile] = {}
     for picture in pictures:
-        texts = [picture.entries[entry] for entry in IDENTITY[1:]]
-        if not all(re.fullmatch("[0-9]+", text) for text in texts):
+        prompt, of_prompt = (entry_number(picture.entries, entry) for entry in IDENTITY[1:])
+        if prompt is None or of_prompt is None:
+            texts = [repr(picture.entries[entry][:20]) for entry in IDENTITY[1:]]
             raise DataError(
                 f"method {name!r}: {picture.file.name}: prompt_index and picture_index must be numbers from 0, "
-                f"found {texts[0]!r} and {texts[1]!r}"
+                f"found {' and '.join(texts)}"
             )
-        key = (int(texts[0]), int(texts[1]))
+        key = (prompt, of_prompt)
         if key in found:
             raise DataError(
                 f"method {name!r}: {found[key].file.name} and {picture.file.name} are both picture {key[1]} of "
