@@ -109,5 +109,8 @@ def test_a_run_says_why_nothing_is_held_out_and_what_would_change_it() -> None:
         "held-out losses are off: 5 % of 12 pictures is less than one; 8 more pictures, or validation.share=0.09, "
         "would hold one out"
     )
+    assert none_held_out(recipe, 40) == (
+        "held-out losses are off: all pictures are of one photo; add others, or set validation.data"
+    )
     off = recipe.model_copy(update={"validation": recipe.validation.model_copy(update={"every": 0})})
     assert none_held_out(off, 12) is None

@@ -58,8 +58,9 @@ HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
 class RunData:
     """Training and held-out samples.
 
-    `held_out` is None if validation is off, or if the share of the pictures to hold out is less than one; `unmeasured`
-    says so then. `steering` is what a steered run measures, `held_out` itself unless `steer.data` is given.
+    `held_out` is None if validation is off, or if none can be held out: the share is less than a picture, or all are of
+    one photo; `unmeasured` says so then. `steering` is what a steered run measures, `held_out` itself unless
+    `steer.data` is given.
     """
 
     train: PeopleDataset
@@ -347,8 +348,10 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
 def none_held_out(recipe: TrainRecipe, pictures: int) -> str | None:
     """Say why nothing is held out of so many pictures, and what to do; None: it isn't wanted."""
     share = recipe.validation.share
-    if not recipe.validation.every or not recipe.validation.count or not share:
+    if not recipe.validation.every or not share:
         return None
+    if int(share * pictures):
+        return "held-out losses are off: all pictures are of one photo; add others, or set validation.data"
     needed = next(number for number in count(pictures + 1) if int(share * number))
     whole = next((number for number in range(1, 100) if int(number / 100 * pictures)), None)
     setting = "" if whole is None else f", or validation.share={whole / 100:g},"
