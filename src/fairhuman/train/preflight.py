@@ -20,7 +20,7 @@ from fairhuman.data.sources import source_kind
 from fairhuman.data.sources.folder import PICTURE_SUFFIXES
 from fairhuman.data.sources.imagefolder import has_metadata
 from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
-from fairhuman.models.locations import NETWORKS, SDXL, check_base, is_hub_id, is_whole, name_of
+from fairhuman.models.locations import NETWORKS, check_base, is_hub_id, is_whole, name_of
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_json, read_metrics
 from fairhuman.report.text import duration, percent
@@ -156,14 +156,13 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
             data = found
     if data is not None:
         yield from _long_captions(recipe, data)
-    shape = _shape(recipe, model)
-    misfit = _start_misfit(shape) if known else None
+    misfit = _start_misfit(recipe) if known else None
     if misfit is not None:
         yield StartFinding("lora.start", "missing", misfit)
         memory: Memory | str = "lora.start doesn't fit"
     else:
-        memory = _memory_of(shape) if known else "the model is missing"
-    yield _device(shape, memory, device_memory)
+        memory = _memory_of(recipe) if known else "the model is missing"
+    yield _device(recipe, memory, device_memory)
     yield from _slow_precision(recipe)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
@@ -221,15 +220,15 @@ def _starting_weights(recipe: TrainRecipe) -> Iterator[StartFinding]:
             yield StartFinding(name, "missing", f"{start}: doesn't exist yet")
 
 
-def _start_misfit(shape: TrainRecipe) -> str | None:
+def _start_misfit(recipe: TrainRecipe) -> str | None:
     """Why a LoRA that is there can't be what the run starts from; None: it can, or there is none."""
-    if shape.kind != "lora" or shape.lora.start is None or not shape.lora.start.exists():
+    if recipe.kind != "lora" or recipe.lora.start is None or not recipe.lora.start.exists():
         return None
     from fairhuman.models.lora import read_start
     from fairhuman.train.memory import shape_of
 
     try:
-        read_start(shape_of(shape.model), shape.lora)
+        read_start(shape_of(recipe.model), recipe.lora)
     except ModelError as error:
         return str(error)
     return None
@@ -336,14 +335,6 @@ def _long_captions(recipe: TrainRecipe, data: "RunData") -> Iterator[StartFindin
         return
     for text in cut_captions(base, captions(recipe, data)) if base is not None else ():
         yield StartFinding("captions", "note", text)
-
-
-def _shape(recipe: TrainRecipe, model: StartFinding) -> TrainRecipe:
-    """The recipe with a model whose shapes are known: a hub's SDXL is SDXL base 1.0 in shape."""
-    if name_of(recipe.model).flow:
-        return recipe
-    on_hub = is_hub_id(recipe.model) and not Path(recipe.model).exists() and model.state == "ok"
-    return recipe.model_copy(update={"model": SDXL}) if on_hub or model.what == HUB_WEIGHTS else recipe
 
 
 def _memory_of(recipe: TrainRecipe) -> "Memory | str":
