@@ -46,14 +46,16 @@ def build_strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
         PluginError: it is another package's, and can't be loaded.
         RecipeError: `fairness.options` don't fit it.
     """
-    strategy, floor = _strategy(recipe, device), recipe.fairness.floor
+    strategy, floor = _strategy(recipe), recipe.fairness.floor
+    for parameter in strategy.parameters():
+        parameter.data = parameter.data.to(device)
     floored = floor is not None or recipe.steer.at_most is not None
     if not floored or not isinstance(strategy, GradientBalancing):
         return strategy
     return RateFloor(strategy, floor or 0.0, recipe.objectives.bands or 1)
 
 
-def _strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
+def _strategy(recipe: TrainRecipe) -> Strategy:
     fairness = recipe.fairness
     try:
         kind = strategy_named(recipe.strategy)
@@ -70,18 +72,14 @@ def _strategy(recipe: TrainRecipe, device: torch.device) -> Strategy:
     if kind is RandomLossWeighting:
         return RandomLossWeighting(mixed_seed(recipe.seed, Stream.STRATEGY))
     if kind is UncertaintyWeighting:
-        strategy = UncertaintyWeighting(len(recipe.objective_names))
-        strategy.s.data = strategy.s.data.to(device)
-        return strategy
+        return UncertaintyWeighting(len(recipe.objective_names))
     if recipe.strategy.startswith(TORCHJD):
         settings = {**fairness.torchjd.model_dump(), "seed": mixed_seed(recipe.seed, Stream.STRATEGY)}
         return kind(**{name: settings[name] for name in inspect.signature(kind).parameters})
-    return _with_options(kind, recipe.strategy, fairness.options, device) if recipe.added_strategy else kind()
+    return _with_options(kind, recipe.strategy, fairness.options) if recipe.added_strategy else kind()
 
 
-def _with_options(
-    kind: type[Strategy], name: str, options: Mapping[str, bool | int | float | str], device: torch.device
-) -> Strategy:
+def _with_options(kind: type[Strategy], name: str, options: Mapping[str, bool | int | float | str]) -> Strategy:
     """A strategy of another package, made with the arguments that the recipe names."""
     known = list(inspect.signature(kind).parameters)
     if options and not known:
@@ -92,12 +90,9 @@ def _with_options(
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise RecipeError(f"fairness.options: the strategy {name!r} has no option {option!r}; {hint}")
     try:
-        strategy = kind(**options)
+        return kind(**options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"fairness.options of the strategy {name!r}: {error}") from error
-    for parameter in strategy.parameters():
-        parameter.data = parameter.data.to(device)
-    return strategy
 
 
 def build_fair_backward(

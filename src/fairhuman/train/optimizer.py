@@ -1,12 +1,10 @@
 """Build the optimiser and the learning-rate schedule of a run from its recipe."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
-from torch import nn
 
 from fairhuman.errors import TrainingError
 from fairhuman.fairness import Strategy
@@ -82,8 +80,3 @@ def advance(schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*", category=UserWarning)
         schedule.step()
-
-
-def trained_parameter_count(parameters: Sequence[nn.Parameter]) -> int:
-    """Return the number of scalar parameters."""
-    return sum(parameter.numel() for parameter in parameters)

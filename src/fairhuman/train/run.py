@@ -26,7 +26,7 @@ from fairhuman.train.data import RunData, load_data
 from fairhuman.train.fairness import build_fair_backward, build_strategy
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model, networks_of_step
-from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule, trained_parameter_count
+from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, note_start
 from fairhuman.train.steering import Steering
@@ -283,7 +283,7 @@ def averaged_weights(run: Run) -> Iterator[None]:
 
 def _summary(run: Run) -> dict[str, object]:
     return {
-        "trained_values": trained_parameter_count(run.model.trainable_parameters()),
+        "trained_values": sum(parameter.numel() for parameter in run.model.trainable_parameters()),
         "pictures": len(run.data.train),
         "data_lines": [*run.data.lines(), *view_lines(run.recipe, run.data.train, run.data.coverage)],
         "cropped_share": run.data.cropped_share,

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from fairhuman.bases.base import base_of
 from fairhuman.errors import TrainingError
 from fairhuman.fairness.distributed import full_tensor, shard_of, world_size
-from fairhuman.models.control import ControlModel
 from fairhuman.models.model import TrainableModel
+from fairhuman.train.model import networks_of_step
 
 # Each of these is gathered when it is used and resharded after it; all other parameters with the whole network.
 UNITS = (BasicTransformerBlock, ResnetBlock2D, AdapterBlock)
@@ -32,7 +31,7 @@ def shard(model: TrainableModel, device: torch.device) -> list[nn.Module]:
     """
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise TrainingError(f"processes.sharding is fsdp, which needs PyTorch 2.14, found {torch.__version__}")
-    network = model.control.network if isinstance(model, ControlModel) else base_of(model.pipeline).network
+    network = networks_of_step(model)[-1]  # the control's, where there is one
     shard_network(network, device)
     return [network]
 
