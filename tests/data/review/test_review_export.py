@@ -100,6 +100,21 @@ def test_pictures_without_metadata_get_rows(review_folder, reviewing):
     assert [(row["file_name"], row["caption"]) for row in reviewed(folder)] == [("images/1.png", "somebody")]
 
 
+def test_masks_in_folders_of_photos_are_no_pictures_after_the_review_either(tmp_path, reviewing):
+    for i, name in enumerate(("shoot/0.png", "shoot/1.png", "shoot/masks/0.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(picture(64, 48, i).convert("L" if "masks" in name else "RGB")))
+    store = reviewing(tmp_path)
+    for key in ("shoot/0.png", "shoot/1.png"):
+        store.decide("Ada", key, "keep", "somebody", None)
+    apply_review(tmp_path)
+    report = LoadReport()
+    records = read_source(tmp_path, (), SourceSettings(), report)
+    assert [(record.key, *record.masks) for record in records] == [("shoot/0.png", "ignore"), ("shoot/1.png",)]
+    assert "decision" not in str(report.notes)
+    assert list(load_pictures(tmp_path, SourceSettings(), LoadReport())) == ["shoot/0.png", "shoot/1.png"]
+
+
 def test_a_picture_as_often_kept_as_dropped_is_left_out_and_named(review_folder, reviewing):
     folder = review_folder(2)
     store = reviewing(folder, reviews_per_picture=2)
@@ -156,6 +171,9 @@ def test_embedded_masks_are_read_as_before_the_review(review_folder, reviewing):
     apply_review(folder)
     assert masks() == {key: before[key] for key in ("p0", "p2")}
     assert before["p2"].keys() == {"face"}
+    older = [{name: row[name] for name in row if name != "metadata_file"} for row in reviewed(folder)]
+    (folder / "reviewed.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in older))
+    assert masks() == {key: before[key] for key in ("p0", "p2")}  # as earlier versions stored it
     assert [(row["metadata_row"], row["caption"], "taken" in row) for row in reviewed(folder)] == [
         (1, "another", False),
         (3, "another", False),
@@ -166,3 +184,37 @@ def test_embedded_masks_are_read_as_before_the_review(review_folder, reviewing):
         match=r"reviewed\.jsonl:1: metadata_row must be .* which has changed since then; run again: .* --apply",
     ):
         masks()
+
+
+def test_tables_of_split_folders_are_read_as_before_the_review(tmp_path, reviewing):
+    for number, split in enumerate(("train", "val")):
+        (tmp_path / split).mkdir()
+        rows = []
+        for i in range(2):
+            (tmp_path / split / f"{i}.png").write_bytes(encoded(picture(64, 48, 2 * number + i)))
+            mask = encoded(picture(64, 48, 2 * number + i).convert("L"))
+            masks = {"face": {"bytes": mask, "path": None}}
+            rows.append({"file_name": f"{i}.png", "caption": f"{split} {i}", "faces": [[4, 5, 20, 25]], "masks": masks})
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / split / "metadata.parquet")
+
+    def masks() -> dict[str, object]:
+        records = read_source(tmp_path, ("face",), SourceSettings(), LoadReport())
+        return {each.key: (each.split, each.masks) for each in records}
+
+    before = masks()
+    store = reviewing(tmp_path)
+    for key in ("train/1.png", "val/0.png"):
+        store.decide("Ada", key, "keep", None, None)
+    apply_review(tmp_path)
+    assert masks() == {key: before[key] for key in ("train/1.png", "val/0.png")}
+    assert before["val/0.png"][1].keys() == {"face"}
+    rows = reviewed(tmp_path)
+    assert [(row["metadata_file"], row["metadata_row"]) for row in rows] == [
+        ("train/metadata.parquet", 2),
+        ("val/metadata.parquet", 1),
+    ]
+    for elsewhere in ("../metadata.parquet", "val/0.png", ["x"]):
+        text = "".join(json.dumps({**row, "metadata_file": elsewhere}) + "\n" for row in rows)
+        (tmp_path / "reviewed.jsonl").write_text(text)
+        with pytest.raises(DataError, match=r"reviewed\.jsonl:1: metadata_row must be .* which has changed since then"):
+            masks()

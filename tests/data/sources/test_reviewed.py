@@ -89,6 +89,41 @@ def test_a_database_that_was_only_touched_is_not_newer(folder: Path, decide: Cal
     assert captions(folder) == (["person 0"], [])
 
 
+def test_a_decision_older_than_what_was_applied_without_it_is_named(folder: Path, decide: Callable[..., None]) -> None:
+    """It was made while the others were applied, or the folder was copied."""
+    decide("0.png", "keep", None, None)
+    apply_review(folder)
+    decide("1.png", "keep", None, None)
+    os.utime(folder / FILE, (1e9, 1e9))
+    assert captions(folder) == (["person 0"], ["review is newer than what was applied"])
+    assert not list(folder.glob(f"{FILE}-*"))  # reading leaves nothing behind
+
+
+def test_pictures_that_came_after_the_review_are_named(folder: Path, decide: Callable[..., None]) -> None:
+    for number in range(COUNT - 1):
+        decide(f"{number}.png", "keep", None, None)
+    decide(f"{COUNT - 1}.png", "drop", None, "unclear")
+    apply_review(folder)
+
+    def undecided() -> list[str]:
+        report = LoadReport()
+        assert len(read_source(folder, (), SourceSettings(), report)) == COUNT - 1
+        return [note.value for note in report.notes if note.reason == "pictures without a decision are not read"]
+
+    def add(name: str, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        if (folder / "metadata.jsonl").exists():
+            with (folder / "metadata.jsonl").open("a") as file:
+                file.write(f'\n{{"file_name": "{name}"}}')
+
+    add("broken.png", b"")  # which nobody can decide on
+    assert undecided() == []
+    add("later.png", encoded(picture(64, 48, COUNT)))
+    assert undecided() == [f"2, such as later.png: fairhuman data review {folder}"]
+    (folder / "review.json").unlink()  # without it, nothing tells what was dropped
+    assert undecided() == []
+
+
 def test_a_strangers_database_is_not_asked_what_its_views_say(folder: Path, decide: Callable[..., None]) -> None:
     """SQLite can't be interrupted inside a function of a view."""
     decide("0.png", "keep", None, None)

@@ -13,7 +13,7 @@ from fairhuman.data.review.events import DROP, EVENTS, FILE, KEEP, Decision, ope
 from fairhuman.data.review.pictures import ReviewPicture, load_pictures
 from fairhuman.data.review.settings import ReviewSettings
 from fairhuman.data.review.summary import ReviewSummary, summarize, verdicts
-from fairhuman.data.sources.review import LAST_EVENT, METADATA_ROW, REPORT, REVIEWED, REVIEWED_AT
+from fairhuman.data.sources.review import LAST_EVENT, METADATA_FILE, METADATA_ROW, REPORT, REVIEWED, REVIEWED_AT
 from fairhuman.errors import DataError
 from fairhuman.utils.files import write_json, write_text, writing
 from fairhuman.web.database import transaction
@@ -27,7 +27,7 @@ def apply_review(folder: Path, settings: ReviewSettings | None = None) -> Review
     A row of `reviewed.jsonl` is the metadata row with the final `caption` (and `prompt`, if it had one), and
     `reviewer` and `reviewed_at` of the deciding decision (see `Verdict`). Pictures without a decision, or kept as
     often as dropped, are left out; `review.json` lists the latter and all dropped ones. Columns that JSON can't hold,
-    such as masks in a `metadata.parquet`, are read from there by the row's number, `metadata_row`.
+    such as masks in a `metadata.parquet`, are read from there: `metadata_file` and the row's number, `metadata_row`.
 
     Raises:
         DataError: the folder can't be read, or has not been reviewed.
@@ -63,7 +63,8 @@ def _row(picture: ReviewPicture, decision: Decision) -> dict[str, Any]:
     texts = dict.fromkeys(["caption", *(["prompt"] if "prompt" in picture.row else [])], decision.prompt)
     row = {name: value for name, value in picture.row.items() if _is_json(value)}
     if len(row) < len(picture.row):  # only a table has such values
-        row[METADATA_ROW] = int(picture.record.location.rpartition(":")[2])
+        row[METADATA_FILE], _, number = picture.record.location.rpartition(":")
+        row[METADATA_ROW] = int(number)
     return {**row, **texts, "key": decision.key, "reviewer": decision.reviewer, REVIEWED_AT: _time(decision)}
 
 

@@ -11,53 +11,88 @@ gone, and prompts are those of the review.
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.columns import ONE_MASK
-from fairhuman.data.sources.folder import find_pictures, folder_rows
+from fairhuman.data.sources.folder import find_pictures
 from fairhuman.data.sources.parquet import read_rows
-from fairhuman.data.sources.review import METADATA_ROW, REVIEWED, is_reviewed, note_review
-from fairhuman.data.sources.rows import STAGE, Row, printable
+from fairhuman.data.sources.photo_folders import plain_rows
+from fairhuman.data.sources.review import METADATA_FILE, METADATA_ROW, REVIEWED, is_reviewed, left_out, note_review
+from fairhuman.data.sources.rows import STAGE, Row, keyed_rows, locate, printable, row_key
 from fairhuman.data.sources.text_rows import csv_rows, jsonl_rows
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
+from fairhuman.regions.boxes import shorten
 
 
 def imagefolder_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
-    """The rows as reviewed, or else those of the metadata file."""
+    """The rows as reviewed, or else those of the metadata file; pictures that the review left undecided are noted."""
     if not is_reviewed(folder):
-        return unreviewed_rows(folder, report)
+        yield from unreviewed_rows(folder, report)
+        return
     note_review(folder, report)
-    return _with_embedded(folder, jsonl_rows(folder / REVIEWED, report))
+    decided = left_out(folder)
+    for row in _with_embedded(folder, jsonl_rows(folder / REVIEWED, report)):
+        if decided is not None:
+            decided.add(row_key(row, PICTURE))
+        yield row
+    if decided is not None:
+        _note_undecided(folder, decided, report)
+
+
+def _note_undecided(folder: Path, decided: Collection[str], report: LoadReport) -> None:
+    """Note the pictures without a decision, such as those that came after the review, if one of them can be read."""
+    try:
+        rows = keyed_rows(unreviewed_rows(folder, LoadReport()), PICTURE)
+        left = [(key, row) for key, row in rows if key not in decided]
+    except (DataError, OSError):  # the review is whole without them
+        return
+    first = next((key for key, row in left if _is_picture(row.values.get(PICTURE), folder)), None)
+    if first is not None:
+        found = f"{len(left)}, such as {first}: fairhuman data review {shlex.quote(str(folder))}"
+        report.add(REVIEWED, STAGE, Finding("warned", "pictures without a decision are not read", found))
+
+
+def _is_picture(value: Any, folder: Path) -> bool:
+    try:
+        inspect(locate(value, folder))
+    except PictureError:
+        return False
+    return True
 
 
 def _with_embedded(folder: Path, rows: Iterator[Row]) -> Iterator[Row]:
     """Reviewed rows with the columns that JSON can't hold, such as embedded masks, from their row in the metadata."""
-    table: list[Mapping[str, Any]] | None = None
+    files = {file.relative_to(folder).as_posix(): file for file in (folder / PARQUET, *metadata_files(folder))}
+    tables: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        number = row.values.get(METADATA_ROW)
+        number, name = row.values.get(METADATA_ROW), str(row.values.get(METADATA_FILE, PARQUET))
         if number is None:
             yield row
             continue
-        if table is None:
-            table = [each.values for each in read_rows(folder / PARQUET)]
-        whole = table[number - 1] if type(number) is int and 0 < number <= len(table) else {}
+        if name not in tables:
+            table = _rows_of_file(folder, files[name], LoadReport()) if name in files else ()
+            tables[name] = [each.values for each in table]
+        whole = tables[name][number - 1] if type(number) is int and 0 < number <= len(tables[name]) else {}
         if whole.get("file_name") != row.values.get("file_name"):
             raise DataError(
-                f"{folder / row.location}: {METADATA_ROW} must be the row of the same file_name in {PARQUET}, which "
-                f"has changed since then; run again: fairhuman data review {shlex.quote(str(folder))} --apply"
+                f"{folder / row.location}: {METADATA_ROW} must be the row of the same file_name in {shorten(name)}, "
+                f"which has changed since then; run again: fairhuman data review {shlex.quote(str(folder))} --apply"
             )
-        yield Row(row.location, {**whole, **{name: row.values[name] for name in row.values if name != METADATA_ROW}})
+        own = {column: row.values[column] for column in row.values if column not in (METADATA_FILE, METADATA_ROW)}
+        yield Row(row.location, {**whole, **own})
 
 
 def unreviewed_rows(folder: Path, report: LoadReport) -> Iterator[Row]:
     """The rows of the metadata file, or of pictures without one that have been reviewed; whatever the review says."""
     files = metadata_files(folder)
     if not files and is_reviewed(folder):
-        return folder_rows(folder, LoadReport())
+        return plain_rows(folder, LoadReport())
     note_review(folder, report)
     if not files:
         raise DataError(f"{folder}: expected {', '.join(METADATA)}; found none of them")
@@ -68,15 +103,20 @@ def _listed_rows(folder: Path, files: Sequence[Path], report: LoadReport) -> Ite
     """The rows of metadata files; pictures that none of them names are noted."""
     named: set[str] = set()
     for file in files:
-        split = file.parent.name if file.parent != folder else None
-        for row in METADATA[file.name](file, report):
-            values = row.values if split is None else _of_split(row.values, split)
-            named.update(_paths(values))
-            yield Row(row.location if split is None else f"{split}/{row.location}", values)
+        for row in _rows_of_file(folder, file, report):
+            named.update(_paths(row.values))
+            yield row
     others = [found.name for found in find_pictures(folder, LoadReport()) if found.name not in named]
     if others:
         finding = Finding("warned", "pictures without a line are not read", f"{len(others)}, such as {others[0]}")
         report.add(printable(files[0].relative_to(folder).as_posix()), STAGE, finding)
+
+
+def _rows_of_file(folder: Path, file: Path, report: LoadReport) -> Iterator[Row]:
+    """The rows of a metadata file in the folder or in that of a split, with paths relative to the folder."""
+    split = file.parent.name if file.parent != folder else None
+    for row in METADATA[file.name](file, report):
+        yield row if split is None else Row(f"{split}/{row.location}", _of_split(row.values, split))
 
 
 def _of_split(values: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -128,7 +168,8 @@ def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG
 
 
 PARQUET = "metadata.parquet"
-PICTURES = ("file_name", ONE_MASK, "pose", "pose_picture", "depth")  # columns of paths, besides those in `masks`
+PICTURE = "file_name"
+PICTURES = (PICTURE, ONE_MASK, "pose", "pose_picture", "depth")  # columns of paths, besides those in `masks`
 SPLITS = ("train", "val", "valid", "validation", "test")
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {
     "metadata.jsonl": jsonl_rows,

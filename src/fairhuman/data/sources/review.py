@@ -5,6 +5,7 @@ import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.rows import STAGE, read_limited
@@ -16,9 +17,11 @@ from fairhuman.utils.sqlite_file import DEFINITIONS, check_definitions, check_fi
 DECISIONS, REVIEWED = "review.sqlite", "reviewed.jsonl"
 REPORT, LAST_EVENT = "review.json", "last_event"  # what was applied, and up to which decision
 REVIEWED_AT = "reviewed_at"  # in a reviewed row: when the deciding decision was made, UTC in ISO 8601
-METADATA_ROW = "metadata_row"  # in a reviewed row: number from 1 of the row that has what JSON can't hold
+# in a reviewed row: the table that has what JSON can't hold, relative to the folder, and the row's number there from 1
+METADATA_FILE, METADATA_ROW = "metadata_file", "metadata_row"
 _STEPS = 10_000  # of SQLite's machine; the last decision takes a dozen
 LOG = f"{DECISIONS}-wal"  # decisions that SQLite has not yet moved into the database
+_UNKNOWN = (DataError, OSError, ValueError, KeyError, TypeError, sqlite3.Error)  # the files aren't as they should be
 
 
 def review_state(folder: Path) -> str:
@@ -37,31 +40,41 @@ def is_reviewed(folder: Path) -> bool:
 
 def note_review(folder: Path, report: LoadReport) -> None:
     """Warn of decisions that have not been applied, so that they aren't in the rows that are read."""
-    decided = [_time(folder / name) for name in (DECISIONS, LOG)]
-    applied = _time(folder / REVIEWED)
-    if max(decided) > applied and not (_same_events(folder) if applied else _nothing_decided(folder)):
-        reason = "review is newer than what was applied" if applied else "review is not applied"
+    if _has_decisions_left(folder):
+        reason = "review is newer than what was applied" if is_reviewed(folder) else "review is not applied"
         advice = f"fairhuman data review {shlex.quote(str(folder))} --apply"
         report.add(DECISIONS, STAGE, Finding("warned", reason, advice))
 
 
-def _same_events(folder: Path) -> bool:
-    """Whether what was applied holds every decision; a file's time also changes where a server ends."""
-    if not (folder / REPORT).is_file() or (folder / REPORT).is_symlink():
-        return False
+def left_out(folder: Path) -> set[str] | None:
+    """Keys of the pictures that the review as applied dropped or left disputed; None: its report doesn't tell."""
     try:
-        last = _last_event(folder)
-        return last is not None and bool(last == parse_json(read_limited(folder / REPORT))[LAST_EVENT])
-    except (DataError, OSError, ValueError, KeyError, TypeError, sqlite3.Error):  # not known: the times decide
-        return False
+        report = _applied(folder)
+        return {*(each["key"] for each in report["dropped"]), *report["disputed"]}
+    except _UNKNOWN:
+        return None
 
 
-def _nothing_decided(folder: Path) -> bool:
-    """Whether a review was opened, and nobody decided anything."""
+def _has_decisions_left(folder: Path) -> bool:
+    """Whether there are decisions that aren't applied: the last one of all isn't the last one of those.
+
+    Files' times tell less: they change where a server ends or a folder is copied, and a decision that is made while
+    others are applied is older than what is written of these.
+    """
+    applied = is_reviewed(folder)
     try:
-        return _last_event(folder) is None
-    except (DataError, OSError, sqlite3.Error):
-        return False
+        return _last_event(folder) not in (None, _applied(folder)[LAST_EVENT] if applied else None)
+    except _UNKNOWN:
+        decided = max(_time(folder / name) for name in (DECISIONS, LOG))
+        return decided > (_time(folder / REVIEWED) if applied else 0.0)
+
+
+def _applied(folder: Path) -> Any:
+    """The report of what was applied."""
+    path = folder / REPORT
+    if path.is_symlink():
+        raise DataError(f"{path}: must be a file, but is a link")
+    return parse_json(read_limited(path))
 
 
 def _last_event(folder: Path) -> object:
@@ -70,7 +83,9 @@ def _last_event(folder: Path) -> object:
     check_file(path)
     if not path.is_file():
         raise DataError(f"{path}: is no file")
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    log = folder / LOG  # which SQLite would make, and leave there, to read a database that changes
+    mode = "ro" if log.exists() and log.stat().st_size else "ro&immutable=1"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as connection:
         connection.set_progress_handler(lambda: 1, _STEPS)
         set_limits(connection)
         check_definitions(DECISIONS, connection.execute(DEFINITIONS))  # a stranger's view may have no end
