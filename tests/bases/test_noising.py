@@ -118,7 +118,17 @@ def test_min_snr_weighs_the_error_of_the_picture(gamma: float) -> None:
 def test_validation_levels_are_the_same_whatever_the_shift() -> None:
     shifted = Flow.of(schedule(shift=3.0))
     assert [shifted.at(share).item() for share in (0.0, 0.25, 0.5)] == [0.0, 0.25, 0.5]
-    assert shifted.bands(torch.tensor([0.0, 0.24, 0.26, 0.99, 1.0]), 4).tolist() == [0, 0, 1, 3, 3]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0, "resolution"])
+def test_bands_hold_equal_shares_of_the_draws(shift: float | str) -> None:
+    """At any number of tokens; an edge belongs to the upper band."""
+    noising = Flow.of(schedule(use_dynamic_shifting=True), TimeSettings(shift=shift, mean=-0.5))
+    for tokens in (256, 4096):
+        shares = noising.bands(drawn(noising, 1000, tokens), 3, tokens).bincount(minlength=3) / 1000
+        assert torch.allclose(shares, torch.full((3,), 1 / 3), atol=0.05)
+        levels = torch.stack([torch.tensor(0.0), noising.quantile(0.25, tokens), torch.tensor(1.0)])
+        assert noising.bands(levels, 4, tokens).tolist() == [0, 1, 3]
 
 
 def test_settings_without_sense_for_a_base_are_errors() -> None:
@@ -138,3 +148,4 @@ def test_ddpm_s_levels_are_timesteps() -> None:
     levels = drawn(noising, 20)
     assert levels.dtype == torch.int64
     assert 0 <= int(levels.min()) <= int(levels.max()) < 1000
+    assert noising.bands(torch.tensor([0, 333, 334, 666, 667, 999]), 3, 1024).tolist() == [0, 0, 1, 1, 2, 2]

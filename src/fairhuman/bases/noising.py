@@ -46,8 +46,11 @@ class Noising(ABC):
         """Return the level at a share (0 to 1) of the schedule, a scalar on the CPU: the validation's fixed levels."""
 
     @abstractmethod
-    def bands(self, levels_b: Tensor, count: int) -> Tensor:
-        """Return the band [B], int64 in 0..count - 1, of each level; 0 has the least noise."""
+    def bands(self, levels_b: Tensor, count: int, tokens: int) -> Tensor:
+        """Return the band [B], int64 in 0..count - 1, of each level; 0 has the least noise.
+
+        Each holds 1/count of all draws: the band of `quantile(rank, tokens)` is ⌊rank · count⌋.
+        """
 
     @abstractmethod
     def add(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class Ddpm(Noising):
         """Return the timestep ⌊share · T⌋."""
         return torch.tensor(int(share * self.steps))
 
-    def bands(self, levels_b: Tensor, count: int) -> Tensor:
+    def bands(self, levels_b: Tensor, count: int, tokens: int) -> Tensor:  # noqa: ARG002 - uniform at every size
         """Return ⌊t · count / T⌋."""
         return levels_b * count // self.steps
 
@@ -205,9 +208,10 @@ class Flow(Noising):
         """Return σ = share, whatever the shift: so runs with other shifts are compared at equal noise."""
         return torch.tensor(float(share))
 
-    def bands(self, levels_b: Tensor, count: int) -> Tensor:
-        """Return ⌊σ · count⌋, and the last band for σ = 1."""
-        return (levels_b * count).long().clamp(max=count - 1)
+    def bands(self, levels_b: Tensor, count: int, tokens: int) -> Tensor:
+        """Return how many of the quantiles 1/count, 2/count, ... of σ each level has reached."""
+        edges = torch.stack([self.quantile(band / count, tokens) for band in range(1, count)])
+        return torch.bucketize(levels_b, edges.to(levels_b), right=True)
 
     def add(self, latents: Tensor, noise: Tensor, levels_b: Tensor) -> Tensor:
         """Return (1 - σ) x + σ ε."""

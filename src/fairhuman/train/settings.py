@@ -187,8 +187,8 @@ class ObjectiveSettings(Settings):
         default=None,
         ge=2,
         le=4,
-        description="split the global loss into this many by log SNR; with fairness.mode=exact for strategies that "
-        "balance gradients, and at least 16 samples a step; None: one",
+        description="split the global loss by log SNR into this many, of equally many draws each; with "
+        "fairness.mode=exact for strategies that balance gradients, and at least 16 samples a step; None: one",
     )
 
     def split(self, names: Sequence[str]) -> tuple[str, ...]:

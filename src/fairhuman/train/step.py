@@ -96,14 +96,16 @@ class Objectives:
     def masks_and_noise(self, batch: Batch) -> tuple[Tensor, NoiseDraw]:
         """Return m [B, K, h, w] of a step's objectives, and the noise that is drawn for them.
 
-        m is `masks` and the prior's, with the global one in bands if split. Bands hold equal shares of the noise
-        levels; log SNR falls from band to band.
+        m is `masks` and the prior's, with the global one in bands if split. Bands hold equal shares of the base's own
+        draws; log SNR falls from band to band.
         """
         masks_bkhw = self.masks(batch)
-        draw = self._draw(batch, masks_bkhw.shape[-2:], self._seen(masks_bkhw))
+        size = masks_bkhw.shape[-2:]
+        draw = self._draw(batch, size, self._seen(masks_bkhw))
         step_bkhw = with_prior(masks_bkhw) if self.regions.prior else masks_bkhw
         if self.bands > 1:
-            step_bkhw = split_by_band(step_bkhw, self.noising.bands(draw.levels_b, self.bands), self.bands)
+            band_b = self.noising.bands(draw.levels_b, self.bands, self._tokens(size))
+            step_bkhw = split_by_band(step_bkhw, band_b, self.bands)
         return step_bkhw, draw
 
     def counted_cells(self, batch: Batch) -> Tensor:
@@ -176,8 +178,11 @@ class Objectives:
         found: list[list[bool]] = (masks_bkhw.sum(dim=(2, 3)) > 0).tolist()
         return found
 
+    def _tokens(self, size: Sequence[int]) -> int:
+        return size[0] * size[1] // self.base.patch**2
+
     def _draw(self, batch: Batch, size: Sequence[int], seen: Sequence[Sequence[bool]] | None = None) -> NoiseDraw:
-        channels, tokens = self.base.channels, size[0] * size[1] // self.base.patch**2
+        channels, tokens = self.base.channels, self._tokens(size)
         encodings, noises, levels, weights = [], [], [], []
         for number, position in enumerate(batch.positions_b.tolist()):
             generator = seeded_generator(self.seed, Stream.NOISE, position)
