@@ -62,11 +62,11 @@ class FairStep:
 
     @property
     def rates(self) -> Tensor | None:
-        """Cosine of each objective's gradient and the direction, g_iᵀd / (‖g_i‖ ‖d‖) [K].
+        """Cosine rates: g_iᵀd / (‖g_i‖ ‖d‖) [K], the cosine of each objective's gradient and the direction.
 
-        To first order a step of length ε lowers loss i by ε ‖g_i‖ times its rate; the fair strategies trade these
-        projections off (FairHuman, Eq. 5). None if `gram` is unknown; NaN for an absent objective. Estimated where
-        `exact` is False.
+        To first order a step of length ε lowers loss i by ε ‖g_i‖ times its cosine rate; that product, the rate, is
+        what the fair strategies trade off (FairHuman, Eq. 5). None if `gram` is unknown; NaN for an absent objective.
+        Estimated where `exact` is False.
         """
         if self.gram is None or self.norms is None:
             return None

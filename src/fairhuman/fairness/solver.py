@@ -4,8 +4,8 @@ Given the Gram matrix M = GᵀG of K gradients, find w > 0 with
 
     (M w)_i = w_i^(-1/α),        i = 1..K
 
-α = 1 is Nash-MTL, α = 2 is Minimum Potential Delay (FairHuman, Eq. 6), α → ∞ is max-min. w is the unique
-minimiser over w > 0 of the convex function
+α = 1 is Nash-MTL, α = 2 is Minimum Potential Delay (FairHuman, Eq. 6), α → ∞ is max-min, which makes the smallest rate
+as large as possible, in the direction of MGDA. w is the unique minimiser over w > 0 of the convex function
 
     f(w) = ½ wᵀ M w - α/(α-1) Σ w_i^(1-1/α)          (α = 1: ½ wᵀ M w - Σ log w_i)
 

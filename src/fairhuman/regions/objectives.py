@@ -4,7 +4,7 @@ With e the residual of the diffusion model, v the weight of a sample (min-SNR, o
 latent grid (0..1; all ones for the global objective) and C channels, over all samples of an optimiser step:
 
     area:   L_k = c_k Σ v m_k e² / (C Σ m_k)    mean over the region
-    image:  L_k = c_k Σ v m_k e² / (C N)        the paper's form: small regions give small losses
+    image:  L_k = c_k Σ v m_k e² / (C N)        the paper's masked error, averaged as its published code does
 
 N is the number of latent cells of all samples. The global loss is the mean over its mask under both.
 

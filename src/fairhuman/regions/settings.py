@@ -33,9 +33,13 @@ class RegionSettings(Settings):
     names: tuple[str, ...] = Field(default=("face", "hand"), description="face, hand, or any annotated region")
     normalize: Normalize = Field(
         default="area",
-        description="denominator of a region's loss: its area, or the area of the whole picture as in the paper",
+        description="denominator of a region's loss: its area, or that of the whole picture as in the paper's code",
     )
-    scale: Mapping[str, float] = Field(default_factory=dict, description="factor c of each objective's loss")
+    scale: Mapping[str, float] = Field(
+        default_factory=dict,
+        description="factor c of each objective's loss. With ls, above 1 favours an objective; with mpd, below 1 does, "
+        "as a factor c is a preference 1/c; nash ignores it",
+    )
     mask: MaskSettings = MaskSettings()
     prior: bool = Field(
         default=False,

@@ -1,12 +1,13 @@
 """Steering: the floor for the whole picture's rate rises with what its held-out loss has risen.
 
-With L₀ the loss before the first step, L the latest one and x the allowed rise (`steer.at_most`), the floor is
+With L₀ the loss before the first step, L the latest one, x the allowed rise (`steer.at_most`) and f₀ the
+`fairness.floor`, 0 by default, the floor is
 
-    f = min(1, max(0, (L / L₀ - 1) / x))
+    f = max(f₀, min(1, (L / L₀ - 1) / x))
 
-and at least `fairness.floor`. A step can promise a rate alone; what a user asks for is the held-out loss, which is
-measured every so many steps. While nothing is spent the strategy decides; when all is spent, f = 1: every step follows
-the whole picture's gradient alone until its loss is back.
+A step can promise a rate alone; what a user asks for is the held-out loss, which is measured every so many steps. While
+nothing is spent the strategy decides, above f₀; when all is spent, f = 1: every step follows the whole picture's
+gradient alone until its loss is back.
 """
 
 import math
