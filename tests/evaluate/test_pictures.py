@@ -57,6 +57,8 @@ def test_pictures_of_sample_say_their_prompts(tmp_path, read):
 
 
 def test_silent_pictures_go_to_prompts_in_order(tmp_path, read):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "._0.png").write_bytes(b"attributes of a file, as macOS stores them")
     for number in range(4):
         draw(tmp_path / "x", f"{number}.png", number)
     assert [p.prompt for p in read(tmp_path / "x", ["a", "b"])[0]] == ["a", "a", "b", "b"]

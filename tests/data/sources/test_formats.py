@@ -179,6 +179,14 @@ def test_pictures_of_one_stem_share_a_caption_file_but_no_key(tmp_path):
     ]  # fmt: skip
 
 
+def test_names_that_macos_wrote_are_paired_with_those_of_other_systems(tmp_path):
+    (tmp_path / "e\u0301.png").write_bytes(encoded(picture(40, 30)))  # é as two characters
+    (tmp_path / "\u00e9.txt").write_text("somebody")
+    (tmp_path / "e\u0301.heic").touch()
+    [record], report = read(tmp_path, ())
+    assert (record.key, record.caption, report.notes) == ("e\u0301.png", "somebody", [])
+
+
 def test_folders_are_walked_in_order_without_following_links(tmp_path):
     for name in ("b/z.png", "b.png", "a/c/d.png", "a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +194,9 @@ def test_folders_are_walked_in_order_without_following_links(tmp_path):
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "odd\udcff.png").touch()
+    for name in ("._a.png", "._a.txt", "a/._b.png", "__MACOSX/a.png", "a/__MACOSX/b.png"):  # attributes, of macOS
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     report = LoadReport()
     rows = list(folder_rows(tmp_path, report))
     assert [(note.place, note.reason) for note in report.notes] == [("a/back", "link to a folder is not followed")]

@@ -85,6 +85,10 @@ def test_pictures_without_a_line_are_named(folder):
     (note,) = read(root)[1].notes
     assert (note.action, note.reason) == ("warned", "pictures without a line are not read")
     assert note.value == "1, such as deep/more.png"
+    (root / "deep" / "more.png").rename(root / "e\u0301.png")  # é as macOS lists it
+    with (root / "metadata.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"file_name": "\u00e9.png"}')
+    assert "pictures without a line" not in str(read(root)[1].notes)
 
 
 def test_keys_are_unique_and_those_of_every_reader(folder, tmp_path):

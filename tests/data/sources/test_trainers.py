@@ -1,6 +1,7 @@
 """Folders of other trainers: what is read, and what is named where something doesn't fit."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_each_is_read_as_it_is(trainer):
         assert set(record.masks) == {IGNORE}
         assert not ignored[:, :10].any()
         assert (ignored[:, 10:] == 255).all()
+
+
+def test_names_that_macos_wrote_are_paired_with_those_of_other_systems(trainer):
+    """é as two characters in the names of photos, as one in those of captions and masks."""
+    _, path, _ = trainer
+    before = read(path)[0]
+    root = path if path.is_dir() else path.parent
+    for file in root.rglob("*.*"):
+        is_mask = file.suffix == ".png" and re.search("mask|cond", str(file.relative_to(root)))
+        if is_mask or file.suffix in (".txt", ".caption"):
+            file.rename(file.with_name(f"\u00e9{file.name}"))
+        elif file.suffix in (".jpg", ".png"):
+            file.rename(file.with_name(f"e\u0301{file.name}"))
+    records, report = read(path)
+    assert reasons(report) == []
+    assert [(one.caption, set(one.masks)) for one in records] == [(one.caption, set(one.masks)) for one in before]
 
 
 def test_its_mask_is_a_subject_where_asked(trainer):

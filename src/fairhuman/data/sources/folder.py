@@ -1,6 +1,7 @@
 """A folder of pictures at any depth; `photo.txt` (or `photo.caption`) beside `photo.jpg` holds its caption."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ PICTURE_SUFFIXES = frozenset(
 )
 OTHER_SUFFIXES = frozenset({".heic", ".heif", ".jxl", ".jp2"})  # pictures of types that aren't read
 CAPTION_SUFFIXES = (".txt", ".caption")  # the second one is used by kohya's sd-scripts
+# macOS writes these beside the files that it copies or packs: attributes of `photo.jpg` as `._photo.jpg`
+MAC_PREFIX, MAC_FOLDER = "._", "__MACOSX"
 
 
 class PictureWithCaption(NamedTuple):
@@ -87,13 +90,19 @@ def find_pictures(root: Path, report: LoadReport) -> Iterator[PictureWithCaption
 def _sorted_entries(root: Path, folder: str, report: LoadReport) -> list[PictureWithCaption | str]:
     """Pictures and subfolders (as text) of a folder below the root, by name."""
     with os.scandir(root / folder) as entries:
-        kinds = {entry.name: _kind(entry) for entry in entries}
+        kinds = {
+            entry.name: _kind(entry)
+            for entry in entries
+            if not entry.name.startswith(MAC_PREFIX) and entry.name != MAC_FOLDER
+        }
     # os.path.splitext is twice as fast as a Path, for a hundred thousand names
     parts = {name: os.path.splitext(name) for name in sorted(kinds)}  # noqa: PTH122
     captions = {
-        stem + suffix.lower(): name for name, (stem, suffix) in parts.items() if suffix.lower() in CAPTION_SUFFIXES
+        composed(stem) + suffix.lower(): name
+        for name, (stem, suffix) in parts.items()
+        if suffix.lower() in CAPTION_SUFFIXES
     }
-    read = {stem for stem, suffix in parts.values() if suffix.lower() in PICTURE_SUFFIXES}
+    read = {composed(stem) for stem, suffix in parts.values() if suffix.lower() in PICTURE_SUFFIXES}
     found: list[PictureWithCaption | str] = []
     for name, (stem, suffix) in parts.items():
         if kinds[name] == "folder":
@@ -101,12 +110,17 @@ def _sorted_entries(root: Path, folder: str, report: LoadReport) -> list[Picture
         elif kinds[name] == "link":
             report.add(printable(folder + name), STAGE, Finding("warned", "link to a folder is not followed"))
         elif suffix.lower() in PICTURE_SUFFIXES:
-            endings = (stem + ending for ending in CAPTION_SUFFIXES)
+            endings = (composed(stem) + ending for ending in CAPTION_SUFFIXES)
             found.append(PictureWithCaption(name, next((captions[one] for one in endings if one in captions), None)))
-        elif suffix.lower() in OTHER_SUFFIXES and stem not in read:
+        elif suffix.lower() in OTHER_SUFFIXES and composed(stem) not in read:
             finding = Finding("skipped", "picture of a type that is not read", suffix)
             report.add(printable(folder + name), STAGE, finding)
     return found
+
+
+def composed(name: str) -> str:
+    """A name by which files are paired: macOS may write é as two characters, other systems write it as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

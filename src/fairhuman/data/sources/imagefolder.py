@@ -19,7 +19,7 @@ from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.sources.columns import ONE_MASK
-from fairhuman.data.sources.folder import find_pictures
+from fairhuman.data.sources.folder import composed, find_pictures
 from fairhuman.data.sources.parquet import read_rows
 from fairhuman.data.sources.photo_folders import plain_rows
 from fairhuman.data.sources.review import METADATA_FILE, METADATA_ROW, REVIEWED, is_reviewed, left_out, note_review
@@ -104,9 +104,9 @@ def _listed_rows(folder: Path, files: Sequence[Path], report: LoadReport) -> Ite
     named: set[str] = set()
     for file in files:
         for row in _rows_of_file(folder, file, report):
-            named.update(_paths(row.values))
+            named.update(map(composed, _paths(row.values)))
             yield row
-    others = [found.name for found in find_pictures(folder, LoadReport()) if found.name not in named]
+    others = [found.name for found in find_pictures(folder, LoadReport()) if composed(found.name) not in named]
     if others:
         finding = Finding("warned", "pictures without a line are not read", f"{len(others)}, such as {others[0]}")
         report.add(printable(files[0].relative_to(folder).as_posix()), STAGE, finding)

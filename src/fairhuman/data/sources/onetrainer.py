@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.folder import PictureWithCaption, find_pictures
+from fairhuman.data.sources.folder import PictureWithCaption, composed, find_pictures
 from fairhuman.data.sources.photo_folders import PhotoFolder, photo_rows
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.record import Finding
@@ -33,11 +33,11 @@ def onetrainer_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         if match := LABEL.fullmatch(found.name):
             labels[found.name] = match
         else:
-            photo_of.setdefault(found.name.rpartition(".")[0], found.name)
+            photo_of.setdefault(composed(found.name.rpartition(".")[0]), found.name)
     paired: dict[str, str] = {}
     for name in sorted(labels, key=lambda name: (len(name), name)):  # `-masklabel.png` before `-masklabel1.png`
         match = labels[name]
-        photo = photo_of.get(match[1])
+        photo = photo_of.get(composed(match[1]))
         if photo is None:
             report.add(printable(name), STAGE, Finding("dropped", "mask matches no photo", printable(name)))
         elif match[2] == "cond":

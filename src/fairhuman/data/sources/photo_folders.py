@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.columns import ONE_MASK
-from fairhuman.data.sources.folder import PictureWithCaption, find_pictures, folder_rows, read_caption
+from fairhuman.data.sources.folder import PictureWithCaption, composed, find_pictures, folder_rows, read_caption
 from fairhuman.data.sources.rows import STAGE, Row, printable
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -343,8 +343,8 @@ def _parent(folder: str) -> str:
 def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport) -> str | None:
     name = photo.caption
     if folder.suffix is not None:
-        name = str(PurePosixPath(photo.name).with_suffix(folder.suffix))
-        name = name if (folder.path / name).is_file() else None
+        names = (str(PurePosixPath(photo.name).with_suffix(folder.suffix)), photo.caption or "")
+        name = next((one for one in names if one.endswith(folder.suffix) and (folder.path / one).is_file()), None)
     text = read_caption(folder.path / name, report) if name is not None and folder.captions else None
     if text and folder.first_line and "\n" in text:
         text = text.splitlines()[0].strip()
@@ -358,8 +358,8 @@ def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport)
 
 
 def _stem(name: str, base: bool = False) -> str:
-    """A name without its ending; with `base`, without its folders too."""
-    path = PurePosixPath(name)
+    """A name without its ending, as `composed`; with `base`, without its folders too."""
+    path = PurePosixPath(composed(name))
     return path.stem if base else str(path.with_suffix(""))
 
 
