@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,8 @@ def test_a_verdict_names_every_subject_in_words() -> None:
         seen(FACES, 0.1, 0.03, 1e-4), seen(HANDS, 0.02, 0.1, 0.6), seen(DISTANCE, 0.4, 1.0, 0.5, base=50.0)
     )
     assert found.text == (
-        f"new against base: faces better; {WHOLE} unchanged; hands can't be told apart with 100 pictures."
+        f"new against base: faces better; {WHOLE} as close to the reference (within 5 %); hands can't be told apart "
+        "with 100 pictures."
     )
     assert (found.mark, found.notes) == ("good", [])
 
@@ -120,6 +122,20 @@ def test_metrics_of_a_subject_that_disagree_are_named() -> None:
     assert "faces better in one respect and worse in another" in found.text
     assert "(strict face confidence better, face precision worse)" in found.text
     assert found.mark == "bad"
+
+
+@pytest.mark.parametrize("half", [0.3, 0.01])
+def test_the_metrics_in_which_a_subject_is_better_are_named(half: float) -> None:
+    """Whether the others are undecided or unchanged; one without a value is not named."""
+    rate, best = (replace(FACES, name=name) for name in ("face detection rate", "best face"))
+    found = verdict_on(
+        seen(FACES, 0.0, half, 0.9), seen(rate, 0.1, 0.03, 1e-4), seen(PRECISION, 0.0, half, 0.9),
+        seen(best, math.nan, math.nan, math.nan),
+    )  # fmt: skip
+    words = "faces better in face detection rate (no difference shown in strict face confidence and face precision);"
+    assert words in found.text
+    assert "faces better;" in verdict_on(seen(FACES, 0.1, 0.03, 1e-4), seen(rate, 0.1, 0.03, 1e-4)).text
+    assert "faces worse in" in verdict_on(seen(FACES, 0.0, half, 0.9), seen(rate, -0.1, 0.03, 1e-4)).text
 
 
 def test_official_confidences_judge_only_where_there_is_nothing_else() -> None:

@@ -1,7 +1,8 @@
 """The verdict on a method in words: what became better or worse, what stayed, and what its pictures can't tell.
 
 A metric is better or worse if p < 0.05 after Holm's correction, unchanged if its 95 % interval lies within ±5 % of the
-baseline's value (Schuirmann, J. Pharmacokinet. Biopharm. 15(6), 1987), and undecided otherwise.
+baseline's value (Schuirmann, J. Pharmacokinet. Biopharm. 15(6), 1987), and undecided otherwise. A subject, such as
+faces, is better if one of its metrics is and none is worse; the sentence then names that metric.
 """
 
 import math
@@ -11,12 +12,14 @@ from typing import Literal
 
 from fairhuman.evaluate.metrics.distances import LEAST_GROUPS
 from fairhuman.evaluate.results import WHOLE, Contrast, EvaluationResults, Metric
-from fairhuman.report.text import listed, picture_count, plural
+from fairhuman.report.text import listed, percent, picture_count, plural
 from fairhuman.stats.paired import FLIPS
 
 SIGNIFICANCE = 0.05
 MARGIN = 0.05  # of the baseline's value: a change within it is none
 FEW = 20  # prompts; a bootstrap over fewer gives intervals that are too narrow
+# Said of the whole picture in place of `unchanged`: a distance between sets hardly sees faces and single pictures.
+CLOSE = f"as close to the reference (within {percent(MARGIN)})"
 Outcome = Literal["better", "worse", "mixed", "equal", "unchanged", "undecided", "unmeasured"]
 
 
@@ -113,16 +116,26 @@ def _clauses(
         "undecided": f"can't be told apart with {sample}",
         "unmeasured": "with nothing to measure",
     }
-    clauses = []
-    for outcome, text in words.items():
-        subjects = [subject for subject, one in together.items() if one == outcome]
-        if subjects:
-            clauses.append(f"{listed(subjects)} {text}")
+    said: dict[str, list[str]] = {}
+    for outcome, word in words.items():
+        for subject in (one for one in together if together[one] == outcome):
+            text = CLOSE if (subject, outcome) == (WHOLE, "unchanged") else word + _where(outcome, outcomes[subject])
+            said.setdefault(text, []).append(subject)
+    clauses = [f"{listed(subjects)} {text}" for text, subjects in said.items()]
     for subject, each in outcomes.items():
         if together[subject] == "mixed":
             sides = [f"{name} {one}" for name, one in each.items() if one in ("better", "worse")]
             clauses.append(f"{subject} better in one respect and worse in another ({', '.join(sides)})")
     return clauses
+
+
+def _where(outcome: Outcome, each: Mapping[str, Outcome]) -> str:
+    """In which metrics a subject is better or worse, and in which nothing is shown; empty if in all with values."""
+    others = [name for name, one in each.items() if one not in (outcome, "unmeasured")]
+    if outcome not in ("better", "worse") or not others:
+        return ""
+    named = [name for name, one in each.items() if one == outcome]
+    return f" in {listed(named)} (no difference shown in {listed(others)})"
 
 
 def _mark(together: Mapping[str, Outcome]) -> Literal["good", "bad", ""]:

@@ -3,6 +3,7 @@
 Method (PRIS-CV/FairHuman, `evaluate/hand_confidence.py` and `evaluate/face_confidence.py`): one
 `mediapipe.solutions.hands.Hands()` with default settings processes all pictures, and the handedness scores of all
 detected hands are averaged; a short-range face detector with a minimum score of 0.5 gives the mean score of all faces.
+Unlike there, pictures of up to 256 px are enlarged before detection (`upscale`).
 
 Flaws, because of which it is only reported next to the strict measures (`fairhuman.evaluate.people.strict`):
 

@@ -8,9 +8,9 @@ Quality of a detected part, each factor in 0..1:
 Presence is the landmark model's presence score, averaged over several looks; agreement measures whether these looks
 return the same landmarks. The detectors' own scores aren't used: a pixelated face keeps most of its score, and
 MediaPipe's hand score is the confidence in left versus right. Nor are distances between a face's landmarks, because the
-model draws a plausible face over anything. On 100 street photos the mean quality of faces is 0.91. Pixelated to 16
-cells across the face it drops to 0.63, to 8 cells 0.01, while the face detector's own score only drops from 0.86 to
-0.85 and 0.82.
+model draws a plausible face over anything. On 100 street photos the confidence of faces is 0.91. Pixelated to 16 cells
+across the face it drops to 0.56, to 8 cells 0.01 (`benchmarks/results/sensitivity.json`), while the face detector's own
+score only drops from 0.86 to 0.85 and 0.82.
 
 A picture's confidence is the mean quality of its expected parts, with 0 for those not found; for a set it is
 Σ quality / Σ expected. It is reported with the detection rate Σ matched / Σ expected and the precision
