@@ -15,11 +15,13 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.data.sources.prompts import captions_of
 from fairhuman.errors import DataError
+from fairhuman.models.settings import BaseSettings
 from fairhuman.record import Box, HumanRecord
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import digest, write_text
 
+Model = tuple[str | Path, BaseSettings | None]  # and how it is loaded; None: a fine-tuned pipeline has all of that
 OPTIONS = {"lora": "--lora", "mole": "--mole", "controlnet": "--controlnet", "t2i_adapter": "--t2i-adapter"}
 
 
@@ -51,10 +53,10 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     count = len(records)
     methods = {BASE: folder / BASE, **{cell: folder / run.out.name for cell, run in there.items()}}
     first = next(iter(runs.values()))
-    jobs = [_job(methods[BASE], first.model, first, count, grid, [])]
+    jobs = [_job(methods[BASE], (first.model, first.base), first.size, count, grid, [])]
     for cell, run in there.items():
-        model = run.product if run.kind == "full" else run.model
-        jobs.append(_job(methods[cell], model, run, count, grid, weight_options(run, recipe.data(grid.data))))
+        weights = weight_options(run, recipe.data(grid.data))
+        jobs.append(_job(methods[cell], drawn_by(run), run.size, count, grid, weights))
     signal = run_jobs(jobs, display, recipe.processes)
     if signal is not None:
         return signal
@@ -107,12 +109,16 @@ def _write_prompts(records: Sequence[HumanRecord], data: Path, file: Path) -> No
 
 
 def _job(
-    out: Path, model: str | Path, run: TrainRecipe, count: int, grid: GridSettings, weights: list[object]
+    out: Path, drawn: Model, size: tuple[int, int], count: int, grid: GridSettings, weights: list[object]
 ) -> Command:
-    # a fine-tuned pipeline has its VAE and its schedule inside
-    base = run.base if str(model) == run.model else None
-    options = [*sampling_options(model, grid.steps, grid.guidance, run.size, grid.seed, base), *weights]
+    model, base = drawn
+    options = [*sampling_options(model, grid.steps, grid.guidance, size, grid.seed, base), *weights]
     return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
+
+
+def drawn_by(run: TrainRecipe) -> Model:
+    """The model that draws a run's pictures, with the weights of `weight_options`."""
+    return (run.product, None) if run.kind == "full" else (run.model, run.base)
 
 
 def weight_options(run: TrainRecipe, asked: Path) -> list[object]:

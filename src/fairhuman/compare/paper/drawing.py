@@ -8,7 +8,7 @@ from pathlib import Path
 from fairhuman.compare.grid.frames import ZOOMED
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
 from fairhuman.compare.paper.recipe import ONE_RATE, ReproduceRecipe
-from fairhuman.compare.pictures import weight_options
+from fairhuman.compare.pictures import drawn_by, weight_options
 from fairhuman.compare.run import planned_runs
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE, slug
@@ -184,11 +184,8 @@ def _job(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, seed: int) -> 
 
 def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: TrainRecipe | None) -> Iterator[object]:
     sampling = recipe.sampling
-    like = run or next(
-        iter(recipe.comparisons[ONE_RATE].run(cell, recipe.seeds[0], None, "test") for cell in recipe.cells)
-    )
-    whole_model = run is not None and run.kind == "full"
-    model, base = (run.product, None) if run is not None and whole_model else (like.model, like.base)
+    like = run or recipe.comparisons[ONE_RATE].run(next(iter(recipe.cells)), recipe.seeds[0], None, "test")
+    model, base = (like.model, like.base) if run is None else drawn_by(run)
     size = sampling.size(like.size)
     yield from sampling_options(model, sampling.steps, sampling.guidance, size, sampling.seed, base)
     yield from ("--precision", sampling.precision, "--batch-size", sampling.batch_size, "--count", asked.each)
