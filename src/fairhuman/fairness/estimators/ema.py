@@ -17,18 +17,16 @@ from fairhuman.fairness.estimators.estimator import (
     weighted_sum,
 )
 
+RATE = 0.3  # weight of a new step in the average
+
 
 class RunningGram:
     """Moving average of Gram matrices: of the logarithm of each gradient's norm and the cosine of each pair.
 
-    Entries of absent objectives are not updated.
-
-    Args:
-        rate: weight of a new step in the average, in (0, 1]; for the n-th step at least 1 / n.
+    The n-th step has the weight `RATE`, or 1 / n if that is more. Entries of absent objectives are not updated.
     """
 
-    def __init__(self, rate: float = 0.3) -> None:
-        self.rate = rate
+    def __init__(self) -> None:
         self._norms: Tensor | None = None
         self._cosines = self._counts = torch.zeros(0, 0, dtype=torch.float64)
 
@@ -46,7 +44,7 @@ class RunningGram:
             self._norms = torch.zeros_like(norms)
             self._cosines = self._counts = torch.zeros_like(gram)
         self._counts = self._counts + torch.outer(present, present)
-        share = torch.where(torch.outer(present, present), (1.0 / self._counts).clamp_min(self.rate), 0.0)
+        share = torch.where(torch.outer(present, present), (1.0 / self._counts).clamp_min(RATE), 0.0)
         cosines = gram / torch.outer(norms, norms)
         self._norms = torch.where(present, torch.lerp(self._norms, norms.log(), share.diagonal()), self._norms)
         self._cosines = torch.where(share > 0.0, torch.lerp(self._cosines, cosines, share), self._cosines)
@@ -71,18 +69,15 @@ class EmaEstimator(AuditedEstimator):
         parameters: the parameters to differentiate with respect to.
         every: interval between exact steps; only these update the average.
         exact: the estimator for exact steps.
-        rate: see `RunningGram`.
     """
 
     accumulates = True
 
-    def __init__(
-        self, parameters: Sequence[nn.Parameter], every: int = 8, exact: Exact | None = None, rate: float = 0.3
-    ) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], every: int = 8, exact: Exact | None = None) -> None:
         super().__init__(parameters, every, exact)
         if every == 0:
             raise ValueError("every must be > 0: the moving average is updated by exact steps alone")
-        self.average = RunningGram(rate)
+        self.average = RunningGram()
 
     @property
     def auditing(self) -> bool:

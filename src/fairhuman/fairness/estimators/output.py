@@ -17,6 +17,8 @@ from fairhuman.fairness.estimators.estimator import (
     weighted_sum,
 )
 
+PRIOR = (1e-3, 1.0)  # strength of α = 0 and of β = 0, in exact steps; of β in those whose λ is off the mean by 1
+
 
 class OutputGains:
     """Predicts M from the objectives' gradients at the network's output.
@@ -32,12 +34,10 @@ class OutputGains:
 
     Args:
         memory: decay of an exact step's weight at each later one, in (0, 1]: gains change during training.
-        steadiness: strength of the prior β = 0, ≥ 0, in exact steps whose λ is off the mean by 1.
     """
 
-    def __init__(self, memory: float = 0.95, steadiness: float = 1.0) -> None:
+    def __init__(self, memory: float = 0.95) -> None:
         self.memory = memory
-        self._prior = torch.diag(torch.tensor([1e-3, steadiness], dtype=torch.float64))
         self._squares_k22 = self._products_k2 = torch.zeros(0)
 
     def features(self, cotangents: Sequence[Tensor | None], levels_b: Tensor | None) -> Tensor:
@@ -58,7 +58,8 @@ class OutputGains:
         """Return M [K, K]; before the first `update`, C."""
         if not len(self._squares_k22):
             return features[0]
-        solved_k2 = torch.linalg.solve(self._squares_k22 + self._prior, self._products_k2)
+        prior = self._squares_k22.new_tensor(PRIOR).diag()
+        solved_k2 = torch.linalg.solve(self._squares_k22 + prior, self._products_k2)
         roots = (solved_k2 * _regressors(features)).sum(dim=1).div(2.0).exp()
         return features[0] * torch.outer(roots, roots)
 
@@ -100,20 +101,14 @@ class OutputEstimator(AuditedEstimator):
         every: interval between exact steps after the first `warm_up` steps, which are all exact.
         exact: the estimator for exact steps.
         warm_up: exact steps at the start, to fit the gains; a single one determines them only to a factor of about e.
-        gains: None: default settings.
     """
 
     def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        every: int = 32,
-        exact: Exact | None = None,
-        warm_up: int = 16,
-        gains: OutputGains | None = None,
+        self, parameters: Sequence[nn.Parameter], every: int = 32, exact: Exact | None = None, warm_up: int = 16
     ) -> None:
         super().__init__(parameters, every, exact)
         self.warm_up = warm_up
-        self.gains = gains or OutputGains()
+        self.gains = OutputGains()
 
     @property
     def auditing(self) -> bool:
