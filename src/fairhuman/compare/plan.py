@@ -70,7 +70,7 @@ class Plan:
             yield "pictures: not known, as the number of prompts isn't"
         elif self.pictures:
             yield f"pictures: {self.pictures:,}"
-        how = "at the speed measured in a run here" if self.measured else "estimated from the U-Net's arithmetic"
+        how = "at the speed measured in a run here" if self.measured else "estimated from the network's arithmetic"
         sampling = f", sampling {duration(self.sample_s)} (estimated)" if self.sample_s else ""
         yield f"hours on {self.device}: training {duration(self.train_s)} ({how}){sampling}; {ADDED}"
         yield "disk: not known" if self.disk is None else f"disk: about {self.disk / GIB:.1f} GiB"
@@ -183,13 +183,13 @@ def cost_lines(settings: CostSettings) -> list[str]:
     seconds = pictures * sample_seconds(model, size, settings.steps, None, device)
     return [
         f"pictures: {pictures}, of {len(VARIANTS)} variants in {settings.repeats} rounds and one to warm up",
-        f"hours on {device}: {duration(seconds)} (estimated from the U-Net's arithmetic)",
+        f"hours on {device}: {duration(seconds)} (estimated from the network's arithmetic)",
         "disk: less than 1 MiB; pictures aren't kept",
     ]
 
 
 def device_of(run: TrainRecipe) -> str:
-    """The device that a run is for, by the size of its U-Net; a key of `RATES`."""
+    """The device that a run is for, by the size of its network; a key of `RATES`."""
     return _device(run.model, run.size)
 
 

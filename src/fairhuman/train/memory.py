@@ -221,7 +221,7 @@ def shape_of(model: str) -> Any:
     """Return a model's networks without weights; `sdxl` and hub ids of SDXL are SDXL base 1.0 in shape.
 
     Raises:
-        ModelError: nothing found at the model's location, or no SDXL.
+        ModelError: nothing found at the model's location, or no base that can be trained.
         OSError: the model's configurations can't be read.
     """
     if model == SDXL:

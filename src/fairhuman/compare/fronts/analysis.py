@@ -172,7 +172,7 @@ class Fronts:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class JointDraws:
     """Changes of points drawn jointly, and statistics of them."""
 
     changes: JointChanges
@@ -219,7 +219,7 @@ class Drawn:
         return lambda changes: first(changes) - second(changes)
 
 
-def draw_jointly(series: Mapping[Point, Series], resamples: int) -> Drawn:
+def draw_jointly(series: Mapping[Point, Series], resamples: int) -> JointDraws:
     """Draw the changes of several points jointly; losses in the order of the first point's.
 
     Raises:
@@ -234,7 +234,7 @@ def draw_jointly(series: Mapping[Point, Series], resamples: int) -> Drawn:
         np.stack([np.stack([np.stack(sums[name], axis=-1) for name in names], axis=2) for sums in each])
         for each in ([one.first for one in every], [one.last for one in every])
     )
-    return Drawn(joint_changes(first, last, resamples=resamples), names, list(series))
+    return JointDraws(joint_changes(first, last, resamples=resamples), names, list(series))
 
 
 def analyse(
@@ -305,7 +305,7 @@ class _Statistics:
     front: FrontSettings
     choice: Choice
     families: Mapping[str, Mapping[str, Sequence[Point]]]
-    drawn: Mapping[str, Drawn]
+    drawn: Mapping[str, JointDraws]
 
     @property
     def losses(self) -> list[str]:
@@ -439,7 +439,7 @@ def tuning_cost(front: FrontSettings, searched: Mapping[Point, Series], untuned:
     return TuningCost(own, {name: _search(drawn, points, untuned, margin) for name, points in groups.items() if points})
 
 
-def _search(drawn: Drawn, points: Sequence[Point], untuned: Point, margin: float) -> Search:
+def _search(drawn: JointDraws, points: Sequence[Point], untuned: Point, margin: float) -> Search:
     plane, limit, own = drawn.plane(points), drawn.loss(untuned, GLOBAL), drawn.loss(untuned, REGIONS)
 
     def best(n: int, changes: Array) -> Array:
@@ -467,7 +467,7 @@ def _search(drawn: Drawn, points: Sequence[Point], untuned: Point, margin: float
     return Search(estimates, runs(0.0), runs(margin), len(others))
 
 
-def _curve(drawn: Drawn, points: Sequence[Point], reference: float) -> Curve:
+def _curve(drawn: JointDraws, points: Sequence[Point], reference: float) -> Curve:
     plane = drawn.plane(points)
     lowest = min(0.0, float(drawn.column(drawn.changes.value_pk, GLOBAL).min()))
     limits_l = np.linspace(lowest, reference, LIMITS)

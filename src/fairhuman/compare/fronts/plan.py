@@ -22,7 +22,7 @@ class FrontPlan:
     Attributes:
         tuning_runs, test_runs, world_runs: training runs; of the test the largest number.
         pictures: drawn at both points and by the base.
-        seconds: of all runs, one after the other, estimated from the U-Net's arithmetic.
+        seconds: of all runs, one after the other, estimated from the network's arithmetic.
     """
 
     tuning_runs: int
