@@ -22,7 +22,7 @@ class BaseName:
         title: what messages call the base.
         place: `module:class` of its `Base`, below `fairhuman.bases`.
         guidance: of sampling, where none is given: the default of its pipeline's `__call__` in diffusers; of SDXL, that
-            of the paper's code.
+            of the published code.
         previews: of previews; None: `guidance`.
         recipe: for a LoRA on it that ships; None: none does.
     """

@@ -14,7 +14,7 @@ class DynamicWeightAverage(LossWeighting):
     Learning with Attention, CVPR 2019, Eq. 7, where a window is an epoch.
 
     Args:
-        temperature: T > 0; 2 in the paper.
+        temperature: T > 0; 2 in theirs.
         window: steps in a window, ≥ 1.
     """
 

@@ -18,9 +18,9 @@ class RateFloor(GradientBalancing):
     g = G e is the gradient of the guarded objective. Of all directions with that cosine, the nearest to d lies in the
     plane of d and g. With p = gᵀd / ‖g‖ and q = √(‖d‖² - p²), the parts of d along g and across it,
 
-        d' = d + λ g,    λ = max(0, q f / √(1 - f²) - p) / ‖g‖;    d' = g ‖d‖ / ‖g‖ for f = 1
+        d' = d + κ g,    κ = max(0, q f / √(1 - f²) - p) / ‖g‖;    d' = g ‖d‖ / ‖g‖ for f = 1
 
-    so the weights are w' = w + λ e, and the Gram matrix has all that is needed: ‖g‖² = eᵀ M e, gᵀd = eᵀ M w and
+    so the weights are w' = w + κ e, and the Gram matrix has all that is needed: ‖g‖² = eᵀ M e, gᵀd = eᵀ M w and
     ‖d‖² = wᵀ M w. Any number of objectives; the others keep the ratios that the strategy gave them.
 
     Without a gradient g (the objective is absent, or its gradient 0) d stays as it is. If g is the only gradient, any

@@ -1,7 +1,8 @@
 """Strategies: rules that give each of K objectives a weight w_i, so that d = Σ w_i g_i.
 
 Two kinds. A `LossWeighting` needs no gradients for its weights, so a step costs one ordinary backward pass of
-Σ w_i L_i. A `GradientBalancing` needs the Gram matrix of the K gradients.
+Σ w_i L_i; K passes where the Gram matrix is measured, or where it `needs_losses` and micro-batches are accumulated. A
+`GradientBalancing` needs the Gram matrix of the K gradients.
 """
 
 from abc import ABC, abstractmethod

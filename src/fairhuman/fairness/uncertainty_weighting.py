@@ -15,7 +15,8 @@ class UncertaintyWeighting(LossWeighting):
 
     s_i is the logarithm of the objective's noise variance. Kendall, Gal, Cipolla, Multi-Task Learning Using
     Uncertainty to Weigh Losses, CVPR 2018. Its gradient, ½ (1 - exp(-s_i) L_i), is written into `s.grad` after every
-    step (0 for an absent objective); pass `parameters()` to the optimiser.
+    step; pass `parameters()` to the optimiser. An absent objective has the gradient 0, with which an optimiser's
+    momentum may still move s_i a little.
 
     Args:
         objectives: their number K.

@@ -55,8 +55,8 @@ def without(masks_rhw: Tensor, ignored_hw: Tensor) -> Tensor:
 def to_latent_grid(masks_brhw: Tensor, factor: int) -> Tensor:
     """Average-pool masks to the latent grid.
 
-    A region keeps its area, Σ out · factor² = Σ in, however small it is. (The paper's reference code takes
-    the nearest of every eight pixels and so can lose hands smaller than 8 px.)
+    A region keeps its area, Σ out · factor² = Σ in, however small it is. (The published code takes the
+    nearest of every eight pixels and so can lose hands smaller than 8 px.)
 
     Args:
         masks_brhw: float in 0..1, [batch, regions, height, width], at image resolution.

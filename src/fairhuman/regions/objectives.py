@@ -1,18 +1,19 @@
 """The objectives: K losses of one residual under K masks.
 
 With e the residual of the diffusion model, v the weight of a sample (min-SNR, or 1), m_k the mask of objective k on the
-latent grid (0..1; all ones for the global objective) and C channels, over all samples of an optimiser step:
+latent grid (0..1) and C channels, over all samples of an optimiser step:
 
     area:   L_k = c_k Σ v m_k e² / (C Σ m_k)    mean over the region
     image:  L_k = c_k Σ v m_k e² / (C N)        the paper's masked error, averaged as its published code does
 
-N is the number of latent cells of all samples. The global loss is the mean over its mask under both.
+N is the number of latent cells of all samples. The global mask is 1, but 0 in close-ups, which count for their region
+alone; the global loss is the mean over its mask under both.
 
 The global loss may be split into bands of noise: L_b = c Σ_{samples of b} v m_global e² / (C Σ m_global), so that
 Σ_b L_b = L_global. Bands are objectives like others, and absent where a step has no sample of theirs.
 
-The region `ignore` counts for no objective: with i its mask, m_global = 1 - i, each region's mask is zero where i is 1,
-and N is that of the cells that count, Σ (1 - i).
+The region `ignore` counts for no objective: with i its mask, all masks are multiplied by 1 - i, and N is that of the
+cells that count, Σ (1 - i).
 
 With `regions.prior`, one more objective holds what lies outside of the regions to the frozen base: with ε_0 the base's
 prediction without the LoRA, m_prior = m_global Π (1 - m_k) over the regions k, and ε - ε_0 in place of e,
