@@ -89,6 +89,27 @@ def test_the_training_data_s_own_held_out_rows_are_not_trained_on(
     assert (len(data.train), len(data.held_out or ())) == (11, 5)
 
 
+def test_splits_are_held_out_by_any_usual_name_and_others_are_named(
+    make_recipe: MakeRecipe, people: Path, tmp_path: Path
+) -> None:
+    held_out = ["Test", "validation_matched", "dev", "eval-2", "VAL", "test2017"]
+    trained = ["train_clean", "Training", None, "device", "device", "gallery"]
+    shutil.copytree(people, tmp_path / "split")
+    rows = [json.loads(line) for line in (people / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row, name in zip(rows, held_out + trained, strict=True):
+        row["split"] = name
+    (tmp_path / "split" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = load_data(make_recipe(data=str(tmp_path / "split"), validation={"every": 2}), LoadReport())
+    assert data.held_out is not None
+    assert {record.split for record in data.held_out.records} == set(held_out)
+    assert {record.split for record in data.train.records} == set(trained)
+    rule = "is trained on, as only val, valid, validation, test, dev and eval are held out; rename it if it should be"
+    assert [line for line in data.lines() if "split" in line] == [
+        f"warning: split device (2 pictures) {rule}",
+        f"warning: split gallery (1 picture) {rule}",
+    ]
+
+
 def test_it_may_move_but_not_change_before_a_resume(make_recipe: MakeRecipe, others: Path, tmp_path: Path) -> None:
     values = {"view": {"crop": "center"}, "cache": {"latents": True}}
     train(make_recipe(steps=2, validation={"every": 2, "data": str(others)}, **values))

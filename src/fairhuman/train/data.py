@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ from fairhuman.data.sources.check import EMPTY_MASK, check_records
 from fairhuman.data.sources.counts import PhotoCount, alike_captions
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
+from fairhuman.regions.boxes import shorten
 from fairhuman.regions.ignore import IgnoredCount, move_ignored
 from fairhuman.regions.settings import RegionSettings
 from fairhuman.regions.transforms import JointTransform
@@ -51,7 +53,8 @@ from fairhuman.train.views import (
 )
 from fairhuman.utils.memory import available_bytes
 
-HELD_OUT_SPLITS = ("val", "valid", "validation", "test")
+HELD_OUT_SPLITS = ("val", "valid", "validation", "test", "dev", "eval")
+_HELD_OUT = re.compile(rf"({'|'.join(HELD_OUT_SPLITS)})(?![a-z])", re.IGNORECASE)  # such as `Test`, `validation_2`
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class RunData:
         records = self.train.records
         lines = [*PhotoCount.of(records).lines(), *alike_captions([record.caption for record in records])]
         lines += [*self.report.unused_lines(), *filter(None, [self._empty()]), *self._one_sided()]
+        lines += self._other_splits()
         lines += [*self.ignored_area.lines(), *self.ignored.lines(), *filter(None, [self.unmeasured])]
         transparent = self.report.counts().get("converted", {}).get(TRANSPARENT, 0)
         if transparent:
@@ -119,6 +123,16 @@ class RunData:
             "view.flip_probability=0"
             for name in names
             if other_side(name) not in names
+        ]
+
+    def _other_splits(self) -> list[str]:
+        """A warning for each split that is trained on and may be meant to be held out, at most `NAMED`."""
+        splits = Counter(record.split or "train" for record in self.train.records)
+        others = [(name, number) for name, number in splits.most_common() if not name.lower().startswith("train")]
+        return [
+            f"warning: split {shorten(name)} ({plural(number, 'picture')}) is trained on, as only "
+            f"{listed(HELD_OUT_SPLITS)} are held out; rename it if it should be"
+            for name, number in others[:NAMED]
         ]
 
     @cached_property
@@ -330,8 +344,8 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
     Records of one photo (`HumanRecord.origin`) are selected together, by the key of its first record.
     """
     settings = recipe.validation
-    held_out = [record for record in records if record.split in HELD_OUT_SPLITS]
-    train = [record for record in records if record.split not in HELD_OUT_SPLITS]
+    held_out = [record for record in records if _HELD_OUT.match(record.split or "")]
+    train = [record for record in records if not _HELD_OUT.match(record.split or "")]
     if not held_out and settings.every and settings.data is None:
         photo = _photos(train)
         chosen = _draw_photos(photo, min(settings.count, int(settings.share * len(train))), recipe.seed)

@@ -1,6 +1,7 @@
 """Changes by hand beside a data set: what readers make of them, and that none is lost."""
 
 import base64
+import errno
 import json
 import os
 import struct
@@ -19,7 +20,7 @@ from fairhuman.data.pipeline.settings import BuildRecipe
 from fairhuman.data.sources import SourceSettings, edits, read_source
 from fairhuman.data.sources.edits import EDITS, EditsWriter, read_edits
 from fairhuman.data.sources.undo import undo_edit
-from fairhuman.errors import DataError
+from fairhuman.errors import DataError, FairHumanError
 from fairhuman.studio.cells import boxes_around, mask_of, png_of, runs_of
 from helpers.tiny_pictures import encoded, picture
 
@@ -106,6 +107,21 @@ def test_half_a_line_of_a_killed_process_is_dropped_and_one_process_writes_at_a_
     with EditsWriter(photos) as writer:
         assert writer.add("1.png", {"caption": "next"}).n == 2
     assert [line.n for line in read_edits(photos).lines] == [1, 2]
+
+
+def test_a_change_that_failed_is_gone_and_the_next_one_has_its_number(photos: Path, monkeypatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "no such luck")
+
+    with EditsWriter(photos) as writer:
+        writer.add("0.png", {"caption": "kept"})
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fail)
+            with pytest.raises(FairHumanError, match="no such luck"):
+                writer.add("1.png", {"caption": "failed"})
+        assert len(read_edits(photos).lines) == 1
+        assert writer.add("1.png", {"caption": "next"}).n == 2
+    assert records(photos)["1.png"].caption == "next"
 
 
 def test_the_list_says_which_changes_count(photos: Path, typed: Callable[..., tuple[int, str, str]]) -> None:

@@ -57,9 +57,12 @@ def test_a_split_is_that_of_a_table_s_name(tmp_path):
     for n, name in enumerate(("train-00000-of-00001", "test-0", "validation-0", "training-0")):
         write(tmp_path / "data" / f"{name}.parquet", [row(n)])
     write(tmp_path / "data" / "train-1.parquet", [row(4, split="val"), row(5, split=None)])
+    for n, name in enumerate(("validation_matched-0", "dev-0", "Eval-0", "test_2-0", "device-0"), 6):
+        write(tmp_path / "data" / f"{name}.parquet", [row(n)])
     assert {record.key: record.split for record in read(tmp_path, ("face",))[0]} == {
         **{"k0": "train", "k1": "test", "k2": "validation", "k3": None},
         **{"k4": "val", "k5": "train"},
+        **{"k6": "validation_matched", "k7": "dev", "k8": "Eval", "k9": "test_2", "k10": None},
     }
 
 

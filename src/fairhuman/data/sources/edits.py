@@ -16,7 +16,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from fairhuman.errors import DataError
 from fairhuman.record import Finding, region_column
 from fairhuman.regions.boxes import shorten
 from fairhuman.utils.files import alone, writing
-from fairhuman.utils.journal import Journal
+from fairhuman.utils.journal import Journal, open_log
 from fairhuman.utils.parse import parse_json
 
 EDITS = "edits.jsonl"
@@ -386,9 +386,15 @@ class EditsWriter:
         line = {"n": number, "at": datetime.now(UTC).isoformat(timespec="seconds"), "key": key, **values}
         with writing(self.file):
             self._check_room(number, line)
-            journal, self._journal = self._journal or Journal(self.file), None
-            journal.add([line])
-            self._journal = journal  # after a failure it is opened anew, which drops half a line
+            self._journal = self._journal or Journal(self.file)
+            length = self.file.stat().st_size
+            try:
+                self._journal.add([line])
+            except BaseException:
+                self._journal = None  # the next change opens it anew, which drops half a line
+                with suppress(OSError), open_log(self.file) as file:
+                    file.truncate(length)  # a whole line would count, and the next one get its number again
+                raise
         edit = Edit(number, key, line)
         self.edits.take(edit)
         return edit

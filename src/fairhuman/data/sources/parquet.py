@@ -21,7 +21,7 @@ from fairhuman.utils.parse import MAX_DEPTH, parse_json
 from fairhuman.utils.table_pages import most_decoded
 from fairhuman.utils.tables import naming_damage, open_table, read_batches
 
-SPLIT = re.compile(r"(train|test|val\w*)-")
+SPLIT = re.compile(r"((?:train|test|dev|eval)(?![a-z])\w*|val\w*)-", re.IGNORECASE)
 
 
 def parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG001 - the signature of all sources
