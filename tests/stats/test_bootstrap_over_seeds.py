@@ -63,6 +63,17 @@ def test_the_interval_covers_the_truth_with_five_seeds(of_seeds: float, of_sampl
     assert 0.91 <= hits / RUNS <= 0.995
 
 
+def test_a_joint_interval_misses_as_rarely_as_it_says_with_three_seeds() -> None:
+    """24 comparisons at 95 % together: 1 in 480 may miss. Ends that are extreme draws missed four times as often."""
+    generator, areas_sn = np.random.default_rng(8), np.ones((3, 4))
+    missed = 0
+    for _ in range(4000):
+        last = (np.broadcast_to(0.9 + 0.05 * generator.normal(size=(3, 1)), (3, 4)), areas_sn)
+        interval = change_over_seeds((areas_sn, areas_sn), last, level=1 - 0.05 / 24, resamples=300)
+        missed += not interval.low <= -0.1 <= interval.high
+    assert 2 <= missed <= 16
+
+
 def test_the_standard_error_is_the_spread_of_the_value_over_repetitions() -> None:
     generator = np.random.default_rng(6)
     found = [change_over_seeds(*simulated(generator, 5, 0.02, 0.1), resamples=400) for _ in range(RUNS)]

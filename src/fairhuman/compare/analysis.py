@@ -81,8 +81,7 @@ def judge(estimate: Callable[[float], Estimate], margin: float, level: float) ->
 
 
 def contrasts(recipe: CompareRecipe, outcome: ComparisonRuns) -> Contrasts:
-    """All contrasts of the recipe between cells that share a seed, paired by seed and noise; takes seconds per number,
-    because extreme quantiles need many resamples.
+    """All contrasts of the recipe between cells that share a seed, paired by seed and noise.
 
     Cells whose base has other losses can't be paired, such as a T2I-adapter, which isn't zero at its start, and a LoRA:
     that is recorded in `outcome.failed`.

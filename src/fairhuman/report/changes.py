@@ -1,6 +1,5 @@
 """Change in held-out loss that fine-tuning made: runs of several methods against their common base, over seeds."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +68,14 @@ def series_of(pairs: Mapping[str, Pair]) -> Series:
 def change(series: Series, objective: str, against: Series | None = None, level: float = 0.95) -> Estimate:
     """Relative change of a held-out loss, or the difference of two methods' changes; see `change_over_seeds`.
 
-    The number of resamples grows with `level`, so that 50 of them lie beyond each end of the interval.
-
     Raises:
         DataError: the methods weren't evaluated on the same samples and noise (they may run on different machines).
     """
     first, last = series.first[objective], series.last[objective]
-    resamples = math.ceil(100 / (1 - level))
     if against is None:
-        return change_over_seeds(first, last, level=level, resamples=resamples)
+        return change_over_seeds(first, last, level=level)
     check_paired(series, against, objective)
-    return change_over_seeds(first, last, against.last[objective], level=level, resamples=resamples)
+    return change_over_seeds(first, last, against.last[objective], level=level)
 
 
 def check_paired(series: Series, against: Series, objective: str) -> None:

@@ -20,6 +20,7 @@ from scipy.special import stdtrit
 from fairhuman.stats.estimate import Estimate
 
 Array = NDArray[np.float64]
+PERCENTILES = 0.95  # up to this level an interval over seeds is of the draws' percentiles
 CELLS_PER_BLOCK = 4_000_000  # resampling counts held in memory at once: 32 MB
 
 
@@ -112,7 +113,9 @@ def change_over_seeds(
     average). Each draw takes S - 1 of the S seeds, which makes the variance between seeds unbiased (Rao, Wu, JASA
     83(401), 1988). As S is small, the percentile interval is stretched about the value by t_ν / z, with
     Welch-Satterthwaite's ν = (v_S + v_N)² / (v_S² / (S - 1) + v_N² / (N - 1)) from the variances of the mean over
-    seeds, v_S due to seeds and v_N due to samples. With one seed the interval does not cover other seeds.
+    seeds, v_S due to seeds and v_N due to samples. Above 95 %, as of joint intervals, the extreme draws of a few seeds
+    are one seed repeated and say little: there the interval is value ± t_ν s, with the standard deviation s of the
+    draws. With one seed the interval does not cover other seeds.
 
     Raises:
         ValueError: the shapes differ, an area is negative, or `level` is outside (0, 1).
@@ -149,10 +152,14 @@ def _over_seeds(table_snc: Array, resamples: int = 2000, level: float = 0.95, se
     weights_bs = seed_weights(generator, s, resamples)
     tail = (1 - level) / 2
     means_b = (weights_bs * changes_bs).sum(axis=1)[known_b]
-    low, high = np.quantile(means_b, [tail, 1 - tail])
     value = float(changes_s.mean())
-    stretch = _stretch(changes_s, changes_bs[known_b], n, tail)
-    low, high = (float(value + stretch * (end - value)) for end in (low, high))
+    of_seeds = float(changes_s.var(ddof=1)) / s if s > 1 else 0.0
+    of_samples = float(changes_bs[known_b].mean(axis=1).var())
+    if level > PERCENTILES:
+        half = t_quantile(of_seeds, of_samples, s, n, tail) * float(means_b.std())
+        return Estimate(value, value - half, value + half, n, _spread(means_b, n))
+    factor = stretch(of_seeds, of_samples, s, n, tail)
+    low, high = (float(value + factor * (end - value)) for end in np.quantile(means_b, [tail, 1 - tail]))
     return Estimate(value, low, high, n, _spread(means_b, n))
 
 
@@ -195,13 +202,6 @@ def _seed_table(*evaluations: tuple[Array, Array]) -> Array:
     if (table_snc[:, :, 1::2] < 0).any():
         raise ValueError(f"areas must be ≥ 0, got {table_snc[:, :, 1::2].min()}")
     return table_snc
-
-
-def _stretch(changes_s: Array, changes_bs: Array, n: int, tail: float) -> float:
-    """Return `stretch` with the variances of the mean over seeds."""
-    s = len(changes_s)
-    of_seeds = float(changes_s.var(ddof=1)) / s if s > 1 else 0.0
-    return stretch(of_seeds, float(changes_bs.mean(axis=1).var()), s, n, tail)
 
 
 def stretch(of_seeds: float, of_samples: float, s: int, n: int, tail: float) -> float:
