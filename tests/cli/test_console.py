@@ -1,6 +1,8 @@
 """What commands show while they work: a line that is rewritten on a terminal, lines now and then elsewhere."""
 
 import io
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -180,3 +182,28 @@ def test_control_characters_of_names_reach_no_terminal() -> None:
         "next\N{NO-BREAK SPACE}line",
         r"reading 1/1  0:00:00  c\x1b[2J",
     ]
+
+
+DISPLAY = """
+from fairhuman.cli.console import ConsoleDisplay
+display = ConsoleDisplay()
+for _ in range(3):
+    display.say("a line")
+sys.stderr.write("done")
+"""
+DOCTOR = """
+from fairhuman.cli import doctor, main
+doctor.examine = lambda: doctor.Report({"devices": ["cpu"]})
+sys.argv = ["fairhuman", "doctor"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("code", "ended"), [(DISPLAY, (0, "done")), (DOCTOR, (1, ""))])
+def test_only_the_printing_ends_when_nobody_reads_on(code: str, ended: tuple[int, str]) -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()\n" + code]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate("")
+    assert (process.returncode, said) == ended

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,11 +65,19 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+class _Console(Console):
+    """A console on which only the printing ends when nobody reads on, as in `| head`; the command goes on."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class ConsoleDisplay(Display):
     """Prints to a console: a line for each stage that is rewritten on a terminal, otherwise a line now and then."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or _Console()
         self._stages: dict[str, Stage] = {}
         self._live: Live | None = None
         self._status: Status | None = None

@@ -45,7 +45,7 @@ def doctor() -> None:
     Example: fairhuman doctor
     """
     report = examine()
-    print(report.text())
+    print(report.text(), flush=True)
     if report.problems:
         raise SystemExit(1)
 
