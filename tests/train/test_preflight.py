@@ -27,6 +27,7 @@ from fairhuman.train.preflight import (
     run_data,
 )
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import NO_EIGHTBIT
 from helpers.places import RECIPES
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -208,6 +209,45 @@ def test_half_precision_is_slow_on_a_cpu_without_its_instructions(
     lines = found(make_recipe(precision=precision))
     assert ("precision" in lines) == told
     assert not told or f"no instructions for {precision}" in lines["precision"][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "cuda", "mps", "memory", "told"),
+    [
+        ("nowhere", False, False, None, True),
+        ("nowhere", True, False, None, False),
+        ("nowhere", False, True, None, False),
+        ("nowhere", False, False, 2**34, False),
+        ("small", False, False, None, False),
+    ],
+)
+def test_a_large_model_on_the_cpu_is_told(
+    make_recipe: MakeRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    cuda: bool,
+    mps: bool,
+    memory: int | None,
+    told: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    lines = found(make_recipe(model=model), memory)
+    assert ("device" in lines) == told
+    assert not told or lines["device"][1].startswith("no GPU found: SDXL would train on the CPU, which takes days; ")
+
+
+def test_the_package_of_an_optimiser_is_missing_before_anything_is_loaded(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(optimizer={"name": "adamw8bit"})
+    monkeypatch.setattr("fairhuman.train.preflight.find_spec", lambda _: None)
+    with pytest.raises(TrainingError, match=r"bitsandbytes isn't installed: pip install 'fairhuman\[eightbit\]'"):
+        check_at_once(recipe)
+    assert found(recipe)["optimizer"] == ("missing", NO_EIGHTBIT)
+    monkeypatch.setattr("fairhuman.train.preflight.find_spec", lambda _: "there")
+    assert check_at_once(recipe) == 0
+    assert "optimizer" not in found(recipe)
 
 
 def test_a_lora_that_does_not_fit_is_missing(make_recipe: MakeRecipe) -> None:

@@ -10,6 +10,7 @@ from fairhuman.errors import TrainingError
 from fairhuman.fairness import Strategy
 from fairhuman.models.model import TrainableModel
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.settings import NO_EIGHTBIT
 
 
 def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strategy) -> torch.optim.Optimizer:
@@ -30,9 +31,7 @@ def build_optimizer(recipe: TrainRecipe, model: TrainableModel, strategy: Strate
         try:
             import bitsandbytes
         except ImportError as error:
-            raise TrainingError(
-                "optimizer.name is adamw8bit, but bitsandbytes isn't installed: pip install 'fairhuman[eightbit]'"
-            ) from error
+            raise TrainingError(NO_EIGHTBIT) from error
         optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(groups, **adam)
         return optimizer
     # A LoRA has hundreds of small tensors: one fused kernel takes a fifth of the time on a CPU.

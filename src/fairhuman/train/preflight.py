@@ -9,6 +9,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,7 @@ from fairhuman.train.bases import check_settings
 from fairhuman.train.built import bare_message, bare_sources, builds, built_folder, built_recipe
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, free_on_resume, recipe_of_run
-from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING
+from fairhuman.train.settings import GRADIENT_BALANCING, LOSS_WEIGHTING, NO_EIGHTBIT
 from fairhuman.utils.files import nearest_existing, unwritable
 from fairhuman.utils.plugins import STRATEGIES, load_plugin
 from fairhuman.utils.shipped import SHIPPED
@@ -82,7 +83,10 @@ def check_at_once(recipe: TrainRecipe) -> int:
         PluginError: the strategy's package can't be loaded.
         RecipeError: the run in `out` has other settings, see `check_resumable`; `out` holds pictures or a data set; or
             a setting isn't for the base.
+        TrainingError: the optimiser's package isn't installed.
     """
+    if _lacks_eightbit(recipe):
+        raise TrainingError(NO_EIGHTBIT)
     if recipe.strategy not in (*LOSS_WEIGHTING, *GRADIENT_BALANCING):
         load_plugin(STRATEGIES, recipe.strategy)
     for name, path in _named_data(recipe):
@@ -104,6 +108,11 @@ def check_at_once(recipe: TrainRecipe) -> int:
             for text in ignored_by_build(path, recipe.source):
                 raise DataError(text)
     return step
+
+
+def _lacks_eightbit(recipe: TrainRecipe) -> bool:
+    """Whether the run's optimiser needs bitsandbytes, which isn't installed."""
+    return recipe.optimizer.name == "adamw8bit" and find_spec("bitsandbytes") is None
 
 
 def _foreign_folder(recipe: TrainRecipe) -> str | None:
@@ -144,6 +153,8 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
         problem = f"{str(recipe.out)!r}: can't be written: {reason}"
     if problem is not None:
         yield StartFinding("out", "missing", problem)
+    if _lacks_eightbit(recipe):
+        yield StartFinding("optimizer", "missing", NO_EIGHTBIT)
     model = model_finding(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)
@@ -163,6 +174,8 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     else:
         memory = _memory_of(recipe) if known else "the model is missing"
     yield _device(recipe, memory, device_memory)
+    if device_memory is None:
+        yield from _no_gpu(recipe)
     yield from _slow_precision(recipe)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
@@ -372,6 +385,19 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
     cheapest = cheapest_changes(recipe, limit, 1)
     advice = f"; cheapest change that fits: {cheapest[0]}" if cheapest else ""
     return StartFinding("memory", "missing", text + advice)
+
+
+def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
+    """That a model which doesn't ship would be trained on the CPU."""
+    import torch
+
+    if recipe.model not in SHIPPED and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        yield StartFinding(
+            "device",
+            "note",
+            f"no GPU found: {name_of(recipe.model).title} would train on the CPU, which takes days; `fairhuman doctor` "
+            "lists the devices",
+        )
 
 
 def _slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:

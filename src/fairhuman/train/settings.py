@@ -331,6 +331,9 @@ class CacheSettings(Settings):
     variants: int = Field(default=1, ge=1, description="fixed crops per picture, each in both flips; one an epoch")
 
 
+NO_EIGHTBIT = "optimizer.name is adamw8bit, but bitsandbytes isn't installed: pip install 'fairhuman[eightbit]'"
+
+
 class OptimizerSettings(Settings):
     """Adam by default, as in the paper."""
 
