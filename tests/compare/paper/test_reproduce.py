@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fairhuman.compare.jobs import Command
 from fairhuman.compare.paper import drawing
 from fairhuman.compare.paper import reproduce as reproducing
 from fairhuman.compare.paper.recipe import ReproduceRecipe
+from fairhuman.compare.paper.reproduce_page import setup
 from fairhuman.compare.plan import findings, forward_flops, plan_of
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
@@ -479,6 +481,13 @@ def test_the_full_size_tables_are_the_papers_runs() -> None:
     assert [table3.run(cell, 1, None, "test").lora.rank for cell in table3.cells] == [64, 128, 256]
     assert set(config.differences(paper, table3.run("rank 256", 1, None, "test"))) == own
     assert config.differences(table2.sampling, table3.sampling) == {}
+
+
+@pytest.mark.parametrize(("upscale", "said"), [(4, True), (1, False)])
+def test_the_set_up_says_that_small_pictures_are_enlarged_as_the_paper_does_not(upscale: int, said: bool) -> None:
+    recipe = config.load(ReproduceRecipe, RECIPES / "table2-small.yaml", [f"evaluate.upscale={upscale}"])
+    text = setup(recipe, SimpleNamespace(records=[None] * 48, data="shown")).metrics
+    assert ("pictures of up to 256 px enlarged 4 times before detection" in text) == said
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from fairhuman.compare.paper.sheet import ALIASES, METRICS, cost_note, cost_rows
 from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import BASE
 from fairhuman.config import to_yaml
+from fairhuman.detect.scale import SMALL_SIDE
 from fairhuman.models.locations import name_of
 from fairhuman.report.changes import change
 from fairhuman.report.html import picture_uri, render_to
@@ -208,13 +209,15 @@ def setup(recipe: ReproduceRecipe, asked: PromptSet) -> SetupSettings:
     added = f", suffix {sampling.prompt_suffix!r}" if sampling.prompt_suffix else ""
     added += f", negative prompt {sampling.negative_prompt!r}" if sampling.negative_prompt else ""
     drawn = f"{len(asked.records):,} prompts, {sampling.steps} steps, guidance {sampling.scale:g}{added}"
+    factor = recipe.evaluate.upscale
+    larger = f"; pictures of up to {SMALL_SIDE} px enlarged {factor} times before detection" if factor > 1 else ""
     return SetupSettings(
         model=f"{run.model} with a {what}, {run.optimizer.name}, learning rate {run.learning_rate:g}{rates}",
         data=f"trained on {run.data_name}; prompts and real pictures of {asked.data}",
         scale=f"{run.steps:,} steps of {run.samples(1)} pictures at {run.size[0]} x {run.size[1]}, "
         f"{len(recipe.seeds)} training seeds; {drawn}",
         metrics=f"{', '.join(recipe.evaluate.metrics)}; means of pictures with 95 % intervals over training seeds and "
-        "prompts, distances between sets over prompts alone; p-values swap two methods within prompts",
+        f"prompts, distances between sets over prompts alone; p-values swap two methods within prompts{larger}",
     )
 
 
