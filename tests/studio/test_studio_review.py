@@ -154,6 +154,11 @@ def test_a_caption_corrected_while_a_review_is_open_is_decided_on_as_corrected(o
         assert ask("decisions", key="0.png", shown="by hand", action="keep")[0] == 200
         assert ask("undo")[0] == 200
         assert ask("decisions", key="0.png", action="keep")[0] == 200  # a page of before says nothing of the prompt
+        edits = (folder / "edits.jsonl").read_text()
+        (folder / "edits.jsonl").write_text(f"{edits}nothing\n")
+        status, refused = ask("work")
+        assert (status, refused["message"].count("This data set can't be reviewed: ")) == (409, 1)
+        (folder / "edits.jsonl").write_text(edits)
     apply_review(folder)
     assert captions(folder) == {"0.png": "by hand"}
 

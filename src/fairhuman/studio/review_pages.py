@@ -132,7 +132,8 @@ class StudioReviews:
         Raises:
             RefusedError: it can't be opened (409).
         """
-        with self._lock, refusing():
+        with self._lock:
             if path not in self._open:
-                self._open[path] = CurrentReview(path, self._settings, LoadReport())
-            return self._open[path].get()
+                with refusing():
+                    self._open[path] = CurrentReview(path, self._settings, LoadReport())
+        return self._open[path].get()
