@@ -418,6 +418,24 @@ def hold(page, number):
     return release
 
 
+@pytest.mark.slow
+def test_a_picture_that_has_another_s_number_by_now_is_shown_with_its_own_pixels(shown, three):
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (64, 48), colour).save(three / f"{name}.png")
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800}, expected="Canvas2D: Multiple readback")
+    ready(page, "a.png")
+    View(page, 64, 48).wait_for_colour((40, 40), [255, 0, 0, 255])
+    rows = (three / "metadata.jsonl").read_text().splitlines()
+    (three / "metadata.jsonl").write_text("\n".join(rows[1:]))
+    page.keyboard.press("Escape")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page asks for news
+    whole(page, 2)
+    page.reload()
+    page.locator(".card img").first.click()
+    ready(page, "b.png")
+    View(page, 64, 48).wait_for_colour((40, 40), [0, 0, 255, 255])
+
+
 def changes(folder):
     return [(line.key, line.text()) for line in read_edits(folder).lines]
 

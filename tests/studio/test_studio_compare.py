@@ -46,9 +46,10 @@ def test_pictures_of_one_prompt_stand_together(opened, samples):
         ("00001-00.png", "two men", False),
     ]
     assert any("prompt 2, picture 0: not by mpd" in note for note in found["notes"])
-    picture = studio.get("/compare/picture", **BOTH, row=1, of="mpd")
+    picture = studio.get("/compare/picture", **BOTH, row=found["rows"][1]["id"], of="mpd")
     assert picture.content == (samples / "mpd" / "00001-00.png").read_bytes()
-    for wrong in ({"row": 2, "of": "mpd"}, {"row": 0, "of": "ls"}, {"row": 0, "of": "../mpd"}):
+    first = found["rows"][0]["id"]
+    for wrong in ({"row": "0", "of": "mpd"}, {"row": first, "of": "ls"}, {"row": first, "of": "../mpd"}):
         assert studio.get("/compare/picture", **BOTH, **wrong).status_code == 404
     assert studio.get("/compare", **BOTH).status_code == 200
     assert studio.get("/compare", name="nothing").status_code == 404
@@ -132,6 +133,6 @@ def test_runs_are_compared_by_their_last_previews(opened, run):
     found = studio.get("/api/compare", name=["mpd", "ls"]).json()
     assert [row["label"] for row in found["rows"]] == ["seed 101", "seed 102"]
     assert found["notes"] == ["mpd: step 200.", "ls: step 200."]
-    picture = studio.get("/compare/picture", name=["mpd", "ls"], row=0, of="ls")
+    picture = studio.get("/compare/picture", name=["mpd", "ls"], row=found["rows"][0]["id"], of="ls")
     assert picture.content == (run.parent / "ls/previews/step-000200/row-01-caption.png").read_bytes()
     assert studio.post("/api/study", {"names": ["mpd", "ls"]}).status_code == 422

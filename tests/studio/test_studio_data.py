@@ -365,6 +365,19 @@ def test_the_latent_grid_is_that_of_the_run_s_model(opened, photos, run):
     assert small == pytest.approx(4 * sdxl, abs=0.3), "cells of 4 and of 8 pixels"
 
 
+def test_a_number_that_another_picture_has_by_now_shows_nothing_under_the_old_key(data, photos):
+    before = data.get("/api/data", name="photos").json()["read_at"]
+    rows = (photos / "metadata.jsonl").read_text().splitlines()
+    (photos / "metadata.jsonl").write_text("\n".join(rows[1:]))
+    data.post("/api/reload", {"name": "photos"})
+    while not (facts := data.get("/api/data", name="photos").json())["done"]:
+        time.sleep(0.01)
+    assert facts["read_at"] > before  # so that no address is one that a browser has kept
+    for path in ("/api/picture", "/data/thumb", "/data/picture", "/data/seen"):
+        for key, status in (("0.png", 409), ("1.png", 200)):
+            assert data.get(path, name="photos", number=0, key=key).status_code == status
+
+
 def test_pictures_are_named_by_numbers_alone(data):
     for number in (2, 5, 10**9):
         for path in ("/api/picture", "/data/thumb", "/data/picture", "/data/seen"):

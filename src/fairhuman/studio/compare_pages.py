@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.studio.api import ChoiceBody, NamesBody
-from fairhuman.studio.base import Studio, number
+from fairhuman.studio.base import Studio, text_of
 from fairhuman.studio.compare import Choices, Comparison, compare_runs, compare_samples, row_id
 from fairhuman.studio.runs import RunView
 from fairhuman.study.ranks import JOIN
@@ -103,11 +103,11 @@ class ComparePages:
 
     def _picture(self, request: Request) -> Response:
         names = list(dict.fromkeys(request.query_params.getlist("name")))
-        rows, of = self._comparison(names).rows, request.query_params.get("of", "")
-        place = number(request, "row", 0) or 0
-        if place >= len(rows) or of not in rows[place].pictures:
+        wanted, of = text_of(request, "row"), text_of(request, "of")
+        row = next((row for row in self._comparison(names).rows if row_id(row) == wanted), None)
+        if row is None or of not in row.pictures:
             raise RefusedError(404, "There is no such picture in this comparison.")
-        path = rows[place].pictures[of]
+        path = row.pictures[of]
         folder = self._folders(names)[1][of]
         if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
             raise RefusedError(404, "This picture is not there any more.")

@@ -13,7 +13,7 @@ from fairhuman.errors import FairHumanError
 from fairhuman.report.colours import colours
 from fairhuman.studio.api import ChangeBody, NameBody, UndoBody
 from fairhuman.studio.base import Studio, number, text_of
-from fairhuman.studio.pictures import STATES, DataView, DataViews, Entry, Wanted, state_of
+from fairhuman.studio.pictures import STATES, DataView, DataViews, Entry, Wanted
 from fairhuman.web.app import RefusedError
 
 MOST_LISTED = 300  # pictures in one answer
@@ -67,7 +67,6 @@ class DataPages:
             name=name,
             names=list(places.data),
             runs=list(places.runs),
-            states=STATES,
             reviewed=name in places.data and self._studio.reviewable(places.data[name]),
         )
 
@@ -90,11 +89,15 @@ class DataPages:
             ],
         }
 
-    def _place(self, request: Request) -> tuple[int, str]:
-        return number(request, "number", 0) or 0, text_of(request, "group") or "kept"
+    def _place(self, request: Request) -> tuple[DataView, int, str]:
+        """Data set, number and group of the picture that a request names, with the key that its page knows."""
+        view, place, group = self._view(request), number(request, "number", 0) or 0, text_of(request, "group") or "kept"
+        view.entry(place, group, text_of(request, "key"))
+        return view, place, group
 
     def _picture(self, request: Request) -> dict[str, Any]:
-        return self._view(request).picture(*self._place(request))
+        view, place, group = self._place(request)
+        return view.picture(place, group)
 
     def _region(self, request: Request) -> dict[str, Any]:
         """Whether a new region may have a name, and the colours of all regions with it."""
@@ -103,11 +106,13 @@ class DataPages:
         return {"region": name, "colours": colours([*view.shown_regions(), name])}
 
     def _thumb(self, request: Request) -> Response:
-        content = self._view(request).thumbnail(*self._place(request), regions=text_of(request, "regions") == "1")
+        view, place, group = self._place(request)
+        content = view.thumbnail(place, group, regions=text_of(request, "regions") == "1")
         return Response(content, media_type="image/jpeg", headers=SHORT)
 
     def _pixels(self, request: Request) -> Response:
-        content, kind = self._view(request).pixels(*self._place(request))
+        view, place, group = self._place(request)
+        content, kind = view.pixels(place, group)
         return Response(content, media_type=kind, headers=SHORT)
 
     def _seen_lines(self, request: Request) -> dict[str, Any]:
@@ -119,14 +124,14 @@ class DataPages:
 
     def _sample(self, request: Request) -> Any:
         """The sample that both addresses of it ask for, drawn once."""
-        view, like, draw = self._view(request), text_of(request, "like"), number(request, "draw", 0, 0, 10**6) or 0
-        place = self._place(request)
-        entry = view.entry(*place)
+        view, place, group = self._place(request)
+        like, draw = text_of(request, "like"), number(request, "draw", 0, 0, 10**6) or 0
+        entry = view.entry(place, group)
         if entry.record is None:
             raise RefusedError(404, "This picture can't be used.")
         run = self._studio.place("runs", like) if like else None
         regions = tuple(request.query_params.getlist("region"))[:32]
-        key = (view.path, place, id(entry.record), run, draw, regions)
+        key = (view.path, place, group, id(entry.record), run, draw, regions)
         try:
             from fairhuman.studio.seen import recipe_like, seen
 
@@ -179,5 +184,4 @@ def _card(place: int, entry: Entry) -> dict[str, Any]:
         "problem": entry.problem,
         "rejected": entry.rejected,
         "shown": record is not None,
-        "states": {} if record is None else {name: state_of(record, name) for name in (*record.boxes, *record.masks)},
     }

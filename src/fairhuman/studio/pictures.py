@@ -4,6 +4,7 @@ import base64
 import math
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -103,6 +104,7 @@ class DataView:
         self._lock = threading.RLock()
         self._closed = False
         self._stamp = 0.0
+        self.read_at = 0.0  # when the reading began that the numbers of pictures are of
         self.reload()
 
     def reload(self) -> None:
@@ -110,6 +112,7 @@ class DataView:
         thread = threading.Thread(target=self._load, name="studio data", daemon=True)
         with self._lock:
             self.entries, self.rejected, self.done, self.problem = [], {}, False, ""
+            self.read_at = time.time()
             self._thread = thread
         thread.start()
 
@@ -225,6 +228,7 @@ class DataView:
         sources = Counter(_source(entry) for entry in entries if entry.record is not None)
         return {
             "done": self.done,
+            "read_at": self.read_at,
             "problem": self.problem,
             "read_only": self.read_only,
             "all": len(entries),
@@ -232,7 +236,6 @@ class DataView:
             "sources": [name for name, _ in sources.most_common(200) if name],
             "broken": sum(entry.record is None for entry in entries),
             "rejected": {reason: len(found) for reason, found in self.rejected.items()},
-            "edited": len(self._edits.changed_keys()),
             "changed": self.done and _stamp(self.path) != self._stamp,
         }
 
@@ -264,17 +267,19 @@ class DataView:
         """The number of a picture's last change; 0 without any."""
         return self._edits.version(entry.key)
 
-    def entry(self, number: int, group: str = "kept") -> Entry:
-        """A picture by its number.
+    def entry(self, number: int, group: str = "kept", key: str = "") -> Entry:
+        """A picture by its number; `key` is the one that the page knows it by, empty for any.
 
         Raises:
-            RefusedError: there is none (404), or it isn't read yet (503).
+            RefusedError: there is none (404), it has another key by now (409), or it isn't read yet (503).
         """
         found: Sequence[Entry] = self.entries if group in ("kept", "broken") else self.rejected.get(group, ())
         if not 0 <= number < len(found):
             if not self.done:
                 raise _still_reading()
             raise RefusedError(404, "There is no such picture in this data set.")
+        if key not in ("", found[number].key):
+            raise RefusedError(409, "The data set has changed on disk: open the picture again from the list.")
         return found[number]
 
     def picture(self, number: int, group: str = "kept") -> dict[str, Any]:

@@ -15,6 +15,7 @@ const pointers = new Map();
 
 const listed = () => (find("stars").checked ? rows.filter((row) => row.star) : rows);
 const current = () => listed()[place];
+const source = (row, of) => address("/compare/picture", { name: names, row: row.id, of });
 
 function show() {
   const row = current();
@@ -28,18 +29,17 @@ function show() {
   find("prompt").textContent = row.prompt ? `${row.label} · ${row.prompt}` : row.label;
   find("note").value = row.note;
   showStar();
-  const number = rows.indexOf(row);
   frames.className = `frames ${mode}`;
   frames.replaceChildren(
     ...names.map((name) => {
-      const image = el("img", { src: address("/compare/picture", { name: names, row: number, of: name }), alt: `${name}: ${row.prompt}`, draggable: "false" });
+      const image = el("img", { src: source(row, name), alt: `${name}: ${row.prompt}`, draggable: "false" });
       image.addEventListener("load", apply);
       return el("figure", { class: "compared" }, el("div", { class: "window" }, image), el("figcaption", {}, name));
     }),
   );
   if (mode === "slider" && names.length > 1) frames.lastElementChild.append(line());
   const ahead = listed()[place + 1];
-  if (ahead) for (const name of names) new Image().src = address("/compare/picture", { name: names, row: rows.indexOf(ahead), of: name });
+  if (ahead) for (const name of names) new Image().src = source(ahead, name);
   apply();
 }
 

@@ -18,6 +18,7 @@ const cards = new Map();
 let side = LEAST;
 let columns = 1;
 let current = 0; // place in the list
+let readAt = 0; // when the reading began that the numbers of pictures are of
 let routes = 0; // a later address counts, whichever answer comes first
 let look = () => {}; // asks the server at once
 
@@ -125,8 +126,8 @@ function label(card, picture, why = "") {
   card.title = [picture.key, why, picture.caption, picture.changed && "Changed here"].filter(Boolean).join("\n");
 }
 
-function thumb({ number, version }) {
-  const values = { name, number, group: wanted().group };
+function thumb({ number, key, version }) {
+  const values = { name, number, key, group: wanted().group, read: readAt };
   return address("/data/thumb", find("outlines").checked ? { ...values, regions: "1", version } : values);
 }
 
@@ -231,7 +232,7 @@ async function route() {
     if (picture?.shown) {
       find("list").hidden = true;
       find("editor").hidden = false;
-      await editor.open(picture.number, wanted().group);
+      await editor.open(picture, wanted().group);
       return;
     }
     if (picture) tell(picture.problem || picture.message || "This picture can't be shown.");
@@ -274,13 +275,14 @@ if (name) {
     let facts = await get("/api/data", { name });
     if (facts.changed && find("editor").hidden) facts = await post("/api/reload", { name }); // before pictures are asked for that are gone
     editor.facts(facts);
+    readAt = facts.read_at;
     options(find("region"), [["", "any"], ...facts.regions.map((one) => [one, one])], facts.done);
     const { sources } = facts;
     find("of-source").hidden = sources.length < 2;
     options(find("source"), [["", "any"], ...sources.slice(0, MOST_SOURCES).map((one) => [one, one])], facts.done);
     const groups = [["kept", "pictures"], ...(facts.broken ? [["broken", `can't be used (${facts.broken})`]] : [])];
     options(find("group"), [...groups, ...Object.entries(facts.rejected).map(([reason, number]) => [reason, `left out, ${reason} (${number})`])], facts.done);
-    const state = JSON.stringify([facts.all, facts.done, facts.broken]);
+    const state = JSON.stringify([facts.read_at, facts.all, facts.done, facts.broken]);
     if (state !== known) {
       known = state;
       if (!facts.done && total > CHUNK) {

@@ -50,8 +50,9 @@ export class Editor {
     return this.queue.length > 0 || this.pointers.size > 0;
   }
 
-  facts({ colours, read_only: readOnly, regions }) {
+  facts({ colours, read_at: readAt, read_only: readOnly, regions }) {
     this.colours = { ...this.colours, ...colours };
+    this.readAt = readAt;
     this.readOnly = readOnly;
     this.regions = regions;
     if (!this.picture) return;
@@ -62,7 +63,7 @@ export class Editor {
 
   // Shows another picture. From here on the page takes no input for the one before, whose text and stroke are saved to
   // it, and none for the next until it is there.
-  async open(number, group) {
+  async open({ number, key }, group) {
     this.close();
     const mine = (this.opening = {});
     if (!this.sending) this.say(OPENING);
@@ -71,9 +72,9 @@ export class Editor {
     await this.settled();
     for (let tried = false; this.opening === mine; tried = true) {
       try {
-        const loading = this.load(number, group);
+        const loading = this.load(number, key, group);
         loading.catch(() => {}); // what the server says of the picture goes first
-        const picture = await get("/api/picture", { name: this.name, number, group });
+        const picture = await get("/api/picture", { name: this.name, number, key, group });
         const image = await loading;
         if (this.opening !== mine) return;
         if (tried) tell("");
@@ -117,9 +118,10 @@ export class Editor {
     for (const button of find("tools").querySelectorAll("button:not([data-always])")) button.disabled = true;
   }
 
-  async load(number, group) {
+  // The address names more than the number, which is another picture's once the data set is read again.
+  async load(number, key, group) {
     const image = new Image();
-    image.src = address("/data/picture", { name: this.name, number, group });
+    image.src = address("/data/picture", { name: this.name, number, key, group, read: this.readAt });
     await image.decode();
     return image;
   }
@@ -217,7 +219,7 @@ export class Editor {
   }
 
   async showSeen() {
-    const values = { name: this.name, number: this.picture.number, group: this.group, like: find("like").value, draw: this.draw, region: Object.keys({ ...this.picture.boxes, ...this.picture.masks }).filter((one) => one !== "ignore"), version: this.picture.version };
+    const values = { name: this.name, number: this.picture.number, key: this.picture.key, group: this.group, like: find("like").value, draw: this.draw, region: Object.keys({ ...this.picture.boxes, ...this.picture.masks }).filter((one) => one !== "ignore"), version: this.picture.version };
     const mine = JSON.stringify(values);
     if (mine === this.seen) return;
     this.seen = mine;
@@ -396,7 +398,7 @@ export class Editor {
     const lost = this.queue.filter((other) => other === job || this.restsOn(other, job, error.status));
     this.queue = this.queue.filter((other) => !lost.includes(other));
     tell(error.message);
-    const fresh = await get("/api/picture", { name: this.name, number: job.number }).catch(() => null);
+    const fresh = await get("/api/picture", { name: this.name, number: job.number, key: job.key }).catch(() => null);
     if (fresh) {
       if (error.status === 409) tell(`${error.message} ${this.shownAnew(lost, fresh)}`);
       this.took(fresh, !this.queue.some((other) => other.number === job.number));
