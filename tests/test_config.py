@@ -1,5 +1,6 @@
 """Recipes: loading, overrides, error messages."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,21 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         config.load(Outer, loop)
 
 
+def test_errors_of_extends_name_the_file_that_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"a": "extends: b.yaml", "b": "extends: c.yaml", "c": "extends: a.yaml", "missing": "extends: d.yaml"}
+    for name, text in (files | {"list": "[1]", "of-list": "extends: list.yaml", "two": "extends: [a.yaml]"}).items():
+        write(tmp_path, f"{name}.yaml", f"{text}\n")
+    for name, message in (
+        ("a", "a.yaml: extends itself: a.yaml extends b.yaml extends c.yaml extends a.yaml"),
+        ("missing", "d.yaml: no such recipe (missing.yaml extends it); "),
+        ("of-list", "list.yaml: expected a mapping of settings, found list (of-list.yaml extends it)"),
+        ("two", "two.yaml: extends must name one recipe file, found ['a.yaml']"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            config.read(Path(f"{name}.yaml"))
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -111,6 +127,7 @@ def test_extends_starts_from_another_file(tmp_path: Path) -> None:
         ("steps: 1\n", ["inner.zzz=2"], r"unknown setting 'inner.zzz'; known are inner.rank, inner.names$"),
         ("- 1\n", [], r"r.yaml: expected a mapping of settings, found list"),
         ("steps: [\n", [], r"r.yaml: expected a YAML file"),
+        ("learning_rate: 1\n", [], r"'steps' is missing: give it in the recipe, or as steps=VALUE$"),
         ("steps: 1\ninner:\n  rank: 2\n  'rank': 3\n", [], r"r.yaml: .*the key 'rank' is given in lines 3 and 4"),
         ("steps: 1\n", ["inner={rank: 2, rank: 3}"], r"override 'inner=.*the key 'rank' is given twice in line 1"),
     ],
@@ -172,6 +189,8 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         ("resolution=512,768", (512, 768)),
         ("resolution=512", 512),
         ("lora.targets=to_q,to_k", ["to_q", "to_k"]),
+        ("lora.targets=to_q", ["to_q"]),
+        ("lora.targets=attention", "attention"),
         ("preview.prompts=a hat", ("a hat",)),
         ("preview.prompts=['a hat, red']", ("a hat, red",)),
     ],
@@ -279,6 +298,15 @@ KNOWN = (*LOSS_WEIGHTING, *GRADIENT_BALANCING, *plugin_names(STRATEGIES))
         ),
         (["kind=controlnet", "t2i_adapter.start=a"], "t2i_adapter: .* kind t2i_adapter only, found kind controlnet"),
         (["learning_rate=0"], "learning_rate: input should be greater than 0"),
+        (["view.zoom=[0.5, 1]"], r"view.zoom: must be \[low, high\] with 1 <= low <= high, found .*0\.5"),
+        (["optimizer.betas=[0.9, 1.5]"], "optimizer.betas: must be two numbers, each in 0 <= beta < 1, found .*1.5"),
+        (["data=[{path: a, regions: [face]}]", "regions.names=[]"], "region 'face', regions.names is empty"),
+        (["resolution=1024x1024"], "^[^\n]*: resolution: expected whole number or list of 2: .*, found '1024x1024'$"),
+        (["resolution=[a, 64]"], r"^[^\n]*: resolution: expected whole number or list .*, found \['a', 64\]$"),
+        (["view.bucket_aspect=0.5"], "^[^\n]*: view.bucket_aspect: input .* greater than or equal to 1, found 0.5$"),
+        (["lora.targets=atention"], "^[^\n]*: lora.targets: expected one of attention, .* texts, found 'atention'$"),
+        (["max_train_epochs=3"], "there are no epochs: steps = pictures x repeats x epochs / "),
+        (["network_alpha=3"], r"unknown setting 'network_alpha'; did you mean 'lora\.alpha'\?$"),
     ],
 )
 def test_contradictory_settings_are_refused(overrides: list[str], message: str) -> None:

@@ -14,10 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from fairhuman.errors import RecipeError
 from fairhuman.utils.files import write_text
 from fairhuman.utils.parse import parse_yaml, read_yaml
+from fairhuman.utils.settings_reference import type_in_words
 
 
 class Settings(BaseModel):
@@ -74,7 +76,8 @@ def build(
     try:
         return kind.model_validate(_with_lists(kind, overridden(values, overrides)))
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(kind, origin, places, problem) for problem in _problems(error))) from error
+        lines = (_explain(kind, origin, places, problem) for problem in _problems(kind, error))
+        raise RecipeError("\n".join(lines)) from error
 
 
 def places_of(levels: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, str]:
@@ -150,23 +153,26 @@ def read(path: Path) -> dict[str, Any]:
 
 def read_levels(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the own settings of a recipe file and of those that it extends, the file itself last; errors as `read`."""
+    by = f" ({seen[-1]} extends it)" if seen else ""
     try:
-        if path.resolve() in seen:
-            raise RecipeError(f"{path}: extends itself")
+        if path.resolve() in [one.resolve() for one in seen]:
+            raise RecipeError(f"{path}: extends itself: {' extends '.join(map(str, (*seen, path)))}")
         values = read_yaml(path)
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe{_recipes_at_hand(path)}") from error
+        raise RecipeError(f"{path}: no such recipe{by}{_recipes_at_hand(path)}") from error
     except IsADirectoryError as error:
-        raise RecipeError(f"{path}: expected a YAML file of settings, found a folder; give a file in it") from error
+        raise RecipeError(f"{path}: expected a YAML file of settings, found a folder{by}; give a file in it") from error
     except (OSError, RuntimeError, ValueError) as error:  # a RuntimeError: a loop of links, before Python 3.13
-        raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path}: expected a YAML file, {' '.join(str(error).split())}{by}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+        raise RecipeError(f"{path}: expected a mapping of settings, found {type(values).__name__}{by}")
     if (name := values.pop("extends", None)) is None:
         return [(path, values)]
-    beside, ships = path.parent / str(name), _that_ships(Path(str(name)))
+    if not isinstance(name, str):
+        raise RecipeError(f"{path}: extends must name one recipe file, found {name!r}")
+    beside, ships = path.parent / name, _that_ships(Path(name))
     base = beside if ships is None or beside.exists() else ships
-    return [*read_levels(base, (*seen, path.resolve())), (path, values)]
+    return [*read_levels(base, (*seen, path)), (path, values)]
 
 
 def shipped(path: Path) -> Path | None:
@@ -245,7 +251,7 @@ def _with_lists(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]
             lists = [one for one in kinds if get_origin(one) in (list, tuple) and _PLAIN.issuperset(_elements(one))]
             if isinstance(value, str) and "," in value and lists and not {str, Path, Any} & set(kinds):
                 listed[name] = [part.strip() for part in value.split(",")]
-            elif lists and not _PLAIN & set(kinds):
+            elif lists and (not _PLAIN & set(kinds) or (isinstance(value, str) and _names_none(value, field, lists))):
                 listed[name] = [value]
     return listed
 
@@ -270,14 +276,53 @@ def _elements(annotation: Any) -> set[Any]:
     return {one for argument in get_args(annotation) if argument is not Ellipsis for one in _alternatives(argument)}
 
 
-def _problems(error: ValidationError) -> Iterator[Any]:
-    """Yield the problems, without the "too short" that pydantic adds to a list whose items are invalid."""
-    found = error.errors()
+def _names_none(value: str, field: FieldInfo, lists: list[Any]) -> bool:
+    """Whether a text is an element of a list of texts rather than one of the names beside it, or nearly one of them."""
+    names = [name for one in get_args(field.annotation) if get_origin(one) is Literal for name in get_args(one)]
+    texts = any(str in _elements(one) for one in lists)
+    return bool(names) and texts and not difflib.get_close_matches(value, names, 1, 0.75)
+
+
+def _problems(kind: type[BaseModel], error: ValidationError) -> Iterator[Any]:
+    """Yield one problem for each place.
+
+    Pydantic names a problem for each type of a union, and adds "too short" to a list whose items are invalid.
+    """
+    found = list(_of_unions(kind, error.errors()))
     for problem in found:
         place = problem["loc"]
         inside = any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in found)
         if not (problem["type"] == "too_short" and inside):
             yield problem
+
+
+def _of_unions(kind: type[BaseModel], problems: list[Any]) -> Iterator[Any]:
+    """Yield the problems, those of one union as one: the bound that is broken, else which types it has."""
+    told = set()
+    for problem in problems:
+        end, union = _union(kind, problem["loc"])
+        setting = problem["loc"][:end]
+        if union is None or len(problem["loc"]) == end:
+            yield problem
+        elif setting not in told:
+            told.add(setting)
+            own = [one for one in problems if one["loc"][:end] == setting]
+            bound = next((one for one in own if {"ge", "gt", "le", "lt"} & set(one.get("ctx", ()))), None)
+            whole = next((one for one in own if len(one["loc"]) == end + 1), problem)["input"]
+            yield (bound or {"type": "union", "msg": f"expected {type_in_words(union)}", "input": whole}) | {
+                "loc": setting
+            }
+
+
+def _union(kind: type[BaseModel], place: tuple[Any, ...]) -> tuple[int, Any]:
+    """The length of the name of the setting at a place, and its type if that is a union of plain types; else None."""
+    end, union = 0, None
+    for at, part in enumerate(place, 1):
+        if (field := kind.model_fields.get(part)) is not None:
+            inner = next(_models(field.annotation), None)
+            several = len({*_alternatives(field.annotation)} - {type(None)}) > 1
+            end, union, kind = at, field.annotation if several and inner is None else None, inner or kind
+    return end, union
 
 
 def _explain(kind: type[BaseModel], origin: str, places: Mapping[str, str], problem: Any) -> str:
@@ -288,7 +333,8 @@ def _explain(kind: type[BaseModel], origin: str, places: Mapping[str, str], prob
     if problem["type"] == "extra_forbidden":
         return f"{origin}: unknown setting {name!r}; {_suggestion(kind, path)}"
     if problem["type"] == "missing":
-        return f"{origin}: the setting {name!r} is missing"
+        typed = f": give it in the recipe, or as {name}=VALUE" if name in setting_names(kind) else ""
+        return f"{origin}: the setting {name!r} is missing{typed}"
     own = problem["type"] == "value_error"  # raised by our validators; pydantic prefixes its own text
     message = str(problem["ctx"]["error"]) if own else problem["msg"][:1].lower() + problem["msg"][1:]
     if own and name not in places:
@@ -316,14 +362,14 @@ def _names(message: str, name: str) -> bool:
 
 
 # What other trainers call a setting of a training run.
+_EPOCHS = ("epochs", "num_epochs", "max_epochs", "max_train_epochs", "num_train_epochs")
 _ELSEWHERE = {
     "lr": "learning_rate",
-    "epochs": "steps",
     "max_train_steps": "steps",
     "train_batch_size": "batch_size",
     "gradient_accumulation_steps": "accumulate",
-    "network_dim": "rank",
-    "network_alpha": "alpha",
+    "network_dim": "lora.rank",
+    "network_alpha": "lora.alpha",
     "mixed_precision": "precision",
 }
 
@@ -332,7 +378,9 @@ def _suggestion(kind: type[BaseModel], path: list[str]) -> str:
     """Say which setting may be meant: one of the same section, or one of that name in another section."""
     section, last = path[:-1], _ELSEWHERE.get(path[-1], path[-1])
     known = {".".join([*section, name]): name for name in _fields(kind, section)}
-    exact = [name for name in setting_names(kind) if name.rpartition(".")[2] == last][:3]
+    if path[-1] in _EPOCHS and {"steps", "accumulate"} <= set(known):
+        return "there are no epochs: steps = pictures x repeats x epochs / (batch_size x accumulate x processes)"
+    exact = [name for name in setting_names(kind) if last in (name, name.rpartition(".")[2])][:3]
     near = [name for name in known if known[name] in difflib.get_close_matches(last, known.values(), 1, 0.65)]
     typo = bool(difflib.get_close_matches(last, known.values(), 1, 0.9))
     near = (near or exact) if section or typo else (exact or near)

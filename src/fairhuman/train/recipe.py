@@ -300,8 +300,8 @@ class TrainRecipe(Settings):
             names = self.regions.names if source.regions is None else source.regions
             for name in names:
                 if name not in self.regions.names:
-                    known = ", ".join(self.regions.names)
-                    raise ValueError(f"data: {source.path} has the region {name!r}, regions.names are {known}")
+                    known = f"are {', '.join(self.regions.names)}" if self.regions.names else "is empty"
+                    raise ValueError(f"data: {source.path} has the region {name!r}, regions.names {known}")
             annotated.update(names)
         for name in self.regions.names:
             if name not in annotated:

@@ -287,6 +287,13 @@ class ViewSettings(Settings):
         default=0.1, ge=0.0, le=1.0, description="probability of an empty caption, for classifier-free guidance"
     )
 
+    @field_validator("zoom")
+    @classmethod
+    def _enlarges(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 1.0 <= value[0] <= value[1]:
+            raise ValueError("must be [low, high] with 1 <= low <= high")
+        return value
+
     @model_validator(mode="after")
     def _some_views_are_whole(self) -> "ViewSettings":
         if sum(self.close_up.values()) >= 1.0:
@@ -351,6 +358,13 @@ class OptimizerSettings(Settings):
         default=0.0, ge=0.0, description="decoupled for adamw and adamw8bit; for adam and sgd, added to the gradient"
     )
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="for sgd")
+
+    @field_validator("betas")
+    @classmethod
+    def _average(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0.0 <= beta < 1.0 for beta in value):
+            raise ValueError("must be two numbers, each in 0 <= beta < 1")
+        return value
 
 
 class ScheduleSettings(Settings):
