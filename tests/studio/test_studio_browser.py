@@ -207,7 +207,7 @@ def turned(tmp_path):
 
 
 def painted(folder, region):
-    [record] = read_source(folder, (region,), SourceSettings(), LoadReport())
+    record, *_ = read_source(folder, (region,), SourceSettings(), LoadReport())
     return np.asarray(decode_mask(record.masks[region])) > 127
 
 
@@ -475,6 +475,43 @@ def test_a_text_typed_while_a_picture_is_on_its_way_changes_no_picture(shown, th
     assert changes(three) == [("a.png", "caption: of a"), ("b.png", "caption: photo b, later")]
     page.keyboard.press("n")
     saved(page, "face: none there")
+
+
+def test_a_tap_that_changes_no_cell_changes_no_annotation_and_a_pinch_adds_no_corner(shown, three):
+    page = shown(three, "/data#0", viewport={"width": 1280, "height": 800}, has_touch=True)
+    ready(page, "a.png")
+    view = View(page, 64, 48)
+    view.zoom((32, 24), 200)
+    page.check("#region-hand")  # not annotated
+    for key in "be":
+        page.keyboard.press(key)
+        page.mouse.click(*view.place((32, -8)))
+        saved(page, f"hand: nothing was {'painted' if key == 'b' else 'erased'}.")
+    page.check("#region-face")
+    page.keyboard.press("b")
+    page.mouse.click(*view.place((12, 15)))  # inside its box
+    saved(page, "face: nothing was painted.")
+    assert "1 box" in page.text_content(".region:has(#region-face)")
+    page.check("#region-ignore")
+    page.keyboard.press("p")
+    for corner in ((30, 10), (40, 10), (50, 10)):
+        page.mouse.click(*view.place(corner))
+    page.keyboard.press("Enter")
+    saved(page, "ignore: nothing was painted.")
+    page.check("#region-person")
+    touch = page.context.new_cdp_session(page)
+    for corner in ((30, 10), (50, 10), (40, 30)):
+        fingers = [dict(zip("xy", view.place(at), strict=True)) for at in (corner, (20, 40))]
+        for down in (fingers[:1], fingers):
+            touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": down})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.keyboard.press("Enter")
+    for corner in ((30, 10), (50, 10), (50, 30)):
+        page.mouse.click(*view.place(corner))
+    page.keyboard.press("Enter")
+    saved(page, "Saved: person: painted.")
+    assert abs(int(painted(three, "person").sum()) - 200) < 20
+    assert [key for key, _ in changes(three)] == ["a.png"]
 
 
 @pytest.mark.slow

@@ -273,23 +273,25 @@ export class Editor {
     held.canvas.getContext("2d").putImageData(data, x0, y0);
   }
 
-  // The mask to paint on: the region's own, or its boxes filled.
+  // Makes the mask to paint on, the region's own or its boxes filled; a copy of the one before, null if there was none.
   ready() {
-    if (!this.masks.has(this.region)) {
+    const had = this.masks.get(this.region)?.mask.slice() ?? null;
+    if (!had) {
       const { width, height, boxes } = this.picture;
       const mask = new Uint8Array(width * height);
       for (const one of boxes[this.region] ?? []) fillBox(mask, width, height, one);
       this.setMask(this.region, mask);
     }
-    return this.masks.get(this.region);
+    return had;
   }
 
+  // Saves the region's mask if a cell has changed: what paints only adds cells, what erases only takes them.
   saveMask(words) {
     const held = this.masks.get(this.region);
     const cells = count(held.mask);
-    if (this.act?.value === 0 && cells === held.cells) {
+    if (cells === held.cells) {
       this.revert();
-      this.say(`${this.region}: there was nothing to erase.`);
+      this.say(`${this.region}: nothing was ${words}.`);
       return;
     }
     held.cells = cells;
@@ -312,7 +314,8 @@ export class Editor {
     const held = this.masks.get(this.region);
     const boxes = this.picture.boxes[this.region];
     if (held) {
-      this.setMask(this.region, grown(held.mask, width, height, value));
+      held.mask = grown(held.mask, width, height, value);
+      this.tint(this.region, 0, 0, width, height);
       this.saveMask(value ? "grown" : "shrunk");
     } else if (boxes?.length) {
       const by = value ? 1 : -1;
@@ -628,11 +631,9 @@ export class Editor {
 
   begin(at) {
     if (this.tool === "brush" || this.tool === "eraser") {
-      const had = this.masks.get(this.region)?.mask.slice() ?? null;
-      this.ready();
-      this.act = { last: at, value: this.tool === "brush" ? 1 : 0, had };
+      this.act = { had: this.ready(), last: at, value: this.tool === "brush" ? 1 : 0 };
       this.stamp(at, at);
-    } else if (this.tool === "polygon") this.vertex(at);
+    } else if (this.tool === "polygon") this.act = { vertex: at };
     else this.act = this.grabbed(at) ?? { from: at };
     this.paint();
   }
@@ -727,6 +728,7 @@ export class Editor {
   finish() {
     const { act } = this;
     if (act?.last) this.saveMask(act.value ? "painted" : "erased");
+    else if (act?.vertex) this.vertex(act.vertex);
     else if (act?.from && this.made) this.addBox(this.made);
     else if (act?.box !== undefined && JSON.stringify(act.was) !== JSON.stringify(this.picture.boxes[this.region][act.box])) this.setBoxes(this.picture.boxes[this.region]);
   }
@@ -743,7 +745,7 @@ export class Editor {
 
   // A second finger or a cancelled touch: what the first one painted wasn't meant.
   revert() {
-    if (this.act?.last) this.setMask(this.region, this.act.had);
+    if (this.act?.had !== undefined) this.setMask(this.region, this.act.had);
     else if (this.act?.was) this.picture.boxes[this.region][this.act.box] = this.act.was;
     this.act = null;
     this.made = null;
@@ -759,10 +761,12 @@ export class Editor {
     const points = this.points;
     this.points = [];
     if (points.length > 2) {
-      const held = this.ready();
-      polygon(held.mask, this.picture.width, this.picture.height, points);
-      this.setMask(this.region, held.mask);
+      const { width, height } = this.picture;
+      this.act = { had: this.ready() };
+      polygon(this.masks.get(this.region).mask, width, height, points);
+      this.tint(this.region, 0, 0, width, height);
       this.saveMask("painted");
+      this.act = null;
     }
     this.paint();
   }
