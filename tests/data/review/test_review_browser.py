@@ -45,8 +45,8 @@ def shown(page):
 def reviewing(review_folder, serving, open_page):
     """`reviewing(pictures)` gives the folder, and what opens a page of a reviewer."""
 
-    def start(count, **settings):
-        folder = review_folder(count)
+    def start(count, more=None, **settings):
+        folder = review_folder(count, **(more or {}))
         app = create_review_app(folder, ReviewSettings(**settings))
         root = f"{serving(app)}{app.state.root}"
         return folder, lambda name, **options: open_page(f"{root}/review?name={name}", **options)
@@ -115,6 +115,32 @@ def test_a_prompt_that_is_changed_by_hand_meanwhile_is_shown_before_it_is_decide
     page.click("#keep")
     showing(page, "p1")
     assert events(folder) == [("Ada", "p0", "keep", "by hand", None)]
+
+
+def test_a_region_that_is_newer_than_the_page_stops_nothing_and_a_rewritten_prompt_is_not_lost(reviewing, events):
+    folder, opened = reviewing(3, more={"leftHand": [[1, 2, 5, 6]]})
+    asked = []
+    page = opened("Ada")
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    showing(page, "p0")
+    assert [one.split()[0] for one in page.locator(".legend").all_text_contents()] == ["Faces", "Hands", "LeftHand"]
+    with EditsWriter(folder) as writer:
+        writer.add("p1", {"region": "bag", "boxes": [[1, 2, 9, 9]], "mask": None})
+    page.keyboard.press("k")
+    showing(page, "p1")
+    assert (page.input_value("#prompt"), page.text_content("#problem")) == ("a person, number 1", "")
+    page.keyboard.press("e")
+    page.keyboard.type(", typed")
+    page.click("#undo")
+    showing(page, "p0")
+    page.click("#keep")
+    showing(page, "p1")
+    assert page.input_value("#prompt") == "a person, number 1, typed"
+    page.reload()
+    showing(page, "p1")
+    page.reload()
+    showing(page, "p1")
+    assert asked == ["beforeunload"]  # only while there was something to lose
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-// What the pages of studio, study and review share: elements, and what the browser keeps.
+// What the pages of studio, study and review share: elements, and what the browser keeps, numbers of things.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,6 +16,8 @@ function filled(element, attributes, children) {
 
 export const el = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
 export const svg = (name, attributes, ...children) => filled(document.createElementNS(SVG, name), attributes, children);
+
+export const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
 export function store(key, value) {
   try {

@@ -1,6 +1,6 @@
 // The review page: shows one picture, sends the decision, and shows the next picture once it is saved.
 
-import { find, store, stored, svg } from "./page.js";
+import { find, plural, store, stored, svg } from "./page.js";
 
 const ENLARGED = 2.5; // zoom factor relative to the fitted size
 const STEP = 1.4;
@@ -13,6 +13,7 @@ const { reviewer, root } = document.body.dataset;
 const regions = JSON.parse(document.body.dataset.regions); // their order numbers their elements
 const [stage, canvas, prompt, status, problem] = ["stage", "canvas", "prompt", "status", "problem"].map(find);
 const images = new Map(); // preloaded images of the assigned pictures, by key
+const drafts = new Map(); // prompts that were rewritten and not saved when another picture was shown, by key
 let current = null;
 let original = ""; // the current prompt, as the text field spells it
 let waiting = false; // whether all remaining pictures are assigned to others
@@ -79,18 +80,23 @@ function show(picture, undone) {
   find("view").hidden = false;
   find("nothing").hidden = true;
   if (current?.key === picture.key && current.prompt === picture.prompt && !undone) return;
-  const typed = current?.key === picture.key && isEdited() ? prompt.value : null; // beside a prompt that was changed
-  current = picture;
-  prompt.value = picture.prompt;
-  original = prompt.value;
-  prompt.value = undone?.prompt || (typed ?? original);
-  find("key").textContent = picture.key;
   const image = images.get(picture.key);
   image.onerror = () => fail(picture, image);
   canvas.replaceChildren(image, drawBoxes(picture));
+  leave(picture);
+  prompt.value = picture.prompt;
+  original = prompt.value;
+  prompt.value = undone?.prompt || (drafts.get(picture.key) ?? original);
+  drafts.delete(picture.key);
+  find("key").textContent = picture.key;
   setZoom(1);
   showEdit();
   measure();
+}
+
+function leave(next) {
+  if (current && isEdited()) drafts.set(current.key, prompt.value);
+  current = next;
 }
 
 function fail(picture, image) {
@@ -105,6 +111,7 @@ function fail(picture, image) {
 function drawBoxes(picture) {
   const rects = Object.entries(picture.boxes).flatMap(([region, boxes]) => {
     const count = find(`count-${regions.indexOf(region)}`);
+    if (!count) return []; // a region that is newer than the page
     count.textContent = boxes ? boxes.length : "unknown";
     const stroke = count.dataset.colour;
     return (boxes ?? []).map(([x0, y0, x1, y1]) => svg("rect", { class: region, stroke, x: x0, y: y0, width: x1 - x0, height: y1 - y0 }));
@@ -114,14 +121,14 @@ function drawBoxes(picture) {
 
 function showNothing(work) {
   const news = find("nothing").hidden;
-  current = null;
+  leave(null);
   find("deciding").hidden = true;
   find("view").hidden = true;
   find("nothing").hidden = false;
   find("nothing-title").textContent = waiting ? "Nothing to do right now" : "All done";
   find("nothing-text").textContent = waiting
     ? `Other reviewers are working on the last ${work.elsewhere}. This page updates automatically.`
-    : `You have made ${work.own} decisions. Thank you!`;
+    : `You have made ${plural(work.own, "decision")}. Thank you!`;
   if (news) find("nothing").focus();
 }
 
@@ -253,6 +260,7 @@ canvas.addEventListener("click", (event) => {
 });
 find("shortcuts").checked = stored("shortcuts") !== "false";
 find("shortcuts").addEventListener("change", (event) => store("shortcuts", event.target.checked));
+window.addEventListener("beforeunload", (event) => current && isEdited() && event.preventDefault());
 new ResizeObserver(fit).observe(stage);
 
 setBoxes(stored("boxes") !== "false");

@@ -2,7 +2,7 @@
 
 import { find, store, stored } from "./page.js";
 
-export { el, find, svg } from "./page.js";
+export { el, find, plural, svg } from "./page.js";
 export const { root, readOnly } = document.body.dataset;
 const LATER = [502, 503, 504]; // the server, or one before it, can't answer yet
 const KEPT_CHARACTERS = 16_000; // a browser still sends a short request when its page is closed
@@ -73,8 +73,6 @@ export function repeat(act, otherwise = 5) {
   run();
   return run;
 }
-
-export const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 
 export const span = (steps) => steps.map((step) => Math.round(step).toLocaleString("en")).join(" to ");
 
