@@ -73,7 +73,7 @@ def reproduce(
     report it shows what is finished so far, also beside a command that goes on. A dry run ends with 0 if it could start
     now, 1 if something is missing here.
 
-    Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2
+    Example: fairhuman reproduce recipes/table2-small.yaml out=runs/table2 results=runs/table2
     """
     from fairhuman.compare.paper.recipe import ReproduceRecipe
 
@@ -184,7 +184,7 @@ def paper(
 
     `fairhuman reproduce` makes these tables from training to report; this command takes finished files.
 
-    Example: fairhuman paper paper --costs costs/costs.json --recipe setup.yaml
+    Example: fairhuman paper paper --costs costs/costs.json --recipe recipes/paper-small.yaml
     """
     from fairhuman.compare.paper.settings import SheetSettings
     from fairhuman.compare.paper.sheet import read_tables, write_sheet
