@@ -257,6 +257,13 @@ def test_boxes_polygons_none_there_and_captions_by_pointer_and_keys(shown, turne
     page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('10, 20, 50, 70')")
     view.drag((30, 40), (35, 45))  # the inside
     page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('15, 25, 55, 75')")
+    page.keyboard.press("g")
+    page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('14, 24, 56, 76')")
+    page.keyboard.press("s")
+    page.wait_for_function("() => document.querySelector('#boxes li').textContent.startsWith('15, 25, 55, 75')")
+    for key in "+-=-":  # which zoom, as on the other pages
+        page.keyboard.press(key)
+    assert [text for _, text in changes(turned)] == ["face: 1 box"] * 5
     page.check("#region-ignore")
     page.keyboard.press("p")
     for corner in ((60, 10), (90, 10), (90, 40)):
@@ -735,6 +742,16 @@ def test_the_address_keeps_the_filters_and_back_goes_to_the_list(shown, three):
     page.wait_for_selector("#list:not([hidden])")
     whole(page)
     assert page.input_value("#state") == "has"
+
+
+def test_the_first_click_after_a_search_opens_a_picture(shown, three):
+    page = shown(three, "/data", viewport={"width": 1280, "height": 800})
+    whole(page)
+    page.click("#text")
+    page.keyboard.type("photo b")
+    whole(page, 1)
+    page.locator(".card img").click()
+    ready(page, "b.png")
 
 
 @pytest.mark.slow

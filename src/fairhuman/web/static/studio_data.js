@@ -151,8 +151,10 @@ function again() {
 }
 
 function filter() {
+  const to = here(location.hash);
+  if (to === `${location.pathname}${location.search}${location.hash}`) return; // the search's field is left, by a click
   current = 0;
-  history.replaceState(null, "", here(location.hash));
+  history.replaceState(null, "", to);
   [search, routed] = [location.search, location.href];
   showFilters();
   find("grid").scrollTop = 0;

@@ -837,7 +837,7 @@ export class Editor {
       this.choose(TOOLS[key]);
       this.canvas.focus({ preventScroll: true }); // a list of regions would take the arrow keys
     } else {
-      const acts = { y: () => this.undo(true), n: () => this.none(), u: () => this.forget(), 0: () => this.fit(), "+": () => this.grow(1), "-": () => this.grow(0), "[": () => this.resize(-4), "]": () => this.resize(4), i: () => this.zoom(1.4), o: () => this.zoom(1 / 1.4) };
+      const acts = { y: () => this.undo(true), n: () => this.none(), u: () => this.forget(), 0: () => this.fit(), g: () => this.grow(1), s: () => this.grow(0), "[": () => this.resize(-4), "]": () => this.resize(4), "+": () => this.zoom(1.4), "=": () => this.zoom(1.4), "-": () => this.zoom(1 / 1.4) };
       if (!acts[key]) return;
       acts[key]();
     }
