@@ -44,6 +44,15 @@ def test_speed_and_time_left_are_of_the_same_last_steps(opened, run):
     assert (state["left"], state["seconds_a_step"], state["images_per_s"]) == (6.0, 1.0, 4.0)
 
 
+@pytest.mark.parametrize("path", ["/run", "/compare"])
+def test_what_does_not_fit_side_by_side_is_told(opened, run, path):
+    for i in range(7):
+        shutil.copytree(run, run.parent / f"more-{i}")
+    studio, names = opened(run.parent), ["mpd", *(f"more-{i}" for i in range(7))]
+    assert "Shown: 6 of 8; no more fit side by side." in studio.get(path, name=names).text
+    assert "Shown:" not in studio.get(path, name=names[:6]).text
+
+
 def test_curves_are_sent_again_only_where_they_changed(opened, run):
     studio = opened(run)
     first = studio.get("/api/metrics", run="mpd", points=50).json()

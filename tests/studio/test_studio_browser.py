@@ -20,8 +20,11 @@ from fairhuman.data.sources.edits import EditsWriter, read_edits
 from fairhuman.errors import DataError
 from fairhuman.studio.app import create_studio_app
 from fairhuman.studio.settings import StudioSettings
+from fairhuman.utils.files import alone
 from helpers.study_tab import audit
 from helpers.tiny_pictures import encoded, picture
+
+NEWS = "document.dispatchEvent(new Event('visibilitychange'))"  # as a tab's that comes to the front: it asks for news
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_two_runs_side_by_side_go_on_and_their_previews_follow_one_slider(shown,
     assert page.locator(".scrubber output").all_text_contents() == ["step 100"] * 2
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 260, "loss/face": 0.1, "images": 1040}) + "\n")
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as if the tab had come to the front
+    page.evaluate(NEWS)
     page.wait_for_function("() => document.querySelector('.run .facts dd').textContent === '260 of 200'")
     audit(page)
 
@@ -104,6 +107,48 @@ def test_a_legend_tells_apart_what_its_chart_tells_apart(shown, run):
     page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 50)
     page.mouse.up()
     assert re.fullmatch(r"1,34\d to 1,34\d", page.text_content("#range [value=picked]"))
+
+
+def test_a_run_that_is_gone_keeps_up_no_other_and_an_overlay_comes_once_it_is_drawn(shown, run, monkeypatch):
+    monkeypatch.setattr("fairhuman.studio.base.LOOK_SECONDS", -1.0)
+    drawn = (run / "overlay.png").rename(run / "later.png")
+    shutil.copytree(run, run.parent / "ls")
+    with alone(run / ".lock", "held"):
+        page = shown(run.parent, "/run?name=ls&name=mpd", expected="404")
+        told = "text => document.querySelector('#runs').textContent.includes(text)"
+        for text in ("overlay.png is missing.", "Not drawn yet."):
+            page.wait_for_function(told, arg=text)
+        shutil.rmtree(run.parent / "ls")
+        drawn.rename(run / "overlay.png")
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 260, "images": 1040}) + "\n")
+        page.clock.install()
+        page.clock.fast_forward(11_000)
+        page.evaluate(NEWS)
+        page.wait_for_function(told, arg="260 of 200")
+        page.wait_for_selector(".run img[alt^=Training]", state="attached")
+    assert page.locator(".run .problem").all_text_contents() == ["There is no such run in this studio.", ""]
+    assert (page.text_content("#problem"), "Not drawn" in page.text_content("#runs")) == ("", False)
+
+
+def test_the_focus_stays_in_its_row_while_a_run_goes_on(shown, run):
+    page = shown(run.parent)
+    page.focus("#list a")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 260, "images": 1040}) + "\n")
+    page.evaluate(NEWS)
+    page.wait_for_function("() => document.querySelector('#list').textContent.includes('260 of 200')")
+    assert page.evaluate("[document.activeElement.localName, document.activeElement.textContent]") == ["a", "mpd"]
+
+
+def test_numbers_of_axes_are_those_of_their_ticks_and_long_durations_have_hours(shown, run):
+    page = shown(run, "/run?name=mpd")
+    module = page.get_attribute("script[src*=studio_run]", "src").replace("studio_run.js", "studio.js")
+    words = """async (at) => {
+        const { duration, told } = await import(at);
+        return [told([12240, 12260]), told([0.1, 0.15, 0.2]), told([1e6, 1.5e6]), duration(60 * 3600)];
+    }"""
+    assert page.evaluate(words, module) == [["12240", "12260"], ["0.1", "0.15", "0.2"], ["1M", "1.5M"], "2 days 12 h"]
 
 
 @pytest.mark.slow
@@ -386,7 +431,7 @@ def test_a_change_waits_for_the_server_and_another_tab_s_is_not_overwritten(show
     saved(other)
     page.keyboard.press("u")
     page.wait_for_function("() => document.querySelector('#problem').textContent.includes('another window')")
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page asks for news
+    page.evaluate(NEWS)
     page.wait_for_timeout(1000)
     assert "another window" in page.text_content("#problem")
 
@@ -435,7 +480,7 @@ def test_a_picture_that_has_another_s_number_by_now_is_shown_with_its_own_pixels
     rows = (three / "metadata.jsonl").read_text().splitlines()
     (three / "metadata.jsonl").write_text("\n".join(rows[1:]))
     page.keyboard.press("Escape")
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page asks for news
+    page.evaluate(NEWS)
     whole(page, 2)
     page.reload()
     page.locator(".card img").first.click()
@@ -487,6 +532,7 @@ def test_a_text_typed_while_a_picture_is_on_its_way_changes_no_picture(shown, th
 def test_a_tap_that_changes_no_cell_changes_no_annotation_and_a_pinch_adds_no_corner(shown, three):
     page = shown(three, "/data#0", viewport={"width": 1280, "height": 800}, has_touch=True)
     ready(page, "a.png")
+    assert page.is_visible("text=counts for no objective")
     view = View(page, 64, 48)
     view.zoom((32, 24), 200)
     page.check("#region-hand")  # not annotated

@@ -46,11 +46,17 @@ class ComparePages:
 
     def _page(self, request: Request) -> Response:
         places = self._studio.places()
-        names = list(dict.fromkeys(request.query_params.getlist("name")))[:MOST]
+        asked = list(dict.fromkeys(request.query_params.getlist("name")))
+        names = asked[:MOST]
         if names:
             self._folders(names)
         return self._studio.page(
-            "studio_compare.html", "/compare", names=names, samples=list(places.samples), runs=list(places.runs)
+            "studio_compare.html",
+            "/compare",
+            names=names,
+            asked=len(asked),
+            samples=list(places.samples),
+            runs=list(places.runs),
         )
 
     def _folders(self, names: Sequence[str]) -> tuple[str, Mapping[str, Path]]:

@@ -36,10 +36,11 @@ class RunPages:
         ]
 
     def _page(self, request: Request) -> Response:
-        names = list(dict.fromkeys(request.query_params.getlist("name")))[:MOST_RUNS]
+        asked = list(dict.fromkeys(request.query_params.getlist("name")))
+        names = asked[:MOST_RUNS]
         for name in names:
             self._studio.place("runs", name)
-        return self._studio.page("studio_run.html", "/run", names=names, most=MOST_RUNS)
+        return self._studio.page("studio_run.html", "/run", names=names, asked=len(asked), most=MOST_RUNS)
 
     def _list(self, _: Request) -> dict[str, Any]:
         folders = self._studio.places().runs

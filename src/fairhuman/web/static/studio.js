@@ -81,7 +81,9 @@ export function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 90) return `${minutes} min`;
-  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.round(minutes / 1440)} days`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  const hours = Math.round(minutes / 60);
+  return `${Math.floor(hours / 24)} days ${hours % 24} h`;
 }
 
 export function short(value, digits = 3) {
@@ -92,13 +94,12 @@ export function short(value, digits = 3) {
   return Number(value.toPrecision(digits)).toString();
 }
 
-// Each value in the fewest digits, from three on, in which all of them differ.
+// Each value in the fewest digits, from three on, that are off by less than a quarter of the way to the next value.
 export function told(values) {
-  for (let digits = 3; digits < 9; digits++) {
-    const texts = values.map((value) => short(value, digits));
-    if (new Set(texts).size === values.length) return texts;
-  }
-  return values.map(String);
+  const gap = Math.min(...values.slice(1).map((value, i) => value - values[i]));
+  let digits = 3;
+  while (digits < 9 && values.some((value) => Math.abs(value - Number(value.toPrecision(digits))) > gap / 4)) digits++;
+  return values.map((value) => short(value, digits));
 }
 
 export const remember = (name, value) => store(`studio:${name}`, value);

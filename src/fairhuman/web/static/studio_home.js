@@ -6,7 +6,7 @@ const list = find("list");
 const chosen = new Set();
 
 function row(run) {
-  const box = run.listed && el("input", { type: "checkbox", name: "name", value: run.name, "aria-label": `Show ${run.name}` });
+  const box = run.listed && el("input", { type: "checkbox", name: "name", value: run.name, "data-run": run.name, "aria-label": `Show ${run.name}` });
   if (box) {
     box.checked = chosen.has(run.name);
     box.addEventListener("change", () => {
@@ -20,7 +20,7 @@ function row(run) {
     "tr",
     {},
     el("td", {}, box),
-    el("th", { scope: "row" }, run.listed ? el("a", { href: address("/run", { name: run.name }) }, run.name) : run.name),
+    el("th", { scope: "row" }, run.listed ? el("a", { href: address("/run", { name: run.name }), "data-run": run.name }, run.name) : run.name),
     el("td", {}, el("span", { class: `state ${run.state}` }, `${run.state}${run.host && run.state !== "finished" && run.state !== "stopped" ? ` on ${run.host}` : ""}`), run.says && el("div", { class: "soft says" }, run.says)),
     el("td", { class: "number" }, step),
     el("td", { class: "number" }, run.left === null ? "" : duration(run.left)),
@@ -36,9 +36,9 @@ repeat(async () => {
   const text = JSON.stringify(runs);
   if (text !== last) {
     last = text;
-    const focused = list.contains(document.activeElement) ? document.activeElement.value : null;
+    const focused = list.contains(document.activeElement) && document.activeElement; // a box or a link
     list.replaceChildren(...runs.map(row));
-    if (focused) list.querySelector(`input[value="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) list.querySelector(`${focused.localName}[data-run="${CSS.escape(focused.dataset.run)}"]`)?.focus();
   }
   find("none").hidden = runs.length > 0;
   list.closest(".scroll").hidden = runs.length === 0;

@@ -25,6 +25,7 @@ const CHARTS = [
   { title: "Learning rate", names: ["lr"] },
   { title: "Norm of the direction", names: ["grad_norm"] },
 ];
+const LIVE = ["starting", "running", "stopping"];
 const views = new Map();
 let picked = null; // [first, last] steps of a drag
 let previewStep = Infinity;
@@ -39,6 +40,8 @@ class RunView {
     this.known = null;
     this.curves = null;
     this.state = null;
+    this.problems = {}; // by what of the run couldn't be shown
+    this.problem = el("p", { class: "problem", role: "alert" });
     this.head = el("div", { class: "run-state" });
     this.charts = el("div", { class: "charts" });
     this.heldOut = el("div", {});
@@ -56,13 +59,14 @@ class RunView {
       "section",
       { class: "run", "aria-label": name },
       el("div", { class: "run-head" }, el("h2", {}, name), this.stop, this.resume, names.length > 1 && remove),
+      this.problem,
       this.head,
       this.charts,
       this.section("Held-out losses", this.heldOut, true),
       this.section("Previews", el("div", {}, this.scrubber, this.previews), true),
       this.section("Log", this.logText, true),
       this.section("What the model sees", this.overlay, false),
-      this.section("Left out of the data", this.notes, false),
+      this.section("Notes on the data", this.notes, false),
       this.section("Recipe", this.recipe, false),
     );
   }
@@ -95,6 +99,23 @@ class RunView {
       tell(error.message);
       this.resume.disabled = false;
     }
+  }
+
+  // Calls one of the methods below; what goes wrong with this run alone is told in its section, and keeps up no other.
+  async attempt(part) {
+    try {
+      await this[part]();
+      delete this.problems[part];
+    } catch (error) {
+      if (error.offline) throw error;
+      this.problems[part] = error.message;
+    }
+    const text = Object.values(this.problems)[0] ?? "";
+    if (this.problem.textContent !== text) this.problem.textContent = text;
+  }
+
+  get live() {
+    return LIVE.includes(this.state?.state);
   }
 
   async refresh() {
@@ -136,7 +157,7 @@ class RunView {
     ];
     const bar = el("progress", { max: state.steps || 1, value: state.steps ? Math.min(state.step, state.steps) : 0, "aria-label": `Steps of ${this.name}` });
     this.head.replaceChildren(
-      el("p", {}, el("span", { class: `state ${state.state}` }, `${state.state}${state.host && live ? ` on ${state.host}` : ""}`), state.host && state.state === "stopped" ? el("span", { class: "soft" }, ` no sign from ${state.host} since ${new Date(1000 * state.changed).toLocaleString("en")}`) : null, state.damaged ? el("span", { class: "soft" }, ` ${plural(state.damaged, "damaged line")} left out`) : null),
+      el("p", {}, el("span", { class: `state ${state.state}` }, `${state.state}${state.host && live ? ` on ${state.host}` : ""}`), state.host && state.state === "stopped" ? el("span", { class: "soft" }, ` no sign from ${state.host} since ${new Date(1000 * state.changed).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`) : null, state.damaged ? el("span", { class: "soft" }, ` ${plural(state.damaged, "damaged line")} left out`) : null),
       el("p", { class: "soft says", hidden: !state.says }, state.says ?? ""),
       bar,
       el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
@@ -189,9 +210,10 @@ class RunView {
       this.logText.textContent = log;
       if (end) this.logText.scrollTop = this.logText.scrollHeight;
     }
-    if (found.overlay && !this.overlay.firstChild) {
-      this.overlay.append(el("img", { src: this.picture("overlay.png"), loading: "lazy", alt: "Training samples with their masks on the picture and on the latent grid" }));
-    } else if (!found.overlay) this.overlay.textContent = "overlay.png is missing.";
+    if (!found.overlay) this.overlay.textContent = this.live ? "Not drawn yet." : "overlay.png is missing.";
+    else if (!this.overlay.querySelector("img")) {
+      this.overlay.replaceChildren(el("img", { src: this.picture("overlay.png"), loading: "lazy", alt: "Training samples with their masks on the picture and on the latent grid" }));
+    }
     this.showHeldOut(found.held_out);
     this.rows = found.previews;
     showPreviews();
@@ -378,12 +400,12 @@ for (const id of ["smoothing", "log"]) {
 find("choice").addEventListener("submit", (event) => event.preventDefault());
 
 const now = repeat(async () => {
-  await Promise.all([...views.values()].map((view) => view.refresh()));
+  await Promise.all([...views.values()].map((view) => view.attempt("refresh")));
   drawCharts();
-  const live = [...views.values()].some((view) => ["starting", "running", "stopping"].includes(view.state.state));
+  const live = [...views.values()].some((view) => view.live);
   if (Date.now() - detailed > 1000 * (live ? DETAIL_SECONDS : 6 * DETAIL_SECONDS)) {
     detailed = Date.now();
-    await Promise.all([...views.values()].map((view) => view.detail()));
+    await Promise.all([...views.values()].map((view) => view.attempt("detail")));
     await offer();
   }
   return live ? LIVE_SECONDS : QUIET_SECONDS;
