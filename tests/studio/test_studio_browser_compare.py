@@ -24,7 +24,13 @@ def test_runs_are_compared_with_one_zoom_stars_stay_and_modes_change(serving, op
     page.click("button.primary")
     page.wait_for_selector(".compared img")
     audit(page)
+    touch = "getComputedStyle(document.querySelector('.frame')).touchAction"
+    page.hover(".frame")
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("() => scrollY > 0")  # the page, as a finger does
+    assert (page.evaluate(touch), page.evaluate(TRANSFORMS)[0].split()[-1]) == ("pan-y", "scale(1)")
     page.keyboard.press("+")
+    assert page.evaluate(touch) == "none"
     page.keyboard.press("Shift+ArrowRight")
     transforms = page.evaluate(TRANSFORMS)
     assert len(set(transforms)) == 1
@@ -34,11 +40,11 @@ def test_runs_are_compared_with_one_zoom_stars_stay_and_modes_change(serving, op
     page.keyboard.press("3")
     page.locator("#share").fill("30")
     assert (
-        page.locator(".compared").last.locator(".window").evaluate("one => one.style.clipPath")
+        page.locator(".compared").last.locator(".frame").evaluate("one => one.style.clipPath")
         == "inset(0px 0px 0px 30%)"
     )
     edges = "one => [one.getBoundingClientRect().x, one.getBoundingClientRect().width]"
-    (x, width), (left, _) = (page.locator(one).last.evaluate(edges) for one in (".window", ".split"))
+    (x, width), (left, _) = (page.locator(one).last.evaluate(edges) for one in (".frame", ".split"))
     assert left + 1.5 == pytest.approx(x + 0.3 * width, abs=1)
     page.mouse.move(left + 1, page.locator(".split").bounding_box()["y"] + 40)
     page.mouse.down()

@@ -3,7 +3,7 @@
 
 import { find, store, stored } from "./page.js";
 import { Queue } from "./study_queue.js";
-import { View } from "./study_view.js";
+import { View } from "./view.js";
 
 const AGAIN_MS = 2000; // delay before a failed request is retried
 const LEAST_MS = 300; // earlier clicks are ignored, as they were meant for the previous question

@@ -1,6 +1,6 @@
 // Synchronised zoom and pan of several pictures, which all show the same part.
 
-const STEP = 1.5;
+const STEP = 1.4;
 const ENLARGED = 2.5;
 const LARGEST = 12;
 const MOVED_PX = 6; // shorter movements count as clicks
@@ -27,6 +27,10 @@ export class View {
 
   get zoomed() {
     return this.#scale > 1;
+  }
+
+  get scale() {
+    return this.#scale;
   }
 
   reset() {
@@ -61,8 +65,13 @@ export class View {
   #set(scale, x, y) {
     const most = 1 - 1 / scale;
     [this.#scale, this.#x, this.#y] = [scale, Math.min(Math.max(x, 0), most), Math.min(Math.max(y, 0), most)];
-    const [left, top] = [this.#x, this.#y].map((share) => `${-100 * share * scale}%`);
-    for (const image of this.#area.querySelectorAll(".frame img")) image.style.transform = `translate(${left}, ${top}) scale(${scale})`;
+    this.apply();
+  }
+
+  // Shows the same part of pictures that are new in the area.
+  apply() {
+    const [left, top] = [this.#x, this.#y].map((share) => `${-100 * share * this.#scale}%`);
+    for (const image of this.#area.querySelectorAll(".frame img")) image.style.transform = `translate(${left}, ${top}) scale(${this.#scale})`;
     this.#area.classList.toggle("zoomed", this.zoomed);
     this.#changed();
   }
