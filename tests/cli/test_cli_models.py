@@ -146,7 +146,7 @@ def test_merge_writes_what_sampling_with_the_lora_draws(tmp_path: Path, kept: Pa
     ("options", "message"),
     [
         (("--model", "lora/pytorch_lora_weights.safetensors"), "a LoRA: give it as --lora"),
-        (("--model", "lora"), "it holds a LoRA: give it as --lora"),
+        (("--model", "lora"), "it holds a LoRA: give it as --lora, or in a recipe as lora.start"),
         (("--lora", "base.safetensors"), "a whole checkpoint: give it as --model"),
         (("--model", "cut.safetensors"), "the file is cut off"),
         (("--lora", "cut.safetensors"), "the file is cut off"),

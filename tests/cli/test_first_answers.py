@@ -72,6 +72,17 @@ WRONG: list[tuple[int, str, str]] = [
     (1, "nowhere: there is no such file or folder", "studio nowhere"),
     (2, "did you mean 'read_only'?", "studio photos read_onyl=true"),
     (2, "settings: train has no setting 'lorra'; did you mean 'lora'?", "settings train lorra"),
+    (2, "settings: merge has options, not settings: fairhuman merge --help", "settings merge"),
+    (
+        1,
+        "expected 'small', a pipeline's folder (model_index.json) of SDXL, Stable Diffusion 3.5,",
+        "sample out --prompt a --model nowhere",
+    ),
+    (
+        2,
+        "--model: two are named 'small'; give each a name, as in --model A=small",
+        "losses people --model small --model small",
+    ),
     (2, "No such command 'trian'", "trian"),
 ]
 # Runs all command lines in one process, as a user's shell runs each of them: torch must not come in with any.

@@ -122,7 +122,10 @@ def test_values_too_large_for_fp16_are_named(tmp_path: Path) -> None:
     model = trained(LoraSettings(rank=2))
     with torch.no_grad():
         model.trainable_parameters()[0].fill_(1e6)
-    with pytest.raises(ModelError, match=r"kohya file: 1 of .* don't fit into fp16, .*kohya_precision=bf16"):
+    with pytest.raises(
+        ModelError,
+        match=r"kohya file: 1 of .* don't fit into fp16, .*the same command again with lora.kohya_precision=bf16",
+    ):
         model.save(tmp_path)
 
 

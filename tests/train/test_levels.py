@@ -65,7 +65,7 @@ def test_the_table_names_settings() -> None:
         ("fairness.mode=exact fairness.every=5", "it needs fairness.mode other than exact"),
         (
             "accumulate=4 fairness.mode=split",
-            "fairness.mode=split has no effect with accumulate=4; it needs accumulate=1",
+            "fairness.mode=split has no effect with accumulate=4; it needs accumulate=1, or mode exact or ema$",
         ),
         ("fairness.length=scalarized fairness.radius=2", "it needs fairness.length=radius or clip"),
         ("strategy=mpd fairness.measure_every=5", "it needs a strategy that weighs losses"),

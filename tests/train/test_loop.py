@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fairhuman import config
 from fairhuman.data.export.closeups import CloseupSettings
 from fairhuman.data.export.run import export_dataset
 from fairhuman.data.pictures.notes import LoadReport, Note
@@ -25,7 +27,7 @@ from fairhuman.train import guard
 from fairhuman.train.data import _read_sources, split
 from fairhuman.train.guard import explain_failures, locked
 from fairhuman.train.loop import train
-from fairhuman.train.memory import memory_of
+from fairhuman.train.memory import MemoryChange, memory_of
 from fairhuman.train.metrics import Metrics
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import STOP, Run, Watcher, set_up
@@ -308,6 +310,17 @@ def test_out_of_memory_says_what_to_change(
         explain_failures(recipe),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
+    config.save(recipe, recipe.out / "recipe.yaml")
+    (recipe.out / "checkpoints" / "step-0000002").mkdir(parents=True)
+    (recipe.out / "summary.json").write_text('{"processes": 1}')
+    for overrides, said in (
+        (("keep_checkpoints=1",), f"GiB). Add it to the same command, which resumes {recipe.out}"),
+        (("precision=bf16",), f". In {recipe.out}, which has checkpoints, precision=bf16 can't change: add out=NEW"),
+    ):
+        change = MemoryChange(overrides, memory_of(recipe))
+        monkeypatch.setattr(guard, "cheapest_changes", lambda *_, change=change: [change])
+        with pytest.raises(TrainingError, match=f"{re.escape(said)}$"), explain_failures(recipe):
+            raise torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(guard, "cheapest_changes", lambda *_: [])
     with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explain_failures(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")

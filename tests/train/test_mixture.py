@@ -106,6 +106,8 @@ def test_a_completely_held_out_source_is_named(make_recipe: MakeRecipe, two: lis
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(DataError, match="second: every record is held out"):
         load(make_recipe(data=two))
+    with pytest.raises(DataError, match=r"held out \(split .*\), none is left .* on another split, such as train$"):
+        load(make_recipe(data=two[1]["path"]))
 
 
 def test_the_fingerprint_distinguishes_mixtures(make_recipe: MakeRecipe, two: list[dict[str, Any]]) -> None:

@@ -27,6 +27,7 @@ from fairhuman.train.preflight import (
     run_data,
 )
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.run import Watcher
 from fairhuman.train.settings import NO_EIGHTBIT
 from helpers.places import RECIPES
 
@@ -78,6 +79,22 @@ def test_what_depends_on_a_missing_model_is_not_known(make_recipe: MakeRecipe) -
     assert missing["data"][1].endswith("12 pictures to train on, 0 held out")
     assert "view" not in missing
     assert missing["memory"] == ("note", "not known: the model is missing")
+
+
+def test_a_warm_up_as_long_as_the_run_is_noted(make_recipe: MakeRecipe) -> None:
+    name = {"name": "cosine"}
+    note = "schedule.warmup_steps=4 isn't below steps=4: the learning rate never reaches 0.001; lower it"
+    long = make_recipe(schedule={**name, "warmup_steps": 4})
+    assert found(long)["schedule"] == ("note", note)
+    assert "schedule" not in found(make_recipe(schedule={**name, "warmup_steps": 3}))
+    said: list[str] = []
+
+    class Listener(Watcher):
+        def on_message(self, text: str) -> None:
+            said.append(text)
+
+    train(long, [Listener()])
+    assert note in said
 
 
 def test_pictures_with_a_region_are_counted(make_recipe: MakeRecipe, people: Path, tmp_path: Path) -> None:

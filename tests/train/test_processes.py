@@ -124,7 +124,10 @@ def test_pictures_lost_in_another_process_are_counted_and_end_all(
 def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: MakeRecipe) -> None:
     """With accumulation, ema replaces mode output."""
     train(make_recipe(batch_size=4, steps=1, fairness={"mode": "output"}))
-    with pytest.raises(RecipeError, match=r"holds a run with other settings.*\n  accumulate: 1 there, 2 now"):
+    with pytest.raises(
+        RecipeError,
+        match=r"holds a run with other settings.*\n  accumulate: 1 there, 2 now; above 1, mode output becomes ema",
+    ):
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
 
 

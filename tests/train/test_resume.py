@@ -96,6 +96,13 @@ def test_more_steps_alone_are_a_command_to_type(make_recipe: MakeRecipe) -> None
         check_resumable_early(make_recipe(steps=3, schedule={"name": "cosine"}))
 
 
+def test_fewer_steps_than_the_run_has_are_refused(make_recipe: MakeRecipe) -> None:
+    first = make_recipe(steps=4)
+    config.save(first, first.out / "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"^steps is 2, but the run in .* is at step 4 already: set more steps$"):
+        check_resumable(make_recipe(steps=2), 4, None, 1)
+
+
 def test_a_new_lora_is_named_after_its_recipe(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     """One that has begun keeps its name; a comparison's recipes say that they have none."""
     recipe = make_recipe()

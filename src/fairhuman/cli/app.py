@@ -63,7 +63,10 @@ def _root(
         bool, Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Fine-tune SDXL so that faces and hands come out right, without spoiling the rest."""
+    """Fine-tune SDXL, SD 3.5, Z-Image, FLUX, Qwen-Image or Lumina so that faces and hands come out right.
+
+    The rest of the picture isn't spoiled.
+    """
 
 
 def _say_error(text: str) -> None:

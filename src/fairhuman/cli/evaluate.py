@@ -133,7 +133,7 @@ def losses(
     from fairhuman.utils.parse import escape_control
 
     settings = settings_of(LossSettings, "losses", overrides)
-    models = {name: ModelSpec.parse(text) for name, text in named_places(model).items()}
+    models = {name: ModelSpec.parse(text) for name, text in named_places(model, "--model").items()}
     if not models:
         raise RecipeError("no model: give --model NAME=MODEL, once for each")
     for one in models.values():

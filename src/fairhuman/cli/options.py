@@ -144,12 +144,12 @@ def base_of(
     return settings_of(BaseSettings, "base", None, given=given)
 
 
-def named_folders(named: Sequence[str] | None) -> dict[str, Path]:
+def named_folders(named: Sequence[str] | None, option: str = "--method") -> dict[str, Path]:
     """Folders by name, from `NAME=FOLDER` or `FOLDER`; errors are those of `named_places`."""
-    return {name: Path(place) for name, place in named_places(named).items()}
+    return {name: Path(place) for name, place in named_places(named, option).items()}
 
 
-def named_places(named: Sequence[str] | None) -> dict[str, str]:
+def named_places(named: Sequence[str] | None, option: str = "--method") -> dict[str, str]:
     """Places by name, from `NAME=PLACE` or `PLACE`, which is named after its last part.
 
     Raises:
@@ -161,8 +161,8 @@ def named_places(named: Sequence[str] | None) -> dict[str, str]:
         if not sign:
             name, place = Path(text).resolve().name, text
         if not name or not place:
-            raise RecipeError(f"expected FOLDER or NAME=FOLDER, found {text!r}")
+            raise RecipeError(f"{option}: expected FOLDER or NAME=FOLDER, found {text!r}")
         if name in places:
-            raise RecipeError(f"two are named {name!r}: give names as NAME=FOLDER")
+            raise RecipeError(f"{option}: two are named {name!r}; give each a name, as in {option} A={place}")
         places[name] = place
     return places

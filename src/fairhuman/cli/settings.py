@@ -46,6 +46,7 @@ GROUPED: Mapping[tuple[str, str], str] = {
     ("study", "create"): "study",
     ("study", "power"): "power",
 }
+WITHOUT = ("sample", "synth", "merge", "demo", "doctor")  # commands that take options alone
 INDENT = "    "
 
 
@@ -65,6 +66,8 @@ def settings(
     if more is not None:
         raise RecipeError(f"settings: expected a command and a section, found {more!r} too")
     if of not in CLASSES:
+        if of in WITHOUT:
+            raise RecipeError(f"settings: {of} has options, not settings: fairhuman {of} --help")
         near = difflib.get_close_matches(of, CLASSES, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CLASSES)}"
         raise RecipeError(f"settings: there are none of {of!r}; {hint}")

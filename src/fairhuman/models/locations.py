@@ -23,6 +23,7 @@ FLOW_FACTOR = 8  # pixels per latent cell and side of the published flow bases
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # folders of a pipeline that hold weights
 FLOW_NETWORKS = ("transformer", "text_encoder_3")  # of other bases, besides
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+PIPELINE = f"a pipeline's folder (model_index.json) of {', '.join(base.title for base in BASES.values())}"
 EXPECTED = "a StableDiffusionXLPipeline folder (model_index.json, unet, vae, two text encoders, scheduler)"
 
 
@@ -46,15 +47,19 @@ def check_location(model: str, own_vae: bool = False) -> None:
         if is_checkpoint_name(model) or not is_hub_id(model):
             kind = "file" if is_checkpoint_name(model) else "folder"
             raise ModelError(
-                f"model {model!r}: expected {SMALL!r}, {EXPECTED}, a .safetensors file or a hub id, "
+                f"model {model!r}: expected {SMALL!r}, {PIPELINE}, a .safetensors file or a hub id, "
                 f"found no such {kind}"
             )
         if model in ON_THE_HUB:
             base_name(model, ON_THE_HUB[model], path)
         return
     if not (path / "model_index.json").is_file():
-        lora = "; it holds a LoRA: give it as --lora" if (path / DIFFUSERS_FILE).is_file() else ""
-        raise ModelError(f"model {model!r}: expected {EXPECTED}, found a folder without model_index.json{lora}")
+        lora = (
+            "; it holds a LoRA: give it as --lora, or in a recipe as lora.start"
+            if (path / DIFFUSERS_FILE).is_file()
+            else ""
+        )
+        raise ModelError(f"model {model!r}: expected {PIPELINE}, found a folder without model_index.json{lora}")
     try:
         found = dict(parse_json((path / "model_index.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -243,7 +248,7 @@ def check_lora_weight(weight: float) -> None:
         RecipeError: it isn't finite.
     """
     if not math.isfinite(weight):
-        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}")
+        raise RecipeError(f"LoRA weight: expected a finite number, found {weight}; set --lora-weight (lora_weight)")
 
 
 def side_multiple(model: str) -> int:

@@ -183,7 +183,7 @@ class LoraModel(TrainableModel):
         if large:
             raise ModelError(
                 f"kohya file: {len(large)} of {len(kohya)} tensors don't fit into {settings.kohya_precision}, such as "
-                f"{large[0]}; set lora.kohya_precision=bf16"
+                f"{large[0]}. Checkpoints are kept: run the same command again with lora.kohya_precision=bf16"
             )
         schedule = self.pipeline.scheduler.config
         about = kohya_metadata(

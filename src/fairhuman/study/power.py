@@ -43,7 +43,9 @@ class PowerSettings(Settings):
         if self.difference + self.ties >= 1:
             raise ValueError(f"difference must be less than 1 - ties = {1 - self.ties:g}, found {self.difference:g}")
         if self.per_participant is not None and self.per_participant > self.items:
-            raise ValueError(f"per_participant must be at most items = {self.items}, found {self.per_participant}")
+            raise ValueError(
+                f"per_participant must be at most items (--pairs) = {self.items}, found {self.per_participant}"
+            )
         return self
 
 

@@ -354,7 +354,7 @@ def split(records: Sequence[HumanRecord], recipe: TrainRecipe) -> tuple[list[Hum
     if not train:
         raise DataError(
             f"{recipe.data_name}: every record is held out (split {', '.join(HELD_OUT_SPLITS)}), "
-            "none is left to train on"
+            "none is left to train on: give those to train on another split, such as train"
         )
     return train, _draw(held_out, settings.count, recipe.seed)
 

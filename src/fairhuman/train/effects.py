@@ -79,7 +79,7 @@ EFFECTS: Mapping[str, tuple[Condition, ...]] = {
     "fairness.mode": (
         _BALANCES,
         Condition(
-            "accumulate=1, or as exact or ema",
+            "accumulate=1, or mode exact or ema",
             ("accumulate", "fairness.mode"),
             lambda accumulate, mode: accumulate == 1 or mode in ("exact", "ema"),
         ),

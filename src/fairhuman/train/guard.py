@@ -2,18 +2,20 @@
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from fairhuman.errors import TrainingError
+from fairhuman import config
+from fairhuman.errors import RecipeError, TrainingError
 from fairhuman.fairness.distributed import world_size
 from fairhuman.fairness.estimators.estimator import EstimatorError
-from fairhuman.train.memory import cheapest_changes, memory_of
+from fairhuman.train.memory import MemoryChange, cheapest_changes, memory_of
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.resume import check_resumable_early, checkpoint_folders
 from fairhuman.utils.files import alone
 from fairhuman.utils.memory import main_memory_bytes
 
@@ -87,6 +89,22 @@ def _out_of_memory(recipe: TrainRecipe, limit: int) -> str:
     changes = "; or ".join(map(str, fitting)) or "none: it needs a larger device, or a lower resolution"
     return (
         f"out of memory: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, "
-        f"shared with other processes. Cheapest changes that fit: {changes}. "
-        "Choose another out if this one has checkpoints"
+        f"shared with other processes. Cheapest changes that fit: {changes}{_where_to_add(recipe, fitting)}"
     )
+
+
+def _where_to_add(recipe: TrainRecipe, fitting: Sequence[MemoryChange]) -> str:
+    """Say which of the changes may not be added to the same command, which resumes where there are checkpoints."""
+    if not fitting or not checkpoint_folders(recipe.out / "checkpoints"):
+        return ""
+    fixed = [" ".join(one.overrides) for one in fitting if not _resumes(recipe, one)]
+    if fixed:
+        return f". In {recipe.out}, which has checkpoints, {' and '.join(fixed)} can't change: add out=NEW"
+    return f". Add it to the same command, which resumes {recipe.out}"
+
+
+def _resumes(recipe: TrainRecipe, change: MemoryChange) -> bool:
+    try:
+        return check_resumable_early(config.build(TrainRecipe, recipe.model_dump(mode="json"), change.overrides)) > 0
+    except RecipeError:
+        return False

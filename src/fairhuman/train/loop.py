@@ -84,7 +84,7 @@ def _train(run: Run, tracker: Tracker | None) -> None:
     processes, rank, started_at = run.process.num_processes, run.process.process_index, run.step
     saved = run.step
     batches = iter(build_loader(recipe, run.data, run.step, processes, rank))
-    _tell(run, run.checkpoints.notes)
+    _tell(run, [*run.checkpoints.notes, *recipe.short_of_its_rate])
     if run.main:
         _tell(run, cut_captions(run.objectives.base, captions(recipe, run.data)))
         _write_overlay(run)

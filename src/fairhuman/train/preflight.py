@@ -155,6 +155,8 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
         yield StartFinding("out", "missing", problem)
     if _lacks_eightbit(recipe):
         yield StartFinding("optimizer", "missing", NO_EIGHTBIT)
+    for text in recipe.short_of_its_rate:
+        yield StartFinding("schedule", "note", text)
     model = model_finding(recipe.model, recipe.base)
     yield model
     yield from _starting_weights(recipe)

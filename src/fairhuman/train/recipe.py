@@ -137,6 +137,17 @@ class TrainRecipe(Settings):
         return self.needs_gram and self.fairness.mode != "exact"
 
     @property
+    def short_of_its_rate(self) -> list[str]:
+        """A note if the warm-up is as long as the run."""
+        warm_up = self.schedule.warmup_steps
+        if self.schedule.name == "constant" or warm_up < self.steps:
+            return []
+        return [
+            f"schedule.warmup_steps={warm_up} isn't below steps={self.steps}: the learning rate never reaches "
+            f"{self.learning_rate:g}; lower it"
+        ]
+
+    @property
     def product(self) -> Path:
         """The folder of the result: `model` for a whole pipeline, otherwise named after the kind."""
         return self.out / ("model" if self.kind == "full" else self.kind)

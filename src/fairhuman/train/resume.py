@@ -150,14 +150,22 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
     free = _free(earlier, recipe, at_step)
     if samples == now and not recipe.lora.dropout:
         free |= {"batch_size", "accumulate"}
-        if recipe.fairness.mode in ("output", "split", "tail") and (earlier.accumulate > 1) != (recipe.accumulate > 1):
-            free -= {"accumulate"}  # accumulation switches the estimator to ema
+        if _becomes_ema(earlier, recipe):
+            free -= {"accumulate"}
     fixed = [name for name in changed if not free_on_resume(name, free)]
     another = samples not in (None, now)
     if fixed or another:
         raise RecipeError("\n".join(_mismatch(earlier, recipe, at_step, fixed, (samples, now) if another else None)))
     if at_step > recipe.steps:
-        raise RecipeError(f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already")
+        raise RecipeError(
+            f"steps is {recipe.steps}, but the run in {recipe.out} is at step {at_step} already: set more steps"
+        )
+
+
+def _becomes_ema(earlier: TrainRecipe, recipe: TrainRecipe) -> bool:
+    """Whether one of two recipes accumulates, so that its estimator is ema, and the other doesn't."""
+    estimated = recipe.fairness.mode in ("output", "split", "tail")
+    return estimated and (earlier.accumulate > 1) != (recipe.accumulate > 1)
 
 
 def _free(earlier: TrainRecipe, recipe: TrainRecipe, at_step: int) -> set[str]:
@@ -190,7 +198,14 @@ def _mismatch(
     lines = []
     if fixed or samples is not None:
         lines.append(f"{recipe.out} holds a run with other settings, which can't change on resuming:")
-        lines += [f"  {name}: {changed[name][0]!r} there, {changed[name][1]!r} now" for name in fixed]
+        reasons = (
+            {"accumulate": f"; above 1, mode {recipe.fairness.mode} becomes ema"}
+            if _becomes_ema(earlier, recipe)
+            else {}
+        )
+        lines += [
+            f"  {name}: {changed[name][0]!r} there, {changed[name][1]!r} now{reasons.get(name, '')}" for name in fixed
+        ]
     if samples is not None:
         processes = samples[1] // (recipe.batch_size * recipe.accumulate)
         lines.append(

@@ -91,8 +91,8 @@ class FairnessSettings(Settings):
 
     mode: Mode = Field(
         default="output",
-        description="of strategies that read the Gram matrix: exact, or an audited estimate of it: output, split, tail "
-        "or ema, which replaces the others when gradients are accumulated",
+        description="where the gradients' Gram matrix is from: exact, or an audited estimate: output, split, tail or "
+        "ema; with accumulate above 1 the first three become ema",
     )
     every: int | None = Field(
         default=None,
@@ -135,8 +135,7 @@ class FairnessSettings(Settings):
     measure_every: int = Field(
         default=10,
         ge=0,
-        description="of strategies that don't read the Gram matrix: steps between logged Gram matrices, "
-        "for which a step holds K gradients; 0: never",
+        description="steps between logged Gram matrices of the gradients, for which a step holds all K; 0: never",
     )
     dwa_temperature: float = Field(
         default=2.0,
