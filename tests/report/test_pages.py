@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairhuman.report.html import render
 from helpers.every_page import every_page
 from helpers.places import ROOT
 
@@ -45,6 +46,21 @@ def test_pages_fit_onto_a_phone_and_can_be_read(pages: dict[str, Path], open_pag
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             found[f"{name}, page"] = "is wider than the window"
     assert found == {}
+
+
+def test_print_shows_what_is_folded_and_a_cell_of_several_columns_has_no_head_of_one(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    folded = "<details><summary>more</summary><p>folded</p></details>"
+    row = '<tr><td>world</td><td colspan="2">left out</td></tr>'
+    table = f"""<table class="cards" style="--c2: 'face'"><tbody>{row}</tbody></table>"""
+    (tmp_path / "page.html").write_text(render("page.html", title="a").replace("<main>", f"<main>{folded}{table}"))
+    page = open_page((tmp_path / "page.html").as_uri(), viewport={"width": 390, "height": 800})
+    shown = "document.querySelector('p').checkVisibility()"
+    assert page.evaluate("getComputedStyle(document.querySelector('[colspan]'), '::before').content") == "none"
+    assert not page.evaluate(shown)
+    page.emulate_media(media="print")
+    assert page.evaluate(shown)
 
 
 @pytest.mark.parametrize("name", ["training", "refinement", "grid"])

@@ -77,7 +77,7 @@ class RunView:
             "peak_memory_mib": memory if isinstance(memory, int | float) else None,
             "changed": last_written(self.folder),
             "damaged": series.damaged,
-            **{key: _text(recipe.get(key)) for key in ("model", "strategy", "kind", "resolution")},
+            **{key: _text(recipe.get(key)) for key in ("model", "strategy")},
             "device": _text(summary.get("device")),
         }
 
@@ -299,6 +299,4 @@ def _boxes(boxes: object) -> dict[str, list[list[float]]]:
 
 
 def _text(value: object) -> str | None:
-    if isinstance(value, list):
-        return " x ".join(map(str, value))
     return None if value is None else str(value)
