@@ -61,6 +61,7 @@ def test_our_costs_stand_beside_the_published_ones(costs, tmp_path):
     assert "the small SDXL" in page
     assert "<td>“Ours” in the paper: its LoRA</td>" in page, "beside columns of our own numbers"
     assert (", MB" in page, "Extra Memory Usage, MiB<br>published" in page) == (False, True)
+    assert page.count("Extra Memory Usage, MiB<br>ours") == 1, "each column's head says what it is of, also on a phone"
     assert page.count("not measured") == 4, "Table 2"
     sheet = json.loads((tmp_path / "paper.json").read_text())
     ours = {(one["row"], one["column"]): one["ours"] for one in sheet["rows"] if one["ours"] is not None}
