@@ -314,6 +314,11 @@ def test_further_points_are_tested_and_trained_in_every_world_without_a_verdict(
     assert list(found.fronts.also[point]) == ["", "rank 2", "image"]
     assert found.fronts.also[point]["image"]["regions"].value < 0
     assert found.fronts.beside["image"] == {}
+    assert list(found.fronts.elsewhere) == ["rank 2", "image"]
+    there = {one.cell: changes["face"].value for one, changes in found.fronts.elsewhere["rank 2"].items()}
+    assert set(there) == {"MPD", "fixed 0.3", "fixed 1"}
+    assert there["MPD"] - there["fixed 1"] == pytest.approx(found.fronts.also[point]["rank 2"]["face"].value)
+    assert "Changes in the other worlds" in text_of(recipe, found)
     assert set(found.costs) == set(found.fronts.points) >= {point}
     assert found.costs[point] == 1
     assert "Minus fixed 1, 0.0003, not judged" in text_of(recipe, found)

@@ -117,6 +117,7 @@ class Fronts:
         curves: by budget and family, what its compared points attain.
         beside: by world (`""`: the main one) and loss, the untuned point minus the tuned rival.
         also: by point of `front.also`, the untuned point minus that one, in the same way.
+        elsewhere: by other world and point, the changes there.
         judged: the numbers that are judged, jointly (Bonferroni); a number that runs are missing for isn't there.
         predictions: what was predicted, and what came of it.
         cost: what tuning costs.
@@ -132,6 +133,7 @@ class Fronts:
     curves: Mapping[str, Mapping[str, Curve]]
     beside: Mapping[str, Mapping[str, Estimate]]
     also: Mapping[Point, Mapping[str, Mapping[str, Estimate]]]
+    elsewhere: Mapping[str, Mapping[Point, Mapping[str, Estimate]]]
     judged: Mapping[Number, Judged]
     predictions: Sequence[tuple[PredictionSettings, Outcome]]
     cost: TuningCost
@@ -160,6 +162,10 @@ class Fronts:
             "untuned against others": {
                 point.name: {world: _plain(found) for world, found in worlds.items()}
                 for point, worlds in self.also.items()
+            },
+            "worlds": {
+                world: {point.name: _plain(changes) for point, changes in found.items()}
+                for world, found in self.elsewhere.items()
             },
             "judged": [{"of": list(number), **one.plain()} for number, one in self.judged.items()],
             "predictions": [
@@ -269,9 +275,9 @@ def analyse(
     drawn = {world: draw_jointly(found, DRAWS) for world, found in measured.items()}
     statistics = _Statistics(front, choice, families, drawn)
     judged = {number: one for number in numbers if (one := statistics.judged(number, level)) is not None}
-    here, losses = drawn[""], statistics.losses
+    here = drawn[""]
     return Fronts(
-        points={point: {name: here.changes.estimate(here.loss(point, name)) for name in losses} for point in whole},
+        points=statistics.changes(""),
         volumes=statistics.volumes(),
         against=statistics.against(REGIONS),
         references={
@@ -285,6 +291,7 @@ def analyse(
         },
         beside={world: statistics.beside(world, rival) for world in ("", *worlds)},
         also={one.point: {world: statistics.beside(world, one.point) for world in ("", *worlds)} for one in front.also},
+        elsewhere={world: statistics.changes(world) for world in drawn if world},
         judged=judged,
         predictions=[(one, outcome(one, judged.get(one.number))) for one in front.predictions],
         cost=tuning_cost(front, searched, untuned, choice.margins[REGIONS]),
@@ -310,6 +317,13 @@ class _Statistics:
     @property
     def losses(self) -> list[str]:
         return [*self.drawn[""].names, REGIONS]
+
+    def changes(self, world: str) -> dict[Point, dict[str, Estimate]]:
+        there = self.drawn[world]
+        return {
+            point: {loss: there.changes.estimate(there.loss(point, loss)) for loss in self.losses}
+            for point in there.rows
+        }
 
     def volumes(self) -> dict[str, dict[str, Estimate]]:
         here = self.drawn[""]

@@ -85,6 +85,11 @@ def write_fronts(
             ]
             for other, worlds in {runs.choice.rival: found.beside, **found.also}.items()
         },
+        elsewhere=[
+            (world, point.name, [_share(one) for one in changes.values()])
+            for world, points in found.elsewhere.items()
+            for point, changes in points.items()
+        ],
         cells=[
             (cell, many, f"{1e4 * volume:.3f}")
             for cell, (many, volume) in sorted(cells.items(), key=lambda item: -item[1][1])
