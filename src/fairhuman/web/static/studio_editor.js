@@ -291,7 +291,7 @@ export class Editor {
     const cells = count(held.mask);
     if (cells === held.cells) {
       this.revert();
-      this.say(`${this.region}: nothing was ${words}.`);
+      this.say(`${this.region}: ${words === "erased" ? "there was nothing to erase" : `nothing was ${words}`}.`);
       return;
     }
     held.cells = cells;
