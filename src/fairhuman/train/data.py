@@ -33,6 +33,7 @@ from fairhuman.data.samples.sampler import SampleOrder, SizedOrder, StepBatches
 from fairhuman.data.sources import read_source
 from fairhuman.data.sources.check import EMPTY_MASK, check_records
 from fairhuman.data.sources.counts import PhotoCount, alike_captions
+from fairhuman.data.sources.imagefolder import HELD_OUT_SPLITS
 from fairhuman.errors import DataError
 from fairhuman.record import HumanRecord
 from fairhuman.regions.boxes import shorten
@@ -53,7 +54,6 @@ from fairhuman.train.views import (
 )
 from fairhuman.utils.memory import available_bytes
 
-HELD_OUT_SPLITS = ("val", "valid", "validation", "test", "dev", "eval")
 _HELD_OUT = re.compile(rf"({'|'.join(HELD_OUT_SPLITS)})(?![a-z])", re.IGNORECASE)  # such as `Test`, `validation_2`
 
 

@@ -19,6 +19,7 @@ from fairhuman.data.look.reading import open_dataset
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.manifest import list_source, numbered_files, read_block
 from fairhuman.data.sources import SourceSettings, _compare_pictures, read_source, source_format, source_kind
+from fairhuman.data.sources.imagefolder import HELD_OUT_SPLITS, SPLITS, metadata_files
 from fairhuman.errors import DataError
 from fairhuman.record import Box, LabelMap
 from helpers.tiny_pictures import encoded, picture
@@ -74,6 +75,15 @@ def test_a_folder_per_split(folder):
         assert record.masks["hand"] == root / record.split / "mask.png"
         assert record.masks["face"] == LabelMap(root / record.split / "mask.png", (0,))
         assert record.location == f"{record.split}/metadata.jsonl:1"
+
+
+def test_a_folder_of_every_split_that_is_held_out(folder):
+    root = folder([])
+    (root / "metadata.jsonl").unlink()
+    for split in SPLITS:
+        (root / split).mkdir()
+        (root / split / "metadata.jsonl").write_text("")
+    assert {file.parent.name for file in metadata_files(root)} == {"train", *HELD_OUT_SPLITS} >= {"dev", "eval"}
 
 
 def test_pictures_without_a_line_are_named(folder):

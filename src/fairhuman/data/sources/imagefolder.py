@@ -170,7 +170,8 @@ def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG
 PARQUET = "metadata.parquet"
 PICTURE = "file_name"
 PICTURES = (PICTURE, ONE_MASK, "pose", "pose_picture", "depth")  # columns of paths, besides those in `masks`
-SPLITS = ("train", "val", "valid", "validation", "test")
+HELD_OUT_SPLITS = ("val", "valid", "validation", "test", "dev", "eval")
+SPLITS = ("train", *HELD_OUT_SPLITS)
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {
     "metadata.jsonl": jsonl_rows,
     "metadata.csv": csv_rows,
