@@ -118,6 +118,8 @@ def test_a_run_that_is_gone_keeps_up_no_other_and_an_overlay_comes_once_it_is_dr
         told = "text => document.querySelector('#runs').textContent.includes(text)"
         for text in ("overlay.png is missing.", "Not drawn yet."):
             page.wait_for_function(told, arg=text)
+        # a file that goes while it is being sent breaks off, which the console tells
+        page.wait_for_function("() => [...document.images].every(image => (image.loading = 'eager', image.complete))")
         shutil.rmtree(run.parent / "ls")
         drawn.rename(run / "overlay.png")
         with (run / "metrics.jsonl").open("a") as file:
