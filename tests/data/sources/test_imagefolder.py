@@ -101,6 +101,16 @@ def test_pictures_without_a_line_are_named(folder):
     assert "pictures without a line" not in str(read(root)[1].notes)
 
 
+@pytest.mark.parametrize(("listed", "on_disk"), [("\u00e9.png", "e\u0301.png"), ("e\u0301.png", "\u00e9.png")])
+def test_names_are_found_in_either_form_of_unicode(folder, listed, on_disk):
+    root = folder([{**ROWS[0], "file_name": f"deep/{listed}", "masks": {"face": f"{listed}"}}])
+    (root / "deep" / listed).rename(root / "deep" / on_disk)
+    (root / on_disk).write_bytes(encoded(Image.new("L", (40, 30), 255)))
+    [record], report = read(root)
+    assert (record.image, record.masks["face"]) == (root / "deep" / on_disk, root / on_disk)
+    assert report.notes == []
+
+
 def test_keys_are_unique_and_those_of_every_reader(folder, tmp_path):
     """Of rows that can't be read too; `a#2` is taken by the second a."""
     names = ["gone.png", "1.png", "2.png", "3.png", "4.png"]

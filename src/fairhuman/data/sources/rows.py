@@ -1,7 +1,9 @@
 """Convert rows of any format to records: the rules shared by all sources."""
 
 import csv
+import os
 import stat
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -525,7 +527,8 @@ def locate_mask(value: Any, root: Path) -> MaskSource:
 def locate(value: Any, root: Path) -> Stored:
     """Locate a picture from a source's value: a path relative to `root`, {bytes, path}, bytes, or a span or cell.
 
-    A `Path` is one that the source itself found; unlike a text of the data set's, it may be anywhere.
+    A `Path` is one that the source itself found; unlike a text of the data set's, it may be anywhere. A path may have
+    another Unicode form than on disk, as macOS and other systems write é differently.
 
     Raises:
         PictureError: the value is none of these, or a path (resolved through links) leaves the folder.
@@ -539,11 +542,19 @@ def locate(value: Any, root: Path) -> Stored:
     if not isinstance(value, str) or not value:
         raise PictureError("neither a path nor a picture", shorten(value))
     try:
-        path = (root / value).resolve()
-        inside = path.is_relative_to(root.resolve())
+        named = root / _form_on_disk(value, root)
+        inside = named.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:
         # a name too long; a loop of links (a RuntimeError before Python 3.13); a null byte, half a surrogate pair
         raise PictureError("not a path", shorten(f"{value!r}: {error}")) from error
     if not inside:
         raise PictureError("path leaves the folder of the data set", shorten(value))
-    return root / value
+    return named
+
+
+def _form_on_disk(value: str, root: Path) -> str:
+    """The Unicode form of a path that exists, NFC or NFD; the path itself if none does."""
+    if value.isascii() or os.path.lexists(root / value):
+        return value
+    forms = (unicodedata.normalize(form, value) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.lexists(root / form)), value)
