@@ -25,7 +25,8 @@ def prepared(recipe: TrainRecipe, device: torch.device) -> tuple[TrainableModel,
     fair = build_fair_backward(recipe, model, build_strategy(recipe, device), None)
     pose = {"pose": torch.rand(4, 3, 64, 64)}
     batch = replace(collate([data.train[k] for k in range(4)]), conditions=pose).to(device)
-    fair_step(objectives, fair, [batch])
+    micro_batches = [batch] * recipe.accumulate
+    fair_step(objectives, fair, micro_batches)
     for parameter in model.trainable_parameters():
         parameter.grad = None
-    return model, lambda: fair_step(objectives, fair, [batch])[0]
+    return model, lambda: fair_step(objectives, fair, micro_batches)[0]

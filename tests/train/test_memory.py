@@ -33,6 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "ControlNet, MPD, pairs": {**PAIRS, "kind": "controlnet"},
     "T2I-adapter, MPD": {**EXACT, "kind": "t2i_adapter"},
     "MoLE, MPD": {**EXACT, "kind": "mole", "mole": {"rank": 4}},
+    "full, MPD, accumulated": {**EXACT, "kind": "full", "accumulate": 2},
+    "full, LS, accumulated": {"strategy": "ls", "kind": "full", "accumulate": 2},
     "full, MPD, pairs": {**PAIRS, "kind": "full"},
     "full, MPD, kept in bf16": {**KEPT, "kind": "full"},
     "full, MPD, kept in bf16, checkpointing": {**KEPT, "kind": "full", "gradient_checkpointing": True},

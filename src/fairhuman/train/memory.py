@@ -257,7 +257,11 @@ def _peaks(recipe: TrainRecipe, model: TrainableModel, steps: Sequence[bool], dr
         ways[name] = exact_way if exact else None
     if drawn is not None:
         ways |= {"preview": drawn, "decode": "decode"}
-    keys = {name: (*(vae if way in ("encode", "decode") else whole), way) for name, way in ways.items()}
+    sums = recipe.accumulate > 1
+    keys = {
+        name: (*(vae if way in ("encode", "decode") else whole), way, sums and not isinstance(way, str))
+        for name, way in ways.items()
+    }
     if not _PEAKS.keys() >= set(keys.values()):
         with fake_tensors(*_networks(model)):
             pictures = torch.empty(recipe.batch_size, 3, *recipe.size)  # no bucket has a larger area
@@ -287,6 +291,8 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
         if way == "texts":
             _read(base, precision)
             return live.peak
+        parameters = [p for p in known if p.requires_grad]
+        sums = [] if isinstance(way, str) else _sums_before(recipe, parameters, exact=way is not None)
         noisy = torch.empty(len(pictures), base.channels, *latent_hw)
         with torch.autocast("cpu", precision, enabled=precision is not None):
             prediction = model.predict(_batch(recipe, base, pictures), noisy, torch.empty(len(pictures)))
@@ -294,7 +300,7 @@ def _peak(recipe: TrainRecipe, model: TrainableModel, pictures: Tensor, way: Way
             return live.peak
         squares_bhw = (prediction.float() - noisy).square().sum(dim=1)
         losses = [(squares_bhw * mask).sum() for mask in masks_kbhw]
-        _backward(recipe, losses, [p for p in known if p.requires_grad], exact=way is not None)
+        _backward(recipe, losses, parameters, exact=way is not None, first=not sums)
     return live.peak
 
 
@@ -325,8 +331,16 @@ def _batch(recipe: TrainRecipe, base: Base, pictures: Tensor) -> Batch:
     return Batch(pictures, masks, masks[:, :, 0, 0], captions, ids, [], [], positions, conditions, texts=texts)
 
 
-def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool) -> None:
-    """Run the backward passes that the estimators of `fairness` run."""
+def _sums_before(recipe: TrainRecipe, parameters: list[nn.Parameter], exact: bool) -> list[list[Tensor]]:
+    """The sums of gradients that a step holds from its second micro-batch on, if it has one."""
+    count = 0 if recipe.accumulate == 1 else len(recipe.objective_names) if exact else 1
+    return [[torch.empty_like(p) for p in parameters] for _ in range(count)]
+
+
+def _backward(
+    recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Parameter], exact: bool, first: bool
+) -> None:
+    """Run the backward passes that the estimators of `fairness` run, of a step's first micro-batch or a later one."""
     if not exact:
         total = weighted_sum(losses, [1.0] * len(losses))
         assert total is not None
@@ -340,7 +354,10 @@ def _backward(recipe: TrainRecipe, losses: list[Tensor], parameters: list[nn.Par
     else:
         rows = []
         for number, loss in enumerate(losses, start=1):
-            rows.append(_gradient(recipe, loss, parameters, keep=number < len(losses)))
+            gradient = _gradient(recipe, loss, parameters, keep=number < len(losses))
+            if first:
+                rows.append(gradient)
+            del gradient  # a later one is added to its sum
 
 
 def _gradient(recipe: TrainRecipe, loss: Tensor, parameters: list[nn.Parameter], keep: bool) -> Sequence[Tensor | None]:
