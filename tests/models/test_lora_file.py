@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -496,3 +496,116 @@ def test_a_dora_is_refused_before_it_is_drawn_as_a_plain_lora(tmp_path: Path, ma
 def test_small_untrained_has_the_smalls_layers(tmp_path: Path) -> None:
     changed(LoraModel(build_small(0), LoraSettings(rank=2), seed=0)).save(tmp_path)
     assert len(read_lora(tmp_path / KOHYA_FILE, build_small(0))["unet"]) == 56
+
+
+def text_names(pipeline: StableDiffusionXLPipeline) -> dict[str, torch.nn.Module]:
+    """An attention layer of each text encoder by diffusers' name, as files of every version have it."""
+    found = {}
+    for network in ("text_encoder", "text_encoder_2"):
+        for name, module in getattr(pipeline, network).named_modules():
+            if name.endswith(("layers.0.self_attn.q_proj", "layers.1.self_attn.out_proj")):
+                found[f"{network}.text_model.{name.removeprefix('text_model.')}"] = module
+    return found
+
+
+@pytest.mark.parametrize("age", ["today", "oldest"])
+def test_text_encoders_of_diffusers_training_scripts_are_read(tmp_path: Path, age: str) -> None:
+    """Against diffusers' own reading of them, in `StableDiffusionXLPipeline.load_lora_weights`."""
+    pipeline, tensors, generator = load_pipeline("small"), {}, torch.Generator().manual_seed(1)
+    for name, module in text_names(pipeline).items():
+        down = torch.randn(2, module.weight.shape[1], generator=generator)
+        up = torch.randn(module.weight.shape[0], 2, generator=generator)
+        if age == "oldest":
+            name = name.replace("q_proj", "to_q_lora").replace("out_proj", "to_out_lora")
+        else:
+            name = f"{name}.lora_linear_layer"
+        tensors |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
+    file = tmp_path / "lora.safetensors"
+    save_file(tensors, file)
+    found = read_lora(file, pipeline)
+    assert {network: len(layers) for network, layers in found.items()} == {"text_encoder": 2, "text_encoder_2": 2}
+    ours, theirs = load_pipeline("small"), load_pipeline("small")
+    load_lora(ours, file, fuse=True)
+    theirs.load_lora_weights(tmp_path, weight_name=file.name)
+    theirs.fuse_lora()
+    theirs.unload_lora_weights()
+    for network in found:
+        before, expected, fused_ = (getattr(one, network).state_dict() for one in (pipeline, theirs, ours))
+        for key, tensor in expected.items():
+            torch.testing.assert_close(fused_[key], tensor, rtol=1e-5, atol=1e-5)
+        assert sum(not torch.equal(before[key], tensor) for key, tensor in fused_.items()) == 2
+
+
+def test_alphas_of_a_pattern_are_matched_as_peft_matches_them(tmp_path: Path) -> None:
+    """Its keys are ends of names, or regular expressions."""
+    patterns = {"attentions.0.transformer_blocks.0.attn1.to_q": 6, r"down_blocks\.\d+\..*to_k": 2}
+    settings = LoraConfig(
+        r=4, lora_alpha=3, alpha_pattern=patterns, init_lora_weights=False, target_modules=["to_q", "to_k"]
+    )
+    pipeline = load_pipeline("small")
+    pipeline.unet.add_adapter(settings)
+    stated = {f"unet.{key}": settings.to_dict()[key] for key in ("lora_alpha", "alpha_pattern")}
+    tensors = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(pipeline.unet).items()}
+    save_file(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": json.dumps(stated)})
+    layers = read_lora(tmp_path / "x.safetensors", load_pipeline("small"))["unet"]
+    expected = {name: pipeline.unet.get_submodule(name).scaling["default"] for name in layers}
+    assert {name: layer.scale for name, layer in layers.items()} == expected
+    assert set(expected.values()) == {6 / 4, 2 / 4, 3 / 4}
+    stated["unet.alpha_pattern"] = {"(": 5}
+    save_file(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": json.dumps(stated)})
+    with pytest.raises(ModelError, match=r"x\.safetensors': unet .*: its alpha must be a finite number: "):
+        read_lora(tmp_path / "x.safetensors", load_pipeline("small"))
+
+
+def test_a_folder_of_pefts_own_keeps_its_alpha(tmp_path: Path) -> None:
+    settings = LoraConfig(r=4, lora_alpha=10, init_lora_weights=False, target_modules=["to_q"])
+    pipeline = load_pipeline("small")
+    get_peft_model(pipeline.unet, settings).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    assert {layer.scale for layer in read_lora(file, load_pipeline("small"))["unet"].values()} == {2.5}
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"adapter_config\.json': peft's settings of the LoRA .* can't be read"):
+        read_lora(file, load_pipeline("small"))
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors': .*alpha is in adapter_config\.json .*copy it"):
+        read_lora(file, load_pipeline("small"))
+
+
+def test_comfyuis_own_names_are_read(tmp_path: Path) -> None:
+    """As its node that extracts a LoRA writes them."""
+    found = files(trained(SETTINGS[0]), tmp_path)
+    save_single_file(load_pipeline("small"), tmp_path / "base.safetensors", torch.float32)
+    base, kohyas = load_file(tmp_path / "base.safetensors"), load_file(found["kohya"])
+    tensors = {
+        f"{name.removeprefix('model.').removesuffix('.weight')}.{part}": kohyas[f"{key}.{part}"]
+        for name, key in kohya(kohyas, base).items()
+        for part in ("lora_down.weight", "lora_up.weight", "alpha")
+    }
+    text = "text_encoders.clip_{}.transformer.text_model.encoder.layers.0.self_attn.q_proj"
+    for letter in "lg":
+        tensors[f"{text.format(letter)}.lora_down.weight"] = torch.ones(2, 64)
+        tensors[f"{text.format(letter)}.lora_up.weight"] = torch.ones(64, 2)
+    save_file(tensors, tmp_path / "comfyui.safetensors")
+    expected, layers = (
+        read_lora(tmp_path / file, load_pipeline("small")) for file in (KOHYA_FILE, "comfyui.safetensors")
+    )
+    assert layers["unet"].keys() == expected["unet"].keys()
+    assert all(layer.scale == expected["unet"][name].scale for name, layer in layers["unet"].items())
+    assert [len(layers[network]) for network in ("text_encoder", "text_encoder_2")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("bundle_emb.maria.clip_l", "embeddings"),
+        ("lora_unet_input_blocks_1_0_in_layers_2.diff", "whole updates of weights"),
+        ("lora_unet_input_blocks_1_0_in_layers_2.diff_b", "updates of biases"),
+        ("lora_unet_input_blocks_1_0_in_layers_0.w_norm", "updates of normalisations"),
+    ],
+)
+def test_what_lies_beside_the_layers_is_named(tmp_path: Path, key: str, kind: str) -> None:
+    """OneTrainer bundles embeddings, LyCORIS has updates of other kinds."""
+    tensors = load_file(files(trained(SETTINGS[0]), tmp_path)["kohya"])
+    save_file({**tensors, key: torch.ones(4, 64)}, tmp_path / "more.safetensors")
+    with pytest.raises(ModelError, match=rf"has {kind} too \(tensor {key}\), which aren't supported: save the LoRA"):
+        load_lora(load_pipeline("small"), tmp_path / "more.safetensors")

@@ -17,7 +17,17 @@ SUFFIX = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _UNET = PREFIXES["unet"]
 _CONV_IN, _TEXT = _UNET + "input_blocks.0.0.weight", _UNET + "label_emb.0.0.weight"
-_LORA_PARTS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "lora.down.", "lora.up.", ".hada_w1", ".lokr_w")
+_LORA_PARTS = (
+    ".lora_down.",
+    ".lora_up.",
+    ".lora_A.",
+    ".lora_B.",
+    "lora.down.",
+    "lora.up.",
+    ".lora_linear_layer.",
+    ".hada_w1",
+    ".lokr_w",
+)
 _OTHER_UPDATES = {
     ".dora_scale": "DoRA",
     ".lora_magnitude_vector": "DoRA",

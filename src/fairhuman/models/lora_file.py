@@ -1,16 +1,18 @@
-"""LoRA files of every kind: read ours, diffusers' and kohya's into one form; write peft's and kohya's.
+"""LoRA files of every kind: read ours and other programs' into one form; write peft's and kohya's.
 
 A LoRA replaces W by W + w (alpha / rank) B A, with A [rank, in, ...] and B [out, rank, ...], for some layers.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from fairhuman.bases.base import base_of
@@ -22,16 +24,32 @@ from fairhuman.models.weights import read_finite
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import read_header
 
-# Prefixes of the three networks in the files' names: kohya's (layers joined by _), then diffusers'.
+# Prefixes of the three networks in the files' names: kohya's (layers joined by _), diffusers', ComfyUI's own.
 _NETWORKS = {
-    "unet": ("lora_unet_", "unet."),
-    "text_encoder": ("lora_te1_", "text_encoder."),
-    "text_encoder_2": ("lora_te2_", "text_encoder_2."),
+    "unet": ("lora_unet_", "unet.", "diffusion_model."),
+    "text_encoder": ("lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer."),
+    "text_encoder_2": ("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.transformer."),
 }
-_DOWN = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", "_lora.down.weight")
-_UP = (".lora_B.weight", ".lora_up.weight", ".lora.up.weight", "_lora.up.weight")
+_DOWN = (
+    ".lora_A.weight",
+    ".lora_down.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".lora_linear_layer.down.weight",  # diffusers' text encoders
+)
+_UP = tuple(end.replace("lora_A", "lora_B").replace("down", "up") for end in _DOWN)
+_OLD_ATTENTION = re.compile(r"(?<=\.self_attn\.)to_(q|k|v|out)$")  # of text encoders, before diffusers used peft
 _PARTNERS = {**dict(zip(_DOWN, _UP, strict=True)), **dict(zip(_UP, _DOWN, strict=True))}
 _METADATA = "lora_adapter_metadata"  # diffusers' key for peft's settings
+_PEFT, _PEFT_SETTINGS = "base_model.model.", "adapter_config.json"  # of peft's own folders
+# What other trainers put beside the layers of a LoRA, by a part of its name.
+_BESIDE = {
+    "bundle_emb.": "embeddings",
+    ".diff.": "whole updates of weights",
+    ".diff_b.": "updates of biases",
+    ".w_norm.": "updates of normalisations",
+    ".b_norm.": "updates of normalisations",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +73,12 @@ class LoraLayer:
 def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
     """Return the updates of a LoRA file by network (`unet`, `text_encoder`, `transformer`, ...) and layer.
 
-    Reads diffusers' and peft's names, and kohya's with the original layer names or with diffusers'.
+    Reads diffusers' and peft's names, and kohya's and ComfyUI's with the original layer names or with diffusers'.
 
     Raises:
-        ModelError: not a LoRA, another kind of update (DoRA, LoHa, LoKr), a layer that the pipeline doesn't have, half
-            of a pair, another shape, or a weight that isn't finite.
+        ModelError: not a LoRA, another kind of update (DoRA, LoHa, LoKr), more than a LoRA (embeddings), a layer that
+            the pipeline doesn't have, half of a pair, another shape, a weight that isn't finite, or peft's own file
+            without its settings.
     """
     check_lora_file(file)
     name = f"LoRA {str(file)!r}"
@@ -67,9 +86,23 @@ def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
     if metadata.get("format", "").startswith("fairhuman-mole"):
         raise ModelError(f"{name}: is a MoLE, whose gates depend on every input, so it is no plain LoRA")
     tensors = read_finite(file, name)
-    networks = _networks(pipeline)
-    names = {network: _names(pipeline, network) for network in networks}
-    found: dict[str, dict[str, LoraLayer]] = {network: {} for network in networks}
+    metadata = _with_peft_settings(file, base_of(pipeline).part, tensors, metadata)
+    found, unknown = _placed(tensors, metadata, pipeline, name)
+    if unknown:
+        raise ModelError(f"{name}: {_why_unknown(unknown)}")
+    return {network: layers for network, layers in found.items() if layers}
+
+
+def _placed(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pipeline: Any, name: str
+) -> tuple[dict[str, dict[str, LoraLayer]], list[str]]:
+    """Return the updates by network and layer, and the names of what is of no layer.
+
+    Raises:
+        ModelError: as of `read_lora`.
+    """
+    names = {network: _names(pipeline, network) for network in _networks(pipeline)}
+    found: dict[str, dict[str, LoraLayer]] = {network: {} for network in names}
     unknown = []
     for key, down in tensors.items():
         end = next((end for end in _PARTNERS if key.endswith(end)), None)
@@ -87,30 +120,58 @@ def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
         if place is None:
             unknown.append(stem)
             continue
+        if stem.startswith(_PEFT) and _METADATA not in metadata and f"{stem}.alpha" not in tensors:
+            raise ModelError(
+                f"{name}: its names are those of peft's own folders, where alpha is in {_PEFT_SETTINGS} beside the "
+                "file, and there is none: copy it there from the folder that the LoRA was saved to"
+            )
         network, layer = place
         where = f"{name}: {network} {layer}"
         _check_shapes(where, getattr(pipeline, network).get_submodule(layer), down, up)
         try:
             alpha = _alpha(stem, layer, network, tensors, metadata, len(down))
-        except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError, re.error) as error:
             raise ModelError(f"{where}: its alpha must be a finite number: {error}") from error
         found[network][layer] = LoraLayer(down, up, alpha / len(down))
-    if unknown:
-        raise ModelError(
-            f"{name}: {len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model"
-        )
-    return {network: layers for network, layers in found.items() if layers}
+    return found, unknown
 
 
-def _networks(pipeline: Any) -> Mapping[str, tuple[str, str]]:
-    """Return the networks that a LoRA may change, with both prefixes: of other bases than SDXL, the trained one."""
+def _with_peft_settings(
+    file: Path, part: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return a file's metadata; of a file of peft's own folder with the settings beside it, as diffusers has them.
+
+    Raises:
+        ModelError: they can't be read.
+    """
+    settings = file.parent / _PEFT_SETTINGS
+    if _METADATA in metadata or not any(key.startswith(_PEFT) for key in tensors) or not settings.is_file():
+        return metadata
+    try:
+        stated = dict(parse_json(settings.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{str(settings)!r}: peft's settings of the LoRA beside it can't be read: {error}") from error
+    return {**metadata, _METADATA: json.dumps({f"{part}.{key}": value for key, value in stated.items()})}
+
+
+def _why_unknown(unknown: Sequence[str]) -> str:
+    """Return why a file has tensors that are of no layer, and what to do."""
+    for key in unknown:
+        for part, kind in _BESIDE.items():
+            if part in f"{key}.":
+                return f"has {kind} too (tensor {key}), which aren't supported: save the LoRA without them"
+    return f"{len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model"
+
+
+def _networks(pipeline: Any) -> Mapping[str, tuple[str, ...]]:
+    """Return the networks that a LoRA may change, with all prefixes: of other bases than SDXL, the trained one."""
     part = base_of(pipeline).part
     return _NETWORKS if part == "unet" else {part: (f"lora_{part}_", f"{part}.")}
 
 
 def _names(pipeline: Any, network: str) -> dict[str, str]:
     """Return the layers of a network by every name that files have for them."""
-    kohya, plain = _networks(pipeline)[network]
+    kohya, *prefixes = _networks(pipeline)[network]
     module: nn.Module = getattr(pipeline, network)
     layers = [name for name, one in module.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
     found: dict[str, str] = {}
@@ -124,13 +185,13 @@ def _names(pipeline: Any, network: str) -> dict[str, str]:
             other = f"text_model.{layer.removeprefix('text_model.')}"
         for spelling in (layer, other):
             found[kohya + spelling.replace(".", "_")] = layer
-            found[plain + spelling] = layer
+            found |= {prefix + spelling: layer for prefix in prefixes}
     return found
 
 
 def _place(stem: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
     """Return network and layer of a name without its ending; older diffusers' files put `processor` between."""
-    plain = stem.replace(".processor.", ".").removeprefix("base_model.model.")
+    plain = _OLD_ATTENTION.sub(r"\1_proj", stem.replace(".processor.", ".").removeprefix(_PEFT))
     for network, layers in names.items():
         for spelling in (stem, plain, f"{plain}.0"):  # `to_out` stands for `to_out.0` there
             if spelling in layers:
@@ -141,7 +202,10 @@ def _place(stem: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str]
 def _alpha(
     stem: str, layer: str, network: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], rank: int
 ) -> float:
-    """Return a layer's alpha: beside it, or as diffusers' metadata states it; otherwise its rank."""
+    """Return a layer's alpha: beside it, or as diffusers' metadata or peft's settings state it; otherwise its rank.
+
+    A key of peft's `alpha_pattern` is the end of a layer's name, or a regular expression of it.
+    """
     beside = tensors.get(f"{stem}.alpha")
     if beside is not None:
         return float(beside)  # finite, as `read_finite` checks
@@ -149,7 +213,9 @@ def _alpha(
     common = stated.get(f"{network}.lora_alpha")
     if common is None:
         return float(rank)
-    alpha = (stated.get(f"{network}.alpha_pattern") or {}).get(layer, common)
+    patterns = stated.get(f"{network}.alpha_pattern") or {}
+    names = (layer, f"text_model.{layer}")  # transformers 5 leaves out the prefix of the first encoder
+    alpha = next((patterns[key] for name in names if (key := get_pattern_key(patterns, name)) in patterns), common)
     if not math.isfinite(alpha := float(alpha)):
         raise ValueError(f"found {alpha}")
     return alpha * (rank**0.5 if stated.get(f"{network}.use_rslora") else 1.0)  # rsLoRA: alpha / sqrt(rank)
