@@ -1,6 +1,7 @@
 """`FairBackward` on a small real network, against K separate ordinary backward passes."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,6 +232,12 @@ def test_a_generator_of_parameters_is_kept() -> None:
         assert step.norm > 0.0
         optimizer.step()
     assert sum(loss.item() for loss in three_losses(net, batch())) < 0.9 * first
+
+
+def test_a_gpu_without_float64_is_refused() -> None:
+    on_apple: Any = type("OnApple", (), {"requires_grad": True, "device": torch.device("mps")})()
+    with pytest.raises(ValueError, match="Apple's GPU has no float64"):
+        FairBackward([on_apple], LinearScalarization())
 
 
 def test_an_exhausted_generator_is_an_error() -> None:

@@ -215,6 +215,14 @@ def test_an_animation_is_copied_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a.gif").read_bytes() == (images / "a.gif").read_bytes()
 
 
+def test_the_further_picture_of_a_phones_photo_is_no_animation(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    photo = Image.fromarray(WEAK)
+    photo.save(images / "a.jpg", format="MPO", save_all=True, append_images=[photo.resize((8, 6))])
+    assert refine(images, tmp_path / "out").rows[0]["outcome"] != "animated"
+
+
 def test_patience_may_change_between_calls(images: Path, tmp_path: Path) -> None:
     refine(images, tmp_path / "out", seconds=50)
     assert refine(images, tmp_path / "out", seconds=60).new == 0

@@ -131,6 +131,12 @@ def test_a_division_that_would_change_the_estimator_is_refused(make_recipe: Make
         train(make_recipe(batch_size=2, accumulate=2, steps=2, fairness={"mode": "output"}))
 
 
+def test_a_loss_weighting_may_begin_to_accumulate(make_recipe: MakeRecipe) -> None:
+    """It estimates nothing, whatever the mode."""
+    train(make_recipe(strategy="ls", batch_size=4, steps=1))
+    assert train(make_recipe(strategy="ls", batch_size=2, accumulate=2, steps=2)).finished
+
+
 def test_a_division_that_would_change_what_is_dropped_is_refused(make_recipe: MakeRecipe) -> None:
     settings: dict[str, Any] = {"lora": {"rank": 2, "dropout": 0.1}, "fairness": {"mode": "exact"}}
     train(make_recipe(batch_size=4, steps=1, **settings))

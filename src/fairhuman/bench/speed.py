@@ -22,6 +22,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Run, set_up
 from fairhuman.train.step import PARTS
 from fairhuman.utils.files import write_atomically
+from fairhuman.utils.torch_device import without_gpu
 
 BARE = "bare loop"
 WARM_UP = 4  # steps before timing, so that one-time work is done
@@ -69,7 +70,7 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     trained = {BARE: recipe, "LS": with_settings(recipe, strategy="ls")}
     for mode in modes:
         trained[f"{recipe.strategy}, {mode}"] = with_settings(recipe, fairness={"mode": mode, "every": 10**6})
-    device = PartialState().device
+    device = PartialState(cpu=without_gpu()).device
     on_cpu = device.type == "cpu"
     took: dict[str, list[StepFacts]] = {}
     warm_up_s: dict[str, float] = {}
@@ -154,7 +155,7 @@ def with_settings(recipe: TrainRecipe, **values: Any) -> TrainRecipe:
 def start(recipe: TrainRecipe) -> Run:
     """Set up a run that leaves nothing in its folder; as in training, captions to be cached are encoded first."""
     with tempfile.TemporaryDirectory() as folder:
-        run = set_up(with_settings(recipe, out=folder, steps=10**9), PartialState())
+        run = set_up(with_settings(recipe, out=folder, steps=10**9), PartialState(cpu=without_gpu()))
     cache_texts(run)
     return run
 

@@ -23,13 +23,13 @@ def devices() -> list[str]:
         name = torch.cuda.get_device_name(index)
         names[f"cuda:{index}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
     if torch.backends.mps.is_available():
-        names["mps"] = "Apple GPU"
+        names["mps"] = "Apple GPU; models of captions can use it, training and drawing don't"
     for device in names:
         one = torch.ones(8, 8, device=device)
         if float((one @ one).sum()) != 512.0:
             raise RuntimeError(f"{device} gives a wrong matrix product")
     lines = [f"{device}: {name}" for device, name in names.items()]
-    if len(names) == 1:
+    if not torch.cuda.is_available():
         lines.append("no GPU found: everything runs on the CPU, which is slow for SDXL of full size")
     return [*lines, *(" ".join(str(one.message).split()) for one in warned)]
 

@@ -34,7 +34,7 @@ from fairhuman.generate.unread import unread_lines
 from fairhuman.utils.files import write_json
 from fairhuman.utils.plugins import METRICS, load_plugin, misfit
 from fairhuman.utils.tables import write_table
-from fairhuman.utils.torch_device import explain_out_of_memory
+from fairhuman.utils.torch_device import explain_out_of_memory, without_gpu
 
 Measure = Callable[[Methods, Sequence[EvalImage] | None, str | None, EvaluationTools, EvaluationResults], None]
 
@@ -141,7 +141,7 @@ def evaluate(
         FairHumanError: features aren't finite, or a detector fails.
     """
     measures = {name: measure_named(name) for name in settings.metrics}
-    state = PartialState(timeout=LONGEST_WAIT)
+    state = PartialState(cpu=without_gpu(), timeout=LONGEST_WAIT)
     pace = TimedProgress(progress if state.is_main_process else lambda *_: None)
     tools = EvaluationTools(settings, job.cache, state, pace)
     with state.main_process_first():

@@ -71,8 +71,8 @@ class FairBackward:
         process_group: as in `torch.distributed`; None: the default group.
 
     Raises:
-        ValueError: no parameter to train, a setting out of range, or an option that sharded parameters don't support:
-            `batched`, a `scaler`, an estimator that cuts the graph.
+        ValueError: no parameter to train, one on Apple's GPU, a setting out of range, or an option that sharded
+            parameters don't support: `batched`, a `scaler`, an estimator that cuts the graph.
     """
 
     def __init__(
@@ -95,6 +95,10 @@ class FairBackward:
             raise ValueError(f"length must be radius, clip or scalarized, got {length!r}")
         if not radius > 0.0:
             raise ValueError(f"radius must be > 0, got {radius}")
+        if any(parameter.device.type == "mps" for parameter in self.parameters):
+            raise ValueError(
+                "parameters must be on a CPU or a CUDA device: Apple's GPU has no float64, in which losses are summed"
+            )
         self._sharded = is_sharded(self.parameters)
         if self._sharded and scaler is not None and scaler.is_enabled():
             raise ValueError("scaler must be None where parameters are sharded: train them in bf16 or fp32")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 
 from fairhuman.bases.base import base_of, networks
 from fairhuman.errors import RecipeError
@@ -30,7 +29,7 @@ from fairhuman.models.settings import AUTO, BaseSettings
 from fairhuman.report.text import plural
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import leaving_nothing, writing
-from fairhuman.utils.torch_device import explain_out_of_memory
+from fairhuman.utils.torch_device import explain_out_of_memory, without_gpu
 
 LESS_MEMORY = "--batch-size 1, --quantize int8, --offload, or smaller pictures by --height and --width"
 
@@ -168,7 +167,7 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
         with writing(job.out):
             job.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=job.out).close()
-        state = PartialState(cpu=_without_gpu())
+        state = PartialState(cpu=without_gpu())
         records = job.records(asked)
         kept = job.kept(records)
         if kept:
@@ -218,8 +217,4 @@ def _replace(job: SampleJob, state: PartialState) -> None:
 def used_precision(model: str, precision: str) -> str:
     """The precision that `auto` stands for on this machine, or the one that is given."""
     half = "bf16" if name_of(model).flow else "fp16"  # text encoders of other bases than SDXL overflow in fp16
-    return precision if precision != AUTO else "fp32" if _without_gpu() else half
-
-
-def _without_gpu() -> bool:
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    return precision if precision != AUTO else "fp32" if without_gpu() else half

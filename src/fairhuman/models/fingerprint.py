@@ -155,9 +155,15 @@ def text_fingerprint(pipeline: Any, precision: torch.dtype | None) -> str:
     base = base_of(pipeline)
     parts, readers = ([getattr(pipeline, name) for name in names] for names in (base.encoders, base.tokenizers))
     encoders = [_network(encoder) for encoder in parts if encoder is not None]
-    words = [[sorted(one.get_vocab().items()), one.model_max_length] for one in readers if one is not None]
+    words = [_words(one) for one in readers if one is not None]
     content = [encoders, words, bool(pipeline.config.get("force_zeros_for_empty_prompt")), str(precision)]
     return digest(json.dumps(content, sort_keys=True))
+
+
+def _words(tokenizer: Any) -> list[Any]:
+    """Return a tokenizer's words, and how it fills and frames a text."""
+    special = [tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token, getattr(tokenizer, "chat_template", None)]
+    return [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length, *map(str, special)]
 
 
 def _network(module: nn.Module) -> list[Any]:

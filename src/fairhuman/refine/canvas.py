@@ -33,7 +33,8 @@ class Canvas:
         pixels: pixels in the picture's native mode.
         texts: text entries of a PNG.
         kept: EXIF, colour profile and resolution as arguments of Pillow's PNG writer.
-        animated: whether the file has more frames than the first one, which `pixels` holds.
+        animated: whether the file has more frames than the first one, which `pixels` holds; the further pictures of an
+            MPO, as phones write it, are none.
     """
 
     pixels: Pixels
@@ -50,7 +51,7 @@ class Canvas:
         """
         decode(content)  # raises if the picture isn't usable
         with open_image(content) as image:
-            animated = bool(getattr(image, "is_animated", False))
+            animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
             image.load()
             texts = {key: str(value) for key, value in getattr(image, "text", {}).items()}
             upright = ImageOps.exif_transpose(image)

@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import gather_object
 from torch.profiler import record_function
 from torch.utils.data import Subset
 
@@ -50,6 +50,7 @@ from fairhuman.train.validation import held_out_losses
 from fairhuman.utils.files import leaving_nothing, write_atomically
 from fairhuman.utils.randomness import Stream, mixed_seed
 from fairhuman.utils.signals import signals
+from fairhuman.utils.torch_device import without_gpu
 
 
 def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
@@ -59,8 +60,7 @@ def train(recipe: TrainRecipe, watchers: Sequence[Watcher] = ()) -> Run:
         FairHumanError: invalid data, model or settings; out of memory; disk full; non-finite loss.
     """
     timeout = timedelta(seconds=recipe.processes.timeout)
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # what `accelerate launch --cpu` sets
-    process = PartialState(cpu=cpu, timeout=timeout)
+    process = PartialState(cpu=without_gpu(), timeout=timeout)
     main = bool(process.is_main_process)
     begun = leaving_nothing(recipe.out, ".lock", "data_report.json") if main else nullcontext()
     with explain_failures(recipe), begun, locked(recipe.out, main):
@@ -277,7 +277,7 @@ def _steer_if_due(run: Run) -> None:
 
 def _steering_loss(run: Run) -> float:
     assert run.data.steering is not None
-    timesteps, batch_size = run.recipe.validation.timesteps, max(8, run.recipe.batch_size)
+    timesteps, batch_size = run.recipe.validation.timesteps, run.recipe.batch_size
     with averaged_weights(run):
         held_out = held_out_losses(run.objectives, run.data.steering, timesteps, batch_size, run.process.device)
     loss = held_out.losses()[GLOBAL]
@@ -319,7 +319,7 @@ def _measure(run: Run, tracker: Tracker, validate: bool, preview: bool) -> None:
 
 def _validate(run: Run, tracker: Tracker) -> None:
     assert run.data.held_out is not None
-    timesteps, batch_size = run.recipe.validation.timesteps, max(8, run.recipe.batch_size)
+    timesteps, batch_size = run.recipe.validation.timesteps, run.recipe.batch_size
     device, stop = run.process.device, (lambda: None) if run.stopped_by is not None else run.check_stop
     held_out = held_out_losses(run.objectives, run.data.held_out, timesteps, batch_size, device, stop)
     losses = held_out.losses()

@@ -393,7 +393,7 @@ def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
     """That a model which doesn't ship would be trained on the CPU."""
     import torch
 
-    if recipe.model not in SHIPPED and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+    if recipe.model not in SHIPPED and not torch.cuda.is_available():
         yield StartFinding(
             "device",
             "note",

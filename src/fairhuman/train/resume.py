@@ -164,7 +164,7 @@ def check_resumable(recipe: TrainRecipe, at_step: int, samples: int | None, proc
 
 def _becomes_ema(earlier: TrainRecipe, recipe: TrainRecipe) -> bool:
     """Whether one of two recipes accumulates, so that its estimator is ema, and the other doesn't."""
-    estimated = recipe.fairness.mode in ("output", "split", "tail")
+    estimated = recipe.needs_gram and recipe.fairness.mode in ("output", "split", "tail")
     return estimated and (earlier.accumulate > 1) != (recipe.accumulate > 1)
 
 

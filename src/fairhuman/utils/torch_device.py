@@ -12,6 +12,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def without_gpu() -> bool:
+    """Whether to train, draw and measure on the CPU: where accelerate is told to, or there is no CUDA device.
+
+    Apple's GPU, which accelerate would take by itself, has no float64, in which losses and Gram matrices are summed.
+    """
+    from accelerate.utils import parse_flag_from_env
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()  # what `launch --cpu` sets
+
+
 def device_named(setting: str, name: str | None) -> torch.device:
     """The device that a setting names; None: a GPU if there is one.
 

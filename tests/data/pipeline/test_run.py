@@ -481,6 +481,42 @@ def test_a_caption_counts_no_fewer_people_than_faces(tmp_path, second, counted):
     assert rows(tmp_path / "out")[0]["caption"] == f"A picture of {counted}."
 
 
+@pytest.mark.parametrize(
+    ("found", "caption"),
+    [
+        ({"hands": [[2, 2, 10, 10], [20, 2, 28, 10]]}, "A picture of a person."),
+        ({"persons": [], "hands": [[2, 2, 10, 10]]}, "A picture of a person."),
+        ({"faces": [[2, 2, 10, 10], [20, 2, 28, 10]]}, "A picture of two people."),
+        ({"persons": [], "faces": []}, "A picture without people."),
+    ],
+)
+def test_what_was_found_of_people_is_captioned_without_persons(tmp_path, found, caption):
+    """Close-ups of hands, faces without a detector of persons, and pictures that show nobody."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(encoded(picture(40, 30, 1)))
+    (tmp_path / "photos/metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "caption": "", **found}))
+    build(tmp_path / "photos", tmp_path / "out", "caption.kind=template")
+    assert rows(tmp_path / "out")[0]["caption"] == caption
+
+
+def test_conditions_of_the_source_that_do_not_come_along_are_named(tmp_path):
+    root, told = tmp_path / "photos", "1 row with a pose or depth map, which isn't kept; to keep it, add condition.pose"
+    root.mkdir()
+    for number, depth in enumerate([{"depth": "depth.png"}, {}]):
+        (root / f"{number}.png").write_bytes(encoded(picture(40, 30, number)))
+        with (root / "metadata.jsonl").open("a") as file:
+            file.write(json.dumps({"file_name": f"{number}.png", "caption": "x", **depth}) + "\n")
+    (root / "depth.png").write_bytes(encoded(Image.new("I;16", (40, 30), 900)))
+    said: list[str] = []
+    build(root, tmp_path / "out", say=said.append)
+    assert [told in line for line in said] == [True]
+    assert rows(tmp_path / "out")[0]["depth"] is None
+    build(root, tmp_path / "kept", "condition.pose=none", say=said.append)
+    assert len(said) == 1
+    assert [row["depth"] is None for row in rows(tmp_path / "kept")] == [False, True]
+    assert any(told in line for line in plan_build(root, tmp_path / "new", settings()))
+
+
 def test_damage_in_a_shard_or_a_table_of_a_build_is_named_with_its_file(photos, tmp_path):
     out = tmp_path / "out"
     build(photos, out)

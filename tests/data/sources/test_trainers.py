@@ -141,16 +141,67 @@ def test_other_numbers_are_no_repeats(tmp_path, name):
     assert source_kind(tmp_path) == "folder"
 
 
-def test_a_folder_of_repeats_itself(tmp_path):
+def test_a_folder_of_repeats_itself(tmp_path, monkeypatch):
     photo(tmp_path / "5_cat" / "a.jpg", 0)
     photo(tmp_path / "5_cat" / "more" / "b.jpg", 1)
-    records, report = read(tmp_path / "5_cat")
-    assert [(record.repeats, record.caption) for record in records] == [(5, "cat")] * 2
-    assert reasons(report, "warned") == []
+    monkeypatch.chdir(tmp_path / "5_cat")
+    for path in (tmp_path / "5_cat", Path()):
+        assert source_kind(path) == "kohya"
+        records, report = read(path)
+        assert [(record.repeats, record.caption) for record in records] == [(5, "cat")] * 2
+        assert reasons(report, "warned") == []
     photo(tmp_path / "extra" / "c.jpg", 2, "c")
     records, report = read(tmp_path)
     assert [record.repeats for record in records] == [5, 5, 1]
     assert ("extra", "folder has no repeats in its name: read once an epoch") in reasons(report, "warned")
+
+
+def test_masks_of_onetrainer_in_a_folder_of_repeats(tmp_path):
+    photo(tmp_path / "1_ohwx" / "a.jpg", 0, "a")
+    mask(tmp_path / "1_ohwx" / "a-masklabel.png")
+    [record], report = read(tmp_path)
+    assert (record.key, record.repeats, set(record.masks)) == ("1_ohwx/a.jpg", 1, {IGNORE})
+    assert reasons(report, "warned", "dropped") == []
+
+
+def test_what_kohyas_settings_put_around_captions(tmp_path):
+    path = write_kohya_toml(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    around = 'caption_prefix = "ohwx"\ncaption_suffix = "outside"\nenable_wildcard = true\n'
+    path.write_text(text.replace("[general]\n", f"[general]\n{around}"), encoding="utf-8")
+    records, report = read(path)
+    assert [record.caption for record in records[2:4]] == ["ohwx photo 2 outside", "ohwx ohwx person outside"]
+    assert ("dataset.toml", "settings of captions are not read") in reasons(report, "warned")
+
+
+def test_captions_of_diffusion_pipe(tmp_path):
+    """What stands above all directories, and a file of captions before those beside the photos."""
+    for number, text in enumerate(["one", "two"]):
+        photo(tmp_path / "photos" / f"{number}.jpg", number, text)
+    path = tmp_path / "dataset.toml"
+    path.write_text('num_repeats = 5\ncaption_prefix = "ohwx, "\n[[directory]]\npath = "photos"', encoding="utf-8")
+    assert [(one.caption, one.repeats) for one in read(path)[0]] == [("ohwx, one", 5), ("ohwx, two", 5)]
+    listed = tmp_path / "photos" / "captions.json"
+    listed.write_text(json.dumps({"0.jpg": ["first", "second"], "1.jpg": []}), encoding="utf-8")
+    records, report = read(path)
+    assert [one.caption for one in records] == ["ohwx, first", "ohwx, two"]
+    assert reasons(report, "warned") == [("0.jpg", "only the first of several captions is used")]
+    for content, message in (([], "must be a table"), ({"0.jpg": 5}, "captions of 0.jpg must be a list of texts")):
+        listed.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            read(path)
+
+
+def test_maps_that_ai_toolkit_writes_are_no_photos(tmp_path):
+    for name in ("a.jpg", "_controls/a.depth.jpg", ".hidden/b.jpg", "more/c.jpg"):
+        photo(tmp_path / "photos" / name, 0, "a [trigger]")
+    process = {"datasets": [{"folder_path": "photos"}], "trigger_word": "ohwx"}
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps({"config": {"process": [process]}}), encoding="utf-8")
+    assert [(one.key, one.caption) for one in read(path)[0]] == [
+        ("photos/a.jpg", "a ohwx"),
+        ("photos/more/c.jpg", "a ohwx"),
+    ]
 
 
 def test_what_else_lies_in_the_folder_wins_where_it_did(tmp_path):
@@ -347,9 +398,29 @@ def test_of_the_folder_of_kohyas_gui_its_photos_are_read(tmp_path):
     records, report = read(tmp_path)
     assert [(record.key, record.repeats, set(record.masks)) for record in records] == [
         *((f"img/10_a/{number}.jpg", 10, {IGNORE}) for number in range(2)),
-        ("reg/1_person/r.jpg", 1, set()),
+        ("reg/1_person/r.jpg", 20, set()),
     ]
     assert (tmp_path.name, "pictures outside img and reg are not read") in reasons(report, "warned")
+
+
+@pytest.mark.parametrize(("count", "own", "repeats"), [(2, 2, [4, 3]), (9, 1, [1] * 7), (4, 2, [2, 2, 2, 2])])
+def test_regularisation_pictures_are_as_many_as_photos(tmp_path, count, own, repeats):
+    """As in sd-scripts: 7 photos an epoch; the last picture that begins below that counts whole."""
+    photo(tmp_path / "img" / "7_a" / "a.jpg", 0, "a")
+    for number in range(count):
+        photo(tmp_path / "reg" / f"{own}_person" / f"{number}.jpg", number, "a person")
+    subsets = [{"image_dir": "img/7_a", "num_repeats": 7}]
+    subsets = [{"image_dir": f"reg/{own}_person", "num_repeats": own, "is_reg": True}, *subsets]
+    tables = "\n".join(
+        "[[datasets.subsets]]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in one.items()) for one in subsets
+    )
+    (tmp_path / "own.toml").write_text(f"[[datasets]]\n{tables}", encoding="utf-8")
+    for path in (tmp_path / "own.toml", tmp_path):
+        records, report = read(path)
+        assert [record.repeats for record in records] == [7, *repeats]
+        more = "more regularisation pictures than photos: the others are not read"
+        assert (more in str(report.notes)) == (len(repeats) < count)
+        (tmp_path / "own.toml").unlink(missing_ok=True)
 
 
 def test_links_of_photos_and_masks_stay_in_their_folder(tmp_path):
@@ -386,7 +457,8 @@ def test_the_trigger_word_of_ai_toolkit(tmp_path):
 
     assert captions("ohwx") == ["ohwx a man", "ohwx, a man", "ohwx as ohwx", "ohwx"]
     assert captions("ohwx", trigger_word="sks")[:3] == ["sks a man", "sks ohwx, a man", "sks as sks"]
-    assert captions("ohwx", is_reg=True)[:2] == captions(None)[:2] == texts[:2]
+    assert captions("ohwx", is_reg=True) == [*texts[:2], "ohwx as ohwx", ""]
+    assert captions(None) == [*texts[:2], "as", ""]
     with pytest.raises(DataError, match="trigger_word must be a text, not 5"):
         captions(5)
 
@@ -406,6 +478,14 @@ def test_captions_of_simpletuner(tmp_path):
         "ohwx photo 2",
     ]
     assert captions(caption_strategy="filename") == ["0", "1", "2"]
+    only = {"only_instance_prompt": True, "instance_prompt": ["x y", "z"]}
+    assert captions(caption_strategy="filename", **only) == ["x y"] * 3
+    assert ("multidatabackend.json", "only the first of several captions is used") in reasons(read(path)[1], "warned")
+    first = next(tmp_path.rglob("0.txt"))
+    first.write_text("one\ntwo", encoding="utf-8")
+    assert captions()[0] == "one"
+    assert captions(disable_multiline_split=True)[0] == "one\ntwo"
+    first.write_text("photo 0", encoding="utf-8")
     assert captions(repeats=0)[0] == "photo 0"
     assert {record.repeats for record in read(path)[0]} == {1}
 

@@ -263,6 +263,8 @@ def test_fingerprints_distinguish_weights_settings_and_precision() -> None:
     next(same.text_encoder.parameters()).data[0] += 1
     found.add(text_fingerprint(same, None))
     assert len(found) == 4
+    pipeline.tokenizer_2.pad_token = pipeline.tokenizer.convert_ids_to_tokens(5)
+    assert text_fingerprint(pipeline, None) not in found
     before = vae_fingerprint(same)
     same.vae.register_to_config(scaling_factor=0.5)
     after = vae_fingerprint(same)

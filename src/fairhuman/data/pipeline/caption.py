@@ -93,7 +93,8 @@ class CaptionTier:
                 results[item.row.id] = TierResult.failure(error)
                 continue
             attributes = dict(record.attributes)
-            if people := _people(check, item.earlier.get("detect", {})):
+            people = _people(check, item.earlier.get("detect", {}))
+            if people is not None:
                 attributes.setdefault("persons", people)
             picture = partial(self._picture, item, record, results)
             caption_items[item.row.id] = CaptionItem(item.row.key, record.caption, attributes, picture=picture)
@@ -124,13 +125,14 @@ class CaptionTier:
         )
 
 
-def _people(check: Mapping[str, Any], detect: Mapping[str, Any]) -> int:
-    """How many people a picture shows at least: as many as persons and as many as faces apart from each other.
+def _people(check: Mapping[str, Any], detect: Mapping[str, Any]) -> int | None:
+    """How many people a picture shows at least: as many as persons, as faces apart from each other, and one for hands.
 
-    The source's boxes count before the detector's. 0 where persons are unknown.
+    The source's boxes count before the detector's. None where nothing was found and persons are unknown.
     """
-    persons, faces = (check.get(name) or detect.get(name) for name in ("persons", "faces"))
-    if persons is None:
-        return 0
+    persons, faces, hands = (check.get(name) or detect.get(name) for name in ("persons", "faces", "hands"))
     faces_n4 = np.array([box[:4] for box in faces or ()], dtype=np.float64).reshape(-1, 4)
-    return max(len(persons), len(non_maximum_suppression(faces_n4, np.zeros(len(faces_n4)), SAME_FACE)))
+    apart = non_maximum_suppression(faces_n4, np.zeros(len(faces_n4)), SAME_FACE)
+    people = max(len(persons or ()), len(apart), 1 if hands else 0)
+    unknown = check.get("persons") is None and detect.get("persons") is None
+    return None if not people and unknown else people

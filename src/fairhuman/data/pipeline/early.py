@@ -15,7 +15,9 @@ from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.rows import Row, locate
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan
+from fairhuman.report.text import plural
 
+CONDITIONS = ("pose", "pose_picture", "depth")  # columns
 HEADERS = 2000  # headers that are read, of rows that are evenly spaced
 
 
@@ -27,6 +29,7 @@ class SourceFacts:
         path, kind: the source and its format.
         photos: counts of rows, with their masks and repeats; `report` has findings about lines that give no row.
         own_regions: columns with boxes of the source's own regions.
+        conditions: number of rows with a pose or a depth map.
         sizes: of up to 2,000 pictures.
         certain: whether these are all pictures that can be read, and the sizes come from their headers.
     """
@@ -36,6 +39,7 @@ class SourceFacts:
     photos: PhotoCount
     report: LoadReport
     own_regions: tuple[str, ...]
+    conditions: int
     sizes: tuple[Measures, ...]
     certain: bool
 
@@ -53,6 +57,13 @@ class SourceFacts:
             raise DataError(f"{self.path}: every record would be rejected: {lines}")
         return [harm for harm in found if harm.harsh]
 
+    def unused_conditions(self, estimated: bool) -> list[str]:
+        """A line where poses or depth maps don't come along, as they do where conditions are `estimated`."""
+        if estimated or not self.conditions:
+            return []
+        rows = plural(self.conditions, "row")
+        return [f"{rows} with a pose or depth map, which isn't kept; to keep it, add condition.pose=none"]
+
 
 def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFacts:
     """List a source and read headers of its pictures.
@@ -63,16 +74,17 @@ def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFac
     source, report, own = source_format(kind), LoadReport(), set[str]()
     root = path if path.is_dir() else path.parent
     chosen: list[Row] = []
-    photos, step = PhotoCount(), 1
+    photos, conditions, step = PhotoCount(), 0, 1
     for number, row in enumerate(source.read(path, report), start=1):
         photos.add_row(row.values)
         own.update(box_columns(row.values))
+        conditions += any(row.values.get(name) is not None for name in CONDITIONS)
         if (number - 1) % step == 0:
             chosen.append(row)
         if len(chosen) > HEADERS:  # keep every second one, so that they stay evenly spaced
             chosen, step = chosen[::2], 2 * step
     sizes, certain = _sizes(chosen, root, source.picture, settings)
-    return SourceFacts(path, kind, photos, report, tuple(sorted(own)), tuple(sizes), certain and step == 1)
+    return SourceFacts(path, kind, photos, report, tuple(sorted(own)), conditions, tuple(sizes), certain and step == 1)
 
 
 def _sizes(rows: Iterable[Row], root: Path, picture: str, settings: SourceSettings) -> tuple[list[Measures], bool]:

@@ -101,7 +101,8 @@ def build_dataset(
         workers: where the work is done; the result doesn't depend on it.
         retry_failed: retry rows on which a tier failed.
         progress: called with the stage, the number of rows done, and the total if known.
-        say: called with a line for each filter that leaves out more than 90 % of the records, as soon as it is known.
+        say: called with a line for each filter that leaves out more than 90 % of the records, as soon as it is known,
+            and for conditions of the source that aren't kept.
 
     Raises:
         DataError: the source can't be read, or is `out`; `out` belongs to another source, or another build is running
@@ -112,7 +113,10 @@ def build_dataset(
     with writing(out):
         build.check_place()
     if not build.manifest.is_dir():
-        build.say_harms(look_at_source(source, build.kind, recipe.source).harms(recipe))
+        facts = look_at_source(source, build.kind, recipe.source)
+        build.say_harms(facts.harms(recipe))
+        for line in facts.unused_conditions(recipe.condition is not None):
+            say(f"{source}: {line}")
     with writing(out, RESUME), alone(out / ".lock", f"{out}: another build is running in this folder"):
         return build.run(retry_failed)
 
@@ -133,7 +137,7 @@ def plan_build(source: Path, out: Path, recipe: BuildRecipe) -> list[str]:
     lines += facts.photos.lines()
     if facts.own_regions:
         lines.append(f"own regions: {', '.join(facts.own_regions)}")
-    lines += [harm.line for harm in facts.harms(recipe)]
+    lines += [*facts.unused_conditions(recipe.condition is not None), *(harm.line for harm in facts.harms(recipe))]
     steps = ["check and filter the pictures"]
     if recipe.detect is not None:
         found = [*recipe.detect.kinds.items(), *recipe.detect.regions.items()]

@@ -6,8 +6,10 @@ depth; a mask has its photo's name with any ending, in `mask_path`; `alpha_mask`
 `invert_mask` turns black and white around; `caption_ext` is `txt` by default, `default_caption` is that of a photo
 without a file, `num_repeats` multiplies. Black counts `mask_min_value`, 0 by default, and the mask is divided by its
 mean. So a mask means `ignore` outside it, and the loss is a mean over the rest here too. `trigger_word`, of the process
-or of a data set, takes the place of `[trigger]` and `[name]` in captions, and begins those that don't have it but for a
-set with `is_reg` (`toolkit/prompt_utils.py`, `toolkit/dataloader_mixins.py` at 27a03a9).
+or of a data set, takes the place of `[trigger]` and `[name]` in captions, where nothing takes it without one, and
+begins those that don't have it but for a set with `is_reg` (`toolkit/prompt_utils.py`, `toolkit/dataloader_mixins.py`
+at 27a03a9). Folders `_controls`, where it writes maps of depth and pose, and hidden ones hold no photos
+(`toolkit/data_loader.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.folder import PICTURE_SUFFIXES
+from fairhuman.data.sources.folder import PICTURE_SUFFIXES, find_pictures
 from fairhuman.data.sources.photo_folders import (
     PhotoFolder,
     caption_suffix,
@@ -32,6 +34,7 @@ from fairhuman.errors import DataError
 from fairhuman.utils.parse import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
+CONTROLS = "_controls"
 
 
 def is_ai_toolkit(path: Path) -> bool:
@@ -54,19 +57,26 @@ def ai_toolkit_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     file, processes = config
     for process in processes:
         for values in list_of(dict, file, process["datasets"], "datasets"):
-            yield from configured_rows(_folder(file, values, process.get("trigger_word")), file, path, report)
+            folder = _folder(file, values, process.get("trigger_word"))
+            yield from configured_rows(folder, file, path, report, leave_out=_not_photos(folder.path))
+
+
+def _not_photos(folder: Path) -> list[str]:
+    names = [found.name for found in find_pictures(folder, LoadReport())]
+    return [name for name in names if any(one == CONTROLS or one.startswith(".") for one in name.split("/")[:-1])]
 
 
 def _folder(file: Path, values: Mapping[str, Any], trigger: Any) -> PhotoFolder:
     masks = values.get("mask_path")
-    trigger = None if values.get("is_reg") is True else values.get("trigger_word") or trigger
+    trigger = values.get("trigger_word") or trigger
     return PhotoFolder(
         configured_folder(file, values.get("folder_path") or values.get("dataset_path"), "folder_path"),
         masks=None if not masks else configured_folder(file, masks, "mask_path"),
         repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
         suffix=caption_suffix(file, values.get("caption_ext"), "caption_ext") or ".txt",
         default=plain_text(file, values.get("default_caption"), "default_caption"),
-        trigger=plain_text(file, trigger, "trigger_word"),
+        trigger=plain_text(file, trigger, "trigger_word") or "",
+        begin=values.get("is_reg") is not True,
         alpha=values.get("alpha_mask") is True,
         inverted=values.get("invert_mask") is True,
     )

@@ -6,23 +6,27 @@ Facts from kohya-ss/sd-scripts at 71ad3c0 (`docs/masked_loss_README-ja.md`, `doc
 - `N_class` is read N times an epoch; `class` is the caption of a photo that has no caption file. Captions are the first
   line of `photo.txt` or `photo.caption`.
 - A TOML has `[[datasets.subsets]]` with `image_dir`, `num_repeats`, `class_tokens`, `caption_extension`,
-  `conditioning_data_dir` (masks of the photos' names) and `alpha_mask` (opacity is the mask); the first four may stand
-  in `[general]` or `[[datasets]]` too.
+  `caption_prefix` and `caption_suffix` (before and after captions, with a space), `conditioning_data_dir` (masks of the
+  photos' names) and `alpha_mask` (opacity is the mask); all but the folders may stand in `[general]` or `[[datasets]]`.
+- Regularisation pictures, of `reg` or of subsets with `is_reg`, are as many as the data set's photos, repeats counted:
+  the first ones, or all and some once more (`library/train_util.py`). Their loss has the weight 1 by default.
 - Its masked loss is the loss times the mask: what is black counts nothing. So a mask means `ignore` outside it.
 
 Here subfolders are read too, folders without a number in their name and photos beside them are read once, and a folder
-`masks` holds masks (see `photo_folders.MASK_FOLDERS`). Of a folder of the GUI, `img` and `reg` are read. Regularisation
-pictures are read like others, which is their weight in sd-scripts by default.
+`masks` holds masks (see `photo_folders.MASK_FOLDERS`), as do OneTrainer's files beside the photos. Of a folder of the
+GUI, `img` and `reg` are read.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources.folder import find_pictures, has_pictures
+from fairhuman.data.sources.onetrainer import pair_labels
 from fairhuman.data.sources.photo_folders import (
     MASK_FOLDERS,
     PhotoFolder,
@@ -44,6 +48,8 @@ from fairhuman.regions.boxes import shorten
 NAMED = re.compile(r"([1-9]\d{0,2})_(.+)")  # up to 999 repeats: `2024_holiday` is a year
 IMAGES = ("img", "image", "images")  # the GUI's folder of folders, beside `log` and `model`
 REGULARISATION = "reg"  # that of its regularisation pictures
+# what a caption is made of in sd-scripts beside its text; here a caption is what its file says
+UNREAD = ("enable_wildcard", "secondary_separator", "keep_tokens_separator")
 MAX_TOML = 2**18  # bytes; a value can take hundreds of bytes of memory for each one here
 MAX_DOTS = 100  # of a line; the time and memory of a key grow with the square of its parts
 
@@ -56,7 +62,7 @@ def is_kohya(path: Path) -> bool:
 
 
 def _is_named(folder: Path) -> bool:
-    return NAMED.fullmatch(folder.name) is not None and has_pictures(folder)
+    return NAMED.fullmatch(folder.absolute().name) is not None and has_pictures(folder)
 
 
 def _gui_folders(path: Path) -> list[Path]:
@@ -80,36 +86,64 @@ def kohya_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         DataError: the TOML can't be read, or names a folder that isn't there.
     """
     config = toml_with(path, "datasets")
-    if config is not None:
-        file, _ = config
-        return (row for subset in _subsets(*config, report) for row in configured_rows(subset, file, path, report))
-    return _named_rows(path, report)
+    return _named_rows(path, report) if config is None else _configured_rows(path, *config, report)
 
 
 def _named_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos of folders with repeats in their names."""
+    gui = {folder.name for folder in _gui_folders(path)}
+    of_reg = tuple(f"{name}/" for name in gui if name.lower() == REGULARISATION)
+    rows = _rows_with_repeats(path, gui, report)
+    return _balanced(((str(row.values["file_name"]).startswith(of_reg), row) for row in rows), path.name, report)
+
+
+def _balanced(rows: Iterable[tuple[bool, Row]], where: str, report: LoadReport) -> Iterator[Row]:
+    """Photos, then as many regularisation pictures (True), repeats counted: the first ones, or all and some again."""
+    wanted, regularisation = 0, []
+    for is_regularisation, row in rows:
+        if is_regularisation:
+            regularisation.append(row)
+        else:
+            wanted += _repeats(row)
+            yield row
+    before = [0, *accumulate(map(_repeats, regularisation))]
+    taken = [row for row, count in zip(regularisation, before, strict=False) if count < wanted]
+    further, rest = divmod(max(0, wanted - before[len(taken)]), max(1, len(taken)))
+    for number, row in enumerate(taken):
+        yield Row(row.location, {**row.values, "repeats": _repeats(row) + further + (number < rest)})
+    if len(taken) < len(regularisation):
+        why = "more regularisation pictures than photos: the others are not read"
+        found = f"{len(regularisation) - len(taken)} of {len(regularisation)}"
+        report.add(printable(where), STAGE, Finding("warned", why, found))
+
+
+def _repeats(row: Row) -> int:
+    return int(row.values.get("repeats", 1))
+
+
+def _rows_with_repeats(path: Path, gui: Collection[str], report: LoadReport) -> Iterator[Row]:
     plain: set[str] = set()
     if not has_masks(path):
         note_masks_beside(path, report)
-    others = _outside_gui_folders(path, report)
-    for row in photo_rows(PhotoFolder(path, first_line=True), path, report, leave_out=others):
+    labels, paired = pair_labels(path, report)
+    others = (*_outside(path, gui, report), *labels)
+    for row in photo_rows(PhotoFolder(path, paired=paired, first_line=True), path, report, leave_out=others):
         folders = str(row.values["file_name"]).split("/")[:-1]
-        names = (*reversed(folders), path.name)
+        names = (*reversed(folders), path.absolute().name)
         named = next((found for name in names if (found := NAMED.fullmatch(name)) is not None), None)
         values = dict(row.values)
         if named is not None:
             values["repeats"] = int(named[1])
             values.setdefault("caption", named[2])
-        elif (folder := "/".join(folders) or path.name) not in plain:
+        elif (folder := "/".join(folders) or path.absolute().name) not in plain:
             plain.add(folder)
             finding = Finding("warned", "folder has no repeats in its name: read once an epoch")
             report.add(printable(folder), STAGE, finding)
         yield Row(row.location, values)
 
 
-def _outside_gui_folders(path: Path, report: LoadReport) -> list[str]:
+def _outside(path: Path, read: Collection[str], report: LoadReport) -> list[str]:
     """Pictures of the GUI's folder that are no photos to train on, such as samples of an earlier run in `model`."""
-    read = {folder.name for folder in _gui_folders(path)}
     names = (found.name for found in find_pictures(path, LoadReport())) if read else ()
     tops = ((name, name.partition("/")[0]) for name in names)
     others = [name for name, top in tops if top not in read and top.lower() not in MASK_FOLDERS]
@@ -119,28 +153,50 @@ def _outside_gui_folders(path: Path, report: LoadReport) -> list[str]:
     return others
 
 
-def _subsets(file: Path, content: Mapping[str, Any], report: LoadReport) -> Iterator[PhotoFolder]:
-    """The subsets of a TOML; those of its fine-tuning method, with a file of metadata, are noted and left out."""
+def _configured_rows(path: Path, file: Path, content: Mapping[str, Any], report: LoadReport) -> Iterator[Row]:
+    """Photos of a TOML; of each data set, regularisation pictures after the others."""
     general = content.get("general", {})
     if not isinstance(general, dict):
         raise DataError(f"{file}: general must be a table, [general], not {shorten(repr(general))}")
     for dataset in content["datasets"]:
-        for subset in list_of(dict, file, dataset.get("subsets"), "subsets"):
-            values = {**general, **dataset, **subset}
-            if "metadata_file" in values:
-                finding = Finding("skipped", "subset with metadata_file is not read", str(values["metadata_file"]))
-                report.add(file.name, STAGE, finding)
-                continue
-            masks = values.get("conditioning_data_dir")
-            yield PhotoFolder(
-                configured_folder(file, values.get("image_dir"), "image_dir"),
-                masks=None if masks is None else configured_folder(file, masks, "conditioning_data_dir"),
-                repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
-                suffix=caption_suffix(file, values.get("caption_extension"), "caption_extension"),
-                default=plain_text(file, values.get("class_tokens"), "class_tokens"),
-                first_line=True,
-                alpha=values.get("alpha_mask") is True,
-            )
+        subsets = [{**general, **dataset, **one} for one in list_of(dict, file, dataset.get("subsets"), "subsets")]
+        rows = (
+            (values.get("is_reg") is True, row)
+            for values in subsets
+            if not _has_metadata(file, values, report)
+            for row in configured_rows(_subset(file, values, report), file, path, report)
+        )
+        yield from _balanced(rows, file.name, report)
+
+
+def _has_metadata(file: Path, values: Mapping[str, Any], report: LoadReport) -> bool:
+    """Whether a subset is one of the fine-tuning method, which is noted."""
+    if "metadata_file" not in values:
+        return False
+    finding = Finding("skipped", "subset with metadata_file is not read", str(values["metadata_file"]))
+    report.add(file.name, STAGE, finding)
+    return True
+
+
+def _subset(file: Path, values: Mapping[str, Any], report: LoadReport) -> PhotoFolder:
+    unread = [name for name in UNREAD if values.get(name)]
+    if unread:
+        finding = Finding("warned", "settings of captions are not read", ", ".join(unread))
+        report.add(file.name, STAGE, finding)
+    masks = values.get("conditioning_data_dir")
+    prefix = plain_text(file, values.get("caption_prefix"), "caption_prefix")
+    ending = plain_text(file, values.get("caption_suffix"), "caption_suffix")
+    return PhotoFolder(
+        configured_folder(file, values.get("image_dir"), "image_dir"),
+        masks=None if masks is None else configured_folder(file, masks, "conditioning_data_dir"),
+        repeats=whole_number(file, values.get("num_repeats", 1), "num_repeats"),
+        suffix=caption_suffix(file, values.get("caption_extension"), "caption_extension"),
+        default=plain_text(file, values.get("class_tokens"), "class_tokens"),
+        prefix="" if prefix is None else f"{prefix} ",
+        ending="" if ending is None else f" {ending}",
+        first_line=True,
+        alpha=values.get("alpha_mask") is True,
+    )
 
 
 def toml_with(path: Path, table: str) -> tuple[Path, Mapping[str, Any]] | None:

@@ -8,7 +8,7 @@ mask. Here a mask means `ignore` outside it, so the outside counts nothing inste
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fairhuman.data.pictures.notes import LoadReport
@@ -27,6 +27,15 @@ def is_onetrainer(path: Path) -> bool:
 
 def onetrainer_rows(path: Path, report: LoadReport) -> Iterator[Row]:
     """Photos in the order of their names, at any depth."""
+    labels, paired = pair_labels(path, report)
+    yield from photo_rows(PhotoFolder(path, paired=paired, first_line=True), path, report, leave_out=labels)
+
+
+def pair_labels(path: Path, report: LoadReport) -> tuple[Sequence[str], Mapping[str, str]]:
+    """The masks and conditions of OneTrainer in a folder, at any depth, and the mask of each photo that has one.
+
+    All are names relative to the folder. What isn't read is noted.
+    """
     labels: dict[str, re.Match[str]] = {}
     photo_of: dict[str, str] = {}
     for found in _all(path):
@@ -46,8 +55,7 @@ def onetrainer_rows(path: Path, report: LoadReport) -> Iterator[Row]:
             report.add(printable(name), STAGE, Finding("dropped", "mask is a second one of its photo", printable(name)))
         else:
             paired[photo] = name
-    folder = PhotoFolder(path, paired=paired, first_line=True)
-    yield from photo_rows(folder, path, report, leave_out=tuple(labels))
+    return tuple(labels), paired
 
 
 def _all(path: Path) -> Iterator[PictureWithCaption]:

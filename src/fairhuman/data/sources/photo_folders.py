@@ -34,9 +34,11 @@ class PhotoFolder:
         deep: whether subfolders are read too.
         suffix: ending of the caption files; None: .txt or .caption.
         captions: whether caption files are read.
-        default: caption of a photo without a caption file.
-        prefix: text before each caption.
-        trigger: word for `[trigger]` and `[name]` in captions, and before a caption that doesn't have it.
+        listed: captions by the names of photos, relative to `path`, before those in files.
+        default: caption of a photo without one of its own.
+        prefix, ending: text before and after each caption.
+        trigger: word for `[trigger]` and `[name]` in captions; None: they stay as they are.
+        begin: whether the trigger begins a caption that doesn't have it.
         first_line: whether the first line of a caption file is the caption; the trainer has a caption a line.
         alpha: whether the opacity of a photo is its mask.
         inverted: whether the masks are black where they would be white.
@@ -49,9 +51,12 @@ class PhotoFolder:
     deep: bool = True
     suffix: str | None = None
     captions: bool = True
+    listed: Mapping[str, str] | None = None
     default: str | None = None
     prefix: str = ""
+    ending: str = ""
     trigger: str | None = None
+    begin: bool = True
     first_line: bool = False
     alpha: bool = False
     inverted: bool = False
@@ -108,7 +113,9 @@ def photo_rows(folder: PhotoFolder, root: Path, report: LoadReport, leave_out: S
         yield Row(values["key"], values)
 
 
-def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: LoadReport) -> Iterator[Row]:
+def configured_rows(
+    folder: PhotoFolder, config: Path, given: Path, report: LoadReport, leave_out: Sequence[str] = ()
+) -> Iterator[Row]:
     """Photos of a folder that a trainer's configuration names, as `photo_rows` yields them.
 
     A configuration that the user gave may name any folder. One that was found in a folder that the user gave came with
@@ -119,6 +126,7 @@ def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: Load
         config: the configuration.
         given: the path that the user gave: the configuration, or the folder that it was found in.
         report: gets the findings.
+        leave_out: as of `photo_rows`.
 
     Raises:
         DataError: a folder isn't there, or leads out of `given`.
@@ -130,7 +138,7 @@ def configured_rows(folder: PhotoFolder, config: Path, given: Path, report: Load
                     f"{config}: names {place}, which is outside of {given}; a configuration that is found in a folder "
                     f"may only name folders in it. If you trust it, give the file itself: data={config}"
                 )
-    yield from photo_rows(folder, given if given.is_dir() else given.parent, report)
+    yield from photo_rows(folder, given if given.is_dir() else given.parent, report, leave_out)
 
 
 class PairedMasks(NamedTuple):
@@ -350,11 +358,13 @@ def _caption(folder: PhotoFolder, photo: PictureWithCaption, report: LoadReport)
         text = text.splitlines()[0].strip()
         finding = Finding("warned", "only the first of several captions is used", text)
         report.add(printable(name or photo.name), STAGE, finding)
-    text = text or folder.default
+    text = (folder.listed or {}).get(photo.name) or text or folder.default
     if folder.trigger is not None:
         text = (text or "").replace("[trigger]", folder.trigger).replace("[name]", folder.trigger)
-        text = text if folder.trigger in text else f"{folder.trigger} {text}".rstrip()
-    return text if text is None else folder.prefix + text
+        ahead = folder.trigger if folder.begin and folder.trigger not in text else ""
+        text = f"{ahead} {text}".strip()
+    text = f"{folder.prefix}{text or ''}{folder.ending}".strip()
+    return text or None
 
 
 def _stem(name: str, base: bool = False) -> str:

@@ -4,9 +4,11 @@ Facts from bghira/SimpleTuner at 04265fc (`documentation/DATALOADER.md`, `docume
 sets. One of pictures (`dataset_type` is `image`, the default) has `instance_data_dir`, read at any depth; its
 `conditioning_data` names one or more data sets by their `id`, of which one of `conditioning_type` `mask` or
 `segmentation` holds masks of the photos' names: the loss outside a mask counts nothing, so it means `ignore` there.
-`repeats` counts the *further* times: 0 is once. `caption_strategy` is `textfile` (a caption a line of `photo.txt`),
-`filename`, `instanceprompt` (`instance_prompt`); `prepend_instance_prompt` puts it before other captions,
-`only_instance_prompt` in their place. A disabled data set isn't read.
+`repeats` counts the *further* times: 0 is once. `caption_strategy` is `textfile` (a caption a line of `photo.txt`, or
+one of all lines with `disable_multiline_split`), `filename`, `instanceprompt` (`instance_prompt`, or one of a list);
+`prepend_instance_prompt` puts it before other captions, `only_instance_prompt` in their place
+(`simpletuner/helpers/prompts.py`). Where it isn't set, that of the program's own configuration holds, which isn't read
+here; then captions are taken from files. A disabled data set isn't read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.data.sources.photo_folders import PhotoFolder, configured_folder, configured_rows, list_of, whole_number
+from fairhuman.data.sources.photo_folders import (
+    PhotoFolder,
+    configured_folder,
+    configured_rows,
+    list_of,
+    plain_text,
+    whole_number,
+)
 from fairhuman.data.sources.rows import MAX_TEXT, STAGE, Row, read_json
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
@@ -54,19 +63,32 @@ def simpletuner_rows(path: Path, report: LoadReport) -> Iterator[Row]:
         if strategy not in STRATEGIES:
             finding = Finding("dropped", f"captions are read by {', '.join(STRATEGIES)} alone", str(strategy))
             report.add(file.name, STAGE, finding)
-        for row in configured_rows(_folder(file, entry, by_id, strategy), file, path, report):
-            yield _named(row, entry) if strategy == "filename" else row
+        prompt = _prompt(file, entry, report)
+        only = strategy == "instanceprompt" or entry.get("only_instance_prompt") is True
+        for row in configured_rows(_folder(file, entry, by_id, strategy, prompt, only), file, path, report):
+            yield _named(row, entry, prompt) if strategy == "filename" and not only else row
 
 
-def _folder(file: Path, entry: Entry, by_id: Mapping[str, Entry], strategy: str) -> PhotoFolder:
-    prompt = str(entry.get("instance_prompt") or "")
-    only = strategy == "instanceprompt" or entry.get("only_instance_prompt") is True
+def _prompt(file: Path, entry: Entry, report: LoadReport) -> str:
+    """The data set's own prompt, the first of a list; empty without one."""
+    value = entry.get("instance_prompt")
+    if not isinstance(value, list):
+        return plain_text(file, value, "instance_prompt") or ""
+    prompts = list_of(str, file, value, "instance_prompt")
+    if len(prompts) > 1:
+        report.add(file.name, STAGE, Finding("warned", "only the first of several captions is used", prompts[0]))
+    return prompts[0] if prompts else ""
+
+
+def _folder(
+    file: Path, entry: Entry, by_id: Mapping[str, Entry], strategy: str, prompt: str, only: bool
+) -> PhotoFolder:
     folder = PhotoFolder(
         configured_folder(file, entry.get("instance_data_dir"), "instance_data_dir"),
         masks=_masks(file, entry, by_id),
         repeats=whole_number(file, entry.get("repeats", 0), "repeats", least=0) + 1,
         suffix=".txt",
-        first_line=True,
+        first_line=entry.get("disable_multiline_split") is not True,
         captions=strategy == "textfile" and not only,
         default=prompt if only else None,
     )
@@ -84,11 +106,11 @@ def _masks(file: Path, entry: Entry, by_id: Mapping[str, Entry]) -> Path | None:
     return None
 
 
-def _named(row: Row, entry: Entry) -> Row:
+def _named(row: Row, entry: Entry, prompt: str) -> Row:
     """The row with its photo's name as its caption, with spaces for underscores."""
     name = PurePosixPath(row.location).stem.replace("_", " ").strip()
-    ahead = entry.get("prepend_instance_prompt") is True and entry.get("instance_prompt")
-    return Row(row.location, {**row.values, "caption": f"{entry['instance_prompt']} {name}" if ahead else name})
+    ahead = entry.get("prepend_instance_prompt") is True and prompt
+    return Row(row.location, {**row.values, "caption": f"{prompt} {name}" if ahead else name})
 
 
 def _config(path: Path) -> tuple[Path, Sequence[Entry]] | None:
