@@ -13,7 +13,7 @@ from fairhuman.errors import ModelError
 from fairhuman.models.frozen_linear import has_frozen_layers
 from fairhuman.models.locations import check_lora_weight, find_lora
 from fairhuman.models.lora import shape_mismatches
-from fairhuman.models.lora_file import read_lora, to_peft
+from fairhuman.models.lora_file import loadable, read_lora, to_peft
 from fairhuman.models.mole import is_mole
 from fairhuman.models.weights import check_finite
 
@@ -71,7 +71,8 @@ def load_lora(pipeline: Any, path: Path, weight: float = 1.0, fuse: bool | None 
     if not any(_ADAPTER in names for names in pipeline.get_list_adapters().values()):
         raise ModelError(f"LoRA {str(file)!r}: expected weights for the {base.called}, found none")
     if fuse:
-        pipeline.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
+        # FLUX.1's own default leaves out the text encoder
+        pipeline.fuse_lora(loadable(pipeline), lora_scale=weight, adapter_names=[_ADAPTER])
         pipeline.unload_lora_weights()
     else:
         pipeline.set_adapters([_ADAPTER], [weight])

@@ -15,7 +15,8 @@ import torch
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
-from fairhuman.bases.base import base_of
+from fairhuman.bases.base import base_of, quiet
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.models.checkpoint_file import check_lora_file
 from fairhuman.models.frozen_linear import weight_shape
@@ -24,7 +25,7 @@ from fairhuman.models.weights import read_finite
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.safetensors_header import read_header
 
-# Prefixes of the three networks in the files' names: kohya's (layers joined by _), diffusers', ComfyUI's own.
+# Prefixes of networks in the files' names: kohya's (layers joined by _), diffusers', ComfyUI's own.
 _NETWORKS = {
     "unet": ("lora_unet_", "unet.", "diffusion_model."),
     "text_encoder": ("lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer."),
@@ -73,7 +74,8 @@ class LoraLayer:
 def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
     """Return the updates of a LoRA file by network (`unet`, `text_encoder`, `transformer`, ...) and layer.
 
-    Reads diffusers' and peft's names, and kohya's and ComfyUI's with the original layer names or with diffusers'.
+    Reads diffusers' and peft's names, and kohya's and ComfyUI's with the original layer names or with diffusers'; for
+    other bases than SDXL also whatever diffusers converts.
 
     Raises:
         ModelError: not a LoRA, another kind of update (DoRA, LoHa, LoKr), more than a LoRA (embeddings), a layer that
@@ -86,8 +88,11 @@ def read_lora(file: Path, pipeline: Any) -> dict[str, dict[str, LoraLayer]]:
     if metadata.get("format", "").startswith("fairhuman-mole"):
         raise ModelError(f"{name}: is a MoLE, whose gates depend on every input, so it is no plain LoRA")
     tensors = read_finite(file, name)
-    metadata = _with_peft_settings(file, base_of(pipeline).part, tensors, metadata)
+    base = base_of(pipeline)
+    metadata = _with_peft_settings(file, base.part, tensors, metadata)
     found, unknown = _placed(tensors, metadata, pipeline, name)
+    if unknown and not isinstance(base, SDXL) and (converted := _converted(file, pipeline)):
+        found, unknown = _placed(converted, metadata, pipeline, name)
     if unknown:
         raise ModelError(f"{name}: {_why_unknown(unknown)}")
     return {network: layers for network, layers in found.items() if layers}
@@ -136,6 +141,17 @@ def _placed(
     return found, unknown
 
 
+def _converted(file: Path, pipeline: Any) -> dict[str, Tensor]:
+    """Return a file's tensors by diffusers' names, as sampling reads it; empty if diffusers can't convert it."""
+    try:
+        with quiet():
+            found = pipeline.lora_state_dict(file.parent, weight_name=file.name, return_alphas=True)
+    except Exception:  # a file may hold anything, and the libraries check little of it
+        return {}
+    parts = found if isinstance(found, tuple) else (found,)  # of some bases the alphas are apart
+    return {key: tensor for part in parts for key, tensor in (part or {}).items()}
+
+
 def _with_peft_settings(
     file: Path, part: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Mapping[str, str]:
@@ -160,13 +176,20 @@ def _why_unknown(unknown: Sequence[str]) -> str:
         for part, kind in _BESIDE.items():
             if part in f"{key}.":
                 return f"has {kind} too (tensor {key}), which aren't supported: save the LoRA without them"
-    return f"{len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model"
+    return (
+        f"{len(unknown)} of its layers aren't in this model, such as {unknown[0]}; it is for another model, or has "
+        "names that aren't read"
+    )
+
+
+def loadable(pipeline: Any) -> list[str]:
+    """Return the networks of a pipeline that a LoRA may change."""
+    return [name for name in pipeline._lora_loadable_modules if getattr(pipeline, name, None) is not None]
 
 
 def _networks(pipeline: Any) -> Mapping[str, tuple[str, ...]]:
-    """Return the networks that a LoRA may change, with all prefixes: of other bases than SDXL, the trained one."""
-    part = base_of(pipeline).part
-    return _NETWORKS if part == "unet" else {part: (f"lora_{part}_", f"{part}.")}
+    """Return the networks that a LoRA may change, with all prefixes."""
+    return {name: _NETWORKS.get(name, (f"lora_{name}_", f"{name}.")) for name in loadable(pipeline)}
 
 
 def _names(pipeline: Any, network: str) -> dict[str, str]:
