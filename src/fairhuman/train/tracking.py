@@ -1,6 +1,7 @@
 """Logging of a run: a JSON line per step, TensorBoard and, if set, Weights & Biases."""
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from fairhuman.errors import TrainingError
+from fairhuman.utils.files import write_text
 from fairhuman.utils.journal import open_log, read_rows, write_rows
 
 
@@ -22,7 +24,7 @@ class Tracker:
         first = step + 1 if step else 0  # without a checkpoint the run starts over
         for name in ("metrics.jsonl", "validation.jsonl"):
             _keep_before(run / name, first)
-        self._wandb = _start_wandb(wandb, run, settings) if wandb else None
+        self._wandb = _start_wandb(wandb, run, settings, step > 0) if wandb else None
         self.validated = {row["step"] for row in read_rows(run / "validation.jsonl", step=int)}
         self._metrics = open_log(run / "metrics.jsonl")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=first)
@@ -65,9 +67,14 @@ def _keep_before(path: Path, step: int) -> None:
         write_rows(path, [row for row in read_rows(path, step=int) if row["step"] < step])
 
 
-def _start_wandb(project: str, run: Path, settings: Mapping[str, Any]) -> Any:
+def _start_wandb(project: str, run: Path, settings: Mapping[str, Any], resumes: bool) -> Any:
+    """Start logging to a project: if this run resumes, to the run whose id is in `wandb_id.txt`, else to a new one."""
     try:
         import wandb
     except ImportError as error:
         raise TrainingError("track.wandb is set, but wandb isn't installed: pip install 'fairhuman[wandb]'") from error
-    return wandb.init(project=project, name=run.name, dir=run, config=dict(settings), resume="allow")
+    kept = run / "wandb_id.txt"
+    if not (resumes and kept.is_file()):
+        write_text(kept, f"{uuid.uuid4().hex}\n")
+    own = kept.read_text(encoding="utf-8").strip()
+    return wandb.init(project=project, name=run.name, dir=run, config=dict(settings), id=own, resume="allow")
