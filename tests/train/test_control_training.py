@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 from fairhuman.cli.watch import Previews
 from fairhuman.data.pictures.arrow_copies import with_arrow_copies
-from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.pictures.notes import LoadReport, Note
 from fairhuman.data.samples.batch import Batch, collate
 from fairhuman.errors import DataError, ModelError
 from fairhuman.fairness import ExactEstimator, FairBackward, FallbackEstimator, MinimumPotentialDelay, OutputEstimator
@@ -27,9 +27,10 @@ from fairhuman.train.fairness import build_estimator
 from fairhuman.train.loop import train
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.train.run import Run
 from fairhuman.train.step import Objectives
 from helpers.figures import give_poses
-from helpers.runs import Crash, check_direction, metrics_without_times
+from helpers.runs import Crash, check_direction, metrics_without_times, read_lines
 
 MakeRecipe = Callable[..., TrainRecipe]
 KINDS = ("controlnet", "t2i_adapter")
@@ -157,6 +158,30 @@ def test_rows_without_a_condition_count_as_dropped(make: MakeRecipe) -> None:
     rows = [json.loads(line) for line in (recipe.out / "metrics.jsonl").read_text().splitlines()]
     assert [row["condition_known/pose"] for row in rows] == [0.5, 0.5], "an epoch each"
     assert all(0 < row["condition_shown/pose"] < 0.5 for row in rows)
+
+
+def test_a_condition_that_cannot_be_used_is_noted_once(make: MakeRecipe, tmp_path: Path) -> None:
+    """Each of three epochs comes to it, and so does a run that goes on."""
+
+    class Spoils(Crash):
+        def on_start(self, run: Run) -> None:
+            pose.write_bytes(b"not a picture")
+
+        def on_data_notes(self, run: Run, notes: Sequence[Note]) -> None:
+            told.extend(map(str, notes))
+
+    told: list[str] = []
+    recipe = make("run", "t2i_adapter", batch_size=6, steps=6, checkpoint_every=3)
+    pose, rows = tmp_path / "posed-0" / "pose.png", read_lines(tmp_path / "posed-0" / "metadata.jsonl")
+    rows[0]["pose"] = pose.name
+    (tmp_path / "posed-0" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Image.new("RGB", (64, 64)).save(pose)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(recipe, [Spoils(4)])
+    Image.new("RGB", (64, 64)).save(pose)
+    assert train(recipe, [Spoils(0)]).finished
+    counts = json.loads((recipe.out / "data_report.json").read_text(encoding="utf-8"))["counts"]
+    assert (len(told), counts) == (1, {"dropped": {"not a picture": 1}})
 
 
 def test_a_condition_that_no_record_has_is_an_error_that_names_it(make: MakeRecipe) -> None:

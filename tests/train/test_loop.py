@@ -505,9 +505,12 @@ def test_vanished_pictures_are_reported_and_too_many_end_the_run(
             self.told += [str(note) for note in notes]
 
     few, many = (Vandal(copy_of(people, tmp_path / str(n), 12), n) for n in (2, 8))
-    run = train(make_recipe("few", data=str(tmp_path / "2"), steps=12, source={"max_reject_share": 0.5}), [few])
+    some = {"data": str(tmp_path / "2"), "source": {"max_reject_share": 0.5}}
+    run = train(make_recipe("few", steps=12, schedule={"name": "constant"}, **some), [few])
     assert run.finished
-    assert few.told
+    assert len(few.told) == 2, "one for each, though each of two epochs came to them"
+    data_report = run.recipe.out / "data_report.json"
+    assert json.loads(data_report.read_text(encoding="utf-8"))["counts"] == {"skipped": {"file does not exist": 2}}
     with pytest.raises(FairHumanError, match=r"of 12 pictures have become unreadable.*max_reject_share = 20 %"):
         train(make_recipe("many", data=str(tmp_path / "8"), steps=12), [many])
 

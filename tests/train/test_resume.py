@@ -5,16 +5,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from fairhuman import config
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.train.loop import train
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable, check_resumable_early, load_recipe, note_start
-from helpers.runs import read_lines
+from fairhuman.train.run import Run, Watcher
+from helpers.runs import Crash, read_lines
 
 MakeRecipe = Callable[..., TrainRecipe]
+
+
+class Killed(Watcher):
+    """Ends a process at its start."""
+
+    def on_start(self, run: Run) -> None:
+        raise RuntimeError("killed")
 
 
 def test_all_settings_that_differ_are_listed_and_which_may(make_recipe: MakeRecipe) -> None:
@@ -75,9 +86,33 @@ def test_a_finished_run_goes_on_at_a_constant_rate(make_recipe: MakeRecipe) -> N
     run = train(make_recipe(**longer))
     assert (run.step, run.finished) == (4, True)
     rates = [row["lr"] for row in read_lines(first.out / "metrics.jsonl")]
-    assert rates[2:] == [5e-4, 5e-4]
-    assert rates[0] != 1e-3, "the cosine's"
+    assert rates == pytest.approx([1e-3, 5e-4, 5e-4, 5e-4], rel=1e-12), "two of the cosine"
     assert yaml.safe_load((first.out / "recipe.yaml").read_text())["schedule"]["name"] == "constant"
+
+
+def test_each_step_is_logged_with_its_own_rate(make_recipe: MakeRecipe) -> None:
+    """Also after a resume: a warm-up begins at 0, and the last step has the rate that it was taken with."""
+    settings = {"steps": 4, "schedule": {"name": "linear", "warmup_steps": 2}, "learning_rate": 1e-3}
+    with pytest.raises(RuntimeError, match="crash"):
+        train(make_recipe(**settings), [Crash(3)])
+    out = train(make_recipe(**settings)).recipe.out
+    assert [row["lr"] for row in read_lines(out / "metrics.jsonl")] == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+
+
+def test_a_finished_run_writes_its_files_again_where_their_settings_changed(make_recipe: MakeRecipe) -> None:
+    """Also where the start that changed them was killed before it wrote them; the trained weights are the same."""
+    first = make_recipe(steps=1, lora={"rank": 1, "title": "Ann"})
+    train(first)
+    files = [first.product / f"pytorch_lora_weights{name}.safetensors" for name in ("_kohya", "")]
+    trained = load_file(files[1])
+    changed = make_recipe(steps=1, lora={"rank": 1, "title": "Maria", "kohya_precision": "fp32"})
+    with pytest.raises(RuntimeError, match="killed"):
+        train(changed, [Killed()])
+    train(changed)
+    with safe_open(files[0], "pt") as kohya:
+        assert kohya.metadata()["modelspec.title"] == "Maria"
+    assert {tensor.dtype for name, tensor in load_file(files[0]).items() if "alpha" not in name} == {torch.float32}
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in load_file(files[1]).items())
 
 
 def test_more_steps_alone_are_a_command_to_type(make_recipe: MakeRecipe) -> None:

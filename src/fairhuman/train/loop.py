@@ -116,8 +116,14 @@ def _train(run: Run, tracker: Tracker | None) -> None:
                 save_checkpoint(run)
                 saved = run.step
     # the main process decides: others may not see its folder, or only later
-    if run.finished and _from_main(run, run.step > started_at or not recipe.product.exists()):
+    if run.finished and _from_main(run, run.step > started_at or not recipe.product.exists() or _has_other_files(run)):
         save_product(run)
+
+
+def _has_other_files(run: Run) -> bool:
+    """Whether settings of the LoRA's files, such as `lora.title`, have changed since the last step was taken."""
+    starts = [start for start in run.starts if start["step"] == run.step]
+    return any(name.startswith("lora.") for start in starts for name in start["changed"])
 
 
 def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]:
@@ -126,12 +132,13 @@ def take_step(run: Run, batches: Iterator[Batch]) -> tuple[list[Batch], Metrics]
     with record_function(PARTS["loading"]):
         micro = [next(batches).to(run.process.device) for _ in range(run.recipe.accumulate)]
     loaded = time.perf_counter()
+    rate = float(run.schedule.get_last_lr()[0])  # of this step: `_step` advances the schedule
     step, areas_k = _step(run, micro)
     run.step += 1
     times = (time.perf_counter() - started, loaded - started)
     processes = run.process.num_processes
     cells = run.recipe.samples(processes) * micro[0].masks_brhw.shape[-2:].numel() / run.objectives.base.factor**2
-    metrics = step_metrics(run.step, run.recipe, processes, step, areas_k / cells, micro, run.schedule, times)
+    metrics = step_metrics(run.step, run.recipe, processes, step, areas_k / cells, micro, rate, times)
     metrics |= floor_metrics(run.fair.strategy, step, run.steering)
     return micro, metrics | {"peak_memory_mib": peak_memory(run.process.device) // 2**20}
 
@@ -329,15 +336,16 @@ def _validate(run: Run, tracker: Tracker) -> None:
 
 
 def _note_lost_pictures(run: Run, batches: Sequence[Batch]) -> None:
-    """Report pictures that have become unreadable since the start, in any process; all raise if there are too many."""
-    notes = [note for batch in batches for note in batch.notes]
+    """Report once what is found in pictures, in any process; all raise if too many have become unreadable."""
+    notes = [note for batch in batches for note in batch.notes if note not in run.noted]
     if not sum_over_processes(torch.tensor([float(len(notes))]), run.process.device):
         return
     notes = gather_object(notes)
-    run.data.report.extend(notes)
-    for watcher in run.watchers if run.main else ():
-        watcher.on_data_notes(run, notes)
-    lost = {(note.file, note.line) for note in run.data.report.skipped() if note.stage == notes[0].stage}
+    run.noted.update(notes)
+    new = run.data.report.add_new(notes)
+    for watcher in run.watchers if run.main and new else ():
+        watcher.on_data_notes(run, new)
+    lost = {(note.file, note.line) for note in run.noted if note.action == "skipped"}
     limit = run.recipe.source.max_reject_share * len(run.data.train)
     if len(lost) > limit:
         raise DataError(

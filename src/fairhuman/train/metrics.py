@@ -24,12 +24,13 @@ def step_metrics(
     step: FairStep,
     areas_k: Tensor,
     batches: Sequence[Batch],
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    rate: float,
     times: tuple[float, float],
 ) -> Metrics:
     """Return a step's metrics, JSON-ready; None where there is no value.
 
     `areas_k`: means of the masks [K] over all latent cells of the step.
+    `rate`: the learning rate of the step.
     `times`: seconds of the whole step, and of waiting for data; `waiting` is their ratio.
     loss/NAME: of each objective, and of the whole picture where it is split into bands.
     weight/NAME: w, scaled so that Σ |w_i| is the number of objectives that took part.
@@ -69,7 +70,7 @@ def step_metrics(
             metrics[f"cos/{a}-{names[j]}"] = None if cosines is None else _finite(float(cosines[i, j]))
     metrics.update(seen)
     metrics.update(whole)
-    metrics["lr"] = float(schedule.get_last_lr()[0])
+    metrics["lr"] = rate
     metrics["grad_norm"] = _finite(step.norm)
     metrics["exact"] = step.exact
     metrics["audit_cosine"] = _finite(step.cosine)

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from fairhuman.fairness import FairBackward
 from fairhuman.models.fingerprint import base_fingerprint
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
+from fairhuman.report.run_folder import read_json
 from fairhuman.train import sharding
 from fairhuman.train.cache.plan import Caches
 from fairhuman.train.checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from fairhuman.train.metrics import Metrics
 from fairhuman.train.model import build_model, networks_of_step
 from fairhuman.train.optimizer import build_optimizer, build_schedule, restore_schedule
 from fairhuman.train.recipe import TrainRecipe
-from fairhuman.train.resume import check_resumable, note_start
+from fairhuman.train.resume import check_resumable, checkpoint_folders, note_start
 from fairhuman.train.steering import Steering
 from fairhuman.train.step import Objectives
 from fairhuman.train.views import view_lines
@@ -61,7 +62,7 @@ class Watcher:
         """Held-out losses were computed."""
 
     def on_data_notes(self, run: "Run", notes: Sequence[Note]) -> None:
-        """Pictures could not be read and were replaced by others."""
+        """Pictures could not be read and were replaced by others, or some of theirs was left out; each note once."""
 
     def on_message(self, text: str) -> None:
         """A message about the run's checkpoints or caches."""
@@ -82,6 +83,7 @@ class Run:
     stopped_by: the signal that requested a stop; None: none.
     starts: when the run was started and resumed; see `note_start`.
     steering: None if the run isn't steered.
+    noted: what this process has found in pictures since its start, and the others with it; the same in all of them.
     """
 
     recipe: TrainRecipe
@@ -102,6 +104,7 @@ class Run:
     stopped_by: int | None = None
     starts: Sequence[dict[str, Any]] = ()
     steering: Steering | None = None
+    noted: set[Note] = field(default_factory=set)
 
     @property
     def main(self) -> bool:
@@ -139,6 +142,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         data = load_data(recipe, report)
     finally:
         if process.is_main_process:
+            report.add_new(_notes_before(recipe))
             report.save(recipe.out / "data_report.json")
     model = build_model(recipe, process.device)
     in_parts = recipe.processes.sharding == "fsdp" and process.num_processes > 1
@@ -180,6 +184,15 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
         config.save(recipe, recipe.out / "recipe.yaml")
         write_json(recipe.out / "summary.json", _summary(run))
     return run
+
+
+def _notes_before(recipe: TrainRecipe) -> list[Note]:
+    """Return the notes of the steps before a resume, from the run's report; none if it can't be read."""
+    notes = read_json(recipe.out / "data_report.json").get("notes", ())
+    with suppress(LookupError, TypeError):
+        if checkpoint_folders(recipe.out / "checkpoints"):
+            return [Note(**entry) for entry in notes if entry["stage"] == "train"]
+    return []
 
 
 def _resume(run: Run) -> None:

@@ -46,6 +46,13 @@ class LoadReport:
         """Add notes collected elsewhere, such as in a worker (see `Batch.notes`)."""
         self.notes.extend(notes)
 
+    def add_new(self, notes: Iterable[Note]) -> list[Note]:
+        """Add each of the notes that isn't there yet, once; return them."""
+        known = set(self.notes)
+        new = [entry for entry in dict.fromkeys(notes) if entry not in known]
+        self.notes += new
+        return new
+
     def forget(self, stage: str, finding: Finding) -> None:
         """Remove the notes of a stage that have the finding's action and reason."""
         removed = (stage, *finding[:2])
