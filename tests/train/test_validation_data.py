@@ -37,8 +37,12 @@ def test_it_is_held_out_completely_and_training_data_is_unchanged(make_recipe: M
     assert (len(data.train), len(data.held_out)) == (12, 5)
     assert {record.key for record in data.held_out.records}.isdisjoint(record.key for record in data.train.records)
     fewer = load_data(make_recipe(validation={**validation, "count": 3}), LoadReport())
+    other = load_data(make_recipe(seed=7, validation={**validation, "count": 3}), LoadReport())
     assert fewer.held_out is not None
+    assert other.held_out is not None
     assert len(fewer.held_out) == 3
+    keys = [[record.key for record in one.held_out.records] for one in (fewer, other)]
+    assert keys[0] == keys[1], "runs of several seeds are compared"
     assert load_data(make_recipe(validation={"every": 0, "data": str(others)}), LoadReport()).held_out is None
 
 

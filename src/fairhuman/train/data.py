@@ -172,7 +172,8 @@ def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     records, source_of = _read_sources(recipe, report)
     train, held_out = split(records, recipe)
     if recipe.validation.data is not None and recipe.validation.every:
-        held_out = _others(recipe, recipe.validation.data, "validation", recipe.validation.count, report)
+        # the same ones whatever the run's seed, so that runs of several seeds can be compared
+        held_out = _others(recipe, recipe.validation.data, "validation", recipe.validation.count, report, seed=0)
     rules = recipe.regions.ignore
     ignored = IgnoredCount(rules, train)
     train, held_out = ([move_ignored(record, rules) for record in part] for part in (train, held_out))
@@ -216,7 +217,7 @@ def _steering(
     if steer.at_most is None:
         return None
     if steer.data is not None:
-        records = _others(recipe, steer.data, "steering", steer.count, report)
+        records = _others(recipe, steer.data, "steering", steer.count, report, recipe.seed)
         records = [move_ignored(record, recipe.regions.ignore) for record in records]
         check_conditions(recipe, (), records)
         return _measured(recipe, train, records, report)
@@ -228,10 +229,12 @@ def _steering(
     return held_out
 
 
-def _others(recipe: TrainRecipe, data: Path, prefix: str, most: int, report: LoadReport) -> list[HumanRecord]:
+def _others(
+    recipe: TrainRecipe, data: Path, prefix: str, most: int, report: LoadReport, seed: int
+) -> list[HumanRecord]:
     """Return up to `most` records of another data set; the prefix distinguishes equal keys of two sets."""
     found = _read(data, recipe.regions.names, recipe, report)
-    return _draw([replace(record, key=f"{prefix}/{record.key}") for record in found], most, recipe.seed)
+    return _draw([replace(record, key=f"{prefix}/{record.key}") for record in found], most, seed)
 
 
 def _measured(

@@ -399,7 +399,9 @@ class ValidationSettings(Settings):
 
     every: int = Field(default=500, ge=0, description="steps; 0: never")
     data: Path | None = Field(default=None, description="data set to validate on; None: records held out of the run's")
-    count: int = Field(default=64, ge=1, description="maximum number of pictures")
+    count: int = Field(
+        default=64, ge=1, description="maximum number of pictures; of `data` the same ones for all values of `seed`"
+    )
     share: float = Field(default=0.05, ge=0.0, lt=1.0, description="share held out if the data set has no split")
     timesteps: tuple[float, ...] = Field(default=(0.05, 0.2, 0.4, 0.6, 0.8), description="shares of the schedule, 0..1")
     mask: MaskSettings = Field(
