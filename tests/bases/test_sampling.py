@@ -9,7 +9,7 @@ import torch
 from fairhuman.bases.base import evaluating
 from fairhuman.bases.names import BASES
 from fairhuman.generate.settings import SampleSettings
-from helpers.base_cases import HEIGHT, WIDTH, Case
+from helpers.base_cases import HEIGHT, WIDTH, Case, for_pipeline
 
 PROMPTS = ["a woman waving", "a man in a red shirt, with both hands raised above his head"]
 
@@ -58,6 +58,14 @@ def test_known_texts_give_the_bits_of_the_pipeline_without_text_encoders(
     drawn = base.draw(size, "", torch.Generator().manual_seed(0), 2, guidance, read=read)
     assert torch.equal(drawn, base.sampled(found, size))
     assert torch.equal(base.redraw(start, 0.5, "", torch.Generator().manual_seed(0), 2, guidance, texts=texts), photo)
+
+
+def test_drawn_latents_need_no_vae_on_their_device(case: Case) -> None:
+    """With cached latents the VAE rests in main memory while previews are drawn; PyTorch's meta device is the GPU."""
+    latents = torch.zeros(1, case.base.channels, *case.grid)
+    drawn = latents if case.name == "flux2" else for_pipeline(case, latents)  # flux2's pipeline undoes its patches
+    found = case.base.sampled(drawn.to("meta"), (HEIGHT, WIDTH))
+    assert (found.device.type, found.shape) == ("meta", latents.shape)
 
 
 def test_guidance_and_steps_are_those_asked_for(case: Case) -> None:

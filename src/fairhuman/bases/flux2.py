@@ -47,7 +47,7 @@ class Flux2Klein(Base):
 
     def decode(self, latents_bchw: Tensor) -> Tensor:
         """Return pictures; undoes the normalisation."""
-        shift, scale = self._norm()
+        shift, scale = self._norm(latents_bchw.device)
         patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
         return decoded(self.vae, Flux2KleinPipeline._unpatchify_latents(patches * scale + shift))
 
@@ -89,13 +89,14 @@ class Flux2Klein(Base):
         return self._normalised(found)
 
     def _normalised(self, latents_bchw: Tensor, shift: bool = True) -> Tensor:
-        mean, std = self._norm()
+        mean, std = self._norm(latents_bchw.device)
         patches = Flux2KleinPipeline._patchify_latents(latents_bchw.float())
         patches = (patches - mean if shift else patches) / std
         normalised: Tensor = Flux2KleinPipeline._unpatchify_latents(patches)
         return normalised
 
-    def _norm(self) -> tuple[Tensor, Tensor]:
+    def _norm(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation on the device of the latents; the VAE may rest in main memory."""
         norm = self.vae.bn
         std = torch.sqrt(norm.running_var.float() + self.vae.config.batch_norm_eps)
-        return norm.running_mean.float().view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+        return norm.running_mean.float().view(1, -1, 1, 1).to(device), std.view(1, -1, 1, 1).to(device)

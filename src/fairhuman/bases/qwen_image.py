@@ -37,14 +37,14 @@ class QwenImage(Base):
 
     def moments(self, pictures_bchw: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the normalised latents."""
-        mean, std = self._norm()
         found = posterior_moments(self.vae, pictures_bchw[:, :, None], self.factor)
         mean_bchw, std_bchw = (each[:, :, 0] for each in found)
+        mean, std = self._norm(mean_bchw.device)
         return (mean_bchw - mean) / std, std_bchw / std
 
     def decode(self, latents_bchw: Tensor) -> Tensor:
         """Return pictures; undoes the normalisation."""
-        mean, std = self._norm()
+        mean, std = self._norm(latents_bchw.device)
         return decoded(self.vae, (latents_bchw.float() * std + mean)[:, :, None])[:, :, 0]
 
     def as_read(self, caption: str) -> str:
@@ -88,8 +88,9 @@ class QwenImage(Base):
         latents: Tensor = QwenImagePipeline._unpack_latents(found, *size, self.factor)
         return latents[:, :, 0]
 
-    def _norm(self) -> tuple[Tensor, Tensor]:
-        config, device = self.vae.config, self.vae.device
+    def _norm(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation on the device of the latents."""
+        config = self.vae.config
         mean, std = (
             torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std)
         )
