@@ -28,6 +28,7 @@ from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.record import Box
 from helpers.tiny_pictures import encoded, picture
+from helpers.trainer_folders import TRAINERS
 
 REGIONS = ("face", "hand", "person", "tail")
 POSE = [[float(p), 2.0 * p, 0.5] for p in range(17)]
@@ -119,6 +120,16 @@ def test_our_own_reader_finds_the_same_records(people, tmp_path, format):
     assert found[0].boxes["hand"] is None
     assert found[1].boxes["face"] == ()
     assert [bool(record.masks) for record in found] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_masks_of_other_trainers_are_exported(tmp_path, trainer, format):
+    source = TRAINERS[trainer][0](tmp_path / "photos")
+    export_dataset(source, tmp_path / "out", format)
+    expected, found = (read_source(place, (), SourceSettings(), LoadReport()) for place in (source, tmp_path / "out"))
+    assert any("ignore" in record.masks for record in expected)
+    assert [content(one)["masks"] for one in found] == [content(one)["masks"] for one in expected]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -15,7 +15,8 @@ from fairhuman.data.pipeline.rows import RowReader
 from fairhuman.data.pipeline.write import ROW_GROUP, ShardWriter, picture_cell
 from fairhuman.data.sources import source_format
 from fairhuman.data.sources.check import STAGE
-from fairhuman.data.sources.rows import masks_of
+from fairhuman.data.sources.columns import ONE_MASK
+from fairhuman.data.sources.rows import masks_of, one_mask_region
 from fairhuman.errors import DataError
 from fairhuman.record import Finding
 from fairhuman.utils.tables import open_writer
@@ -29,6 +30,8 @@ def write_parquet(
     for row in dataset.rows(LoadReport()):
         named.update(masks_of(row))
         found.update(row.values)
+    if ONE_MASK in found or dataset.settings.alpha == "mask":
+        named.add(one_mask_region(dataset.settings))
     masks = sorted(named)
     of_bodies = tuple(region for region in dataset.regions if annotation_columns(region).persons in found)
     reader = RowReader(dataset.root, source_format(dataset.kind).picture, dataset.regions, dataset.settings)

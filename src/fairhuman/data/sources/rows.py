@@ -320,6 +320,13 @@ def masks_of(row: Row) -> dict[str, Any]:
     return {name: mask for name, mask in value.items() if mask is not None} if isinstance(value, dict) else {}
 
 
+def one_mask_region(settings: SourceSettings) -> str:
+    """Region of a picture's one mask: `subject` if asked for, else `ignore`, inverted, as every trainer that is read
+    leaves out what the mask doesn't cover.
+    """
+    return SUBJECT if settings.mask == SUBJECT else IGNORE
+
+
 class RecordReader:
     """Converts one row to a record; arguments as of `iterate_records`. Findings are at the row's location."""
 
@@ -442,7 +449,7 @@ class RecordReader:
             mask = self._mask(region, value, facts)
             if mask is not None:
                 masks[region] = mask
-        region = IGNORE if self._leaves_out else SUBJECT
+        region = one_mask_region(self.settings)
         if whole is not None and region in masks:
             self._note(Finding("dropped", "a second mask of one region", region))
         elif whole is not None:
@@ -478,16 +485,11 @@ class RecordReader:
         for finding in facts.conversions:
             as_mask = finding._replace(reason="opacity kept as the picture's mask")
             self._note(as_mask if kept and finding.reason == TRANSPARENT else finding)
-        if given is None or not self._leaves_out:
+        if given is None or one_mask_region(self.settings) == SUBJECT:
             return given
         if isinstance(given, DerivedMask):
             return replace(given, inverted=not given.inverted)
         return DerivedMask(mask_picture(given), inverted=True)
-
-    @property
-    def _leaves_out(self) -> bool:
-        """Whether the one mask says what to ignore; every trainer that is read leaves out what it doesn't cover."""
-        return self.settings.mask != SUBJECT
 
     def _depth_kind(self) -> DepthKind:
         value: DepthKind | None = self.row.values.get("depth_kind")
