@@ -10,7 +10,7 @@ import pytest
 from fairhuman.data.pictures.decode import BYTES_PER_PIXEL
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.train import data as training_data
-from fairhuman.train.data import load_data, loading_workers
+from fairhuman.train.data import build_loader, load_data, loading_workers
 from fairhuman.train.recipe import TrainRecipe
 from helpers.colour_profiles import SWAPPED, rgb_profile
 from helpers.figures import write_shapes
@@ -66,3 +66,13 @@ def test_the_largest_picture_may_be_one_that_a_run_is_steered_by(
     steer = {"at_most": 0.01, "data": str(large)}
     data = load_data(make_recipe(data=str(photos), steer=steer), LoadReport())
     assert data.largest_bytes == 64 * 96 * BYTES_PER_PIXEL
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_batches_are_pinned_where_it_is_safe(
+    make_recipe: MakeRecipe, photos: Path, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    monkeypatch.setattr(training_data, "pins_batches", lambda: pinned)
+    recipe = make_recipe(data=str(photos))
+    loader: Any = build_loader(recipe, load_data(recipe, LoadReport()), 0, 1, 0)
+    assert loader.pin_memory == pinned

@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from fairhuman.data.pictures.arrow_copies import arrow_folder, with_arrow_copies
@@ -53,6 +52,7 @@ from fairhuman.train.views import (
     training_transform,
 )
 from fairhuman.utils.memory import available_bytes
+from fairhuman.utils.torch_device import pins_batches
 
 _HELD_OUT = re.compile(rf"({'|'.join(HELD_OUT_SPLITS)})(?![a-z])", re.IGNORECASE)  # such as `Test`, `validation_2`
 
@@ -419,7 +419,7 @@ def build_loader(recipe: TrainRecipe, data: RunData, start_step: int, processes:
         num_workers=loading_workers(recipe, data)[0],
         collate_fn=collate,
         worker_init_fn=ignore_interrupts,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pins_batches(),
     )
     return loader
 
