@@ -58,9 +58,9 @@ TIMES = ("images_per_s", "waiting")  # no two runs have the same ones
 OBJECTIVES = ("global", "face", "hand")
 PARTS = ("face", "hand")  # detectors of today agree with those of 7d25134 up to rounding
 CROPS = {f"{part} {TITLE}" for part in PARTS}  # distances that evaluations of 7d25134 did not have
-# numbers of a step that 7d25134 didn't write
+# what 7d25134 didn't write of a step or an evaluation
 SHARES = [f"{what}/{name}" for what in ("share", "rate") for name in OBJECTIVES]
-LATER = ("whole/face", "whole/hand", "peak_memory_mib", *SHARES)
+LATER = ("whole/face", "whole/hand", "peak_memory_mib", "records", *SHARES)
 
 Typed = Callable[..., tuple[int, str, str]]
 Run = Callable[..., str]

@@ -1,4 +1,4 @@
-"""What tests of training runs share: crashes, lines of JSON, and the direction that a step must take."""
+"""What tests of training runs share: crashes, stops, lines of JSON, and the direction that a step must take."""
 
 import json
 from pathlib import Path
@@ -25,6 +25,14 @@ class Crash(Watcher):
     def on_step(self, run: Run, metrics: Metrics) -> None:
         if run.step == self.step:
             raise RuntimeError("crash")
+
+
+class Stop(Crash):
+    """Requests a graceful stop, as a signal does."""
+
+    def on_step(self, run: Run, metrics: Metrics) -> None:
+        if run.step == self.step:
+            run.stopped_by = 15
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 
 from fairhuman.errors import DataError
 from fairhuman.report.changes import base_loss, change, changes_figure, read_series, seed_changes
+from fairhuman.report.run_folder import read_validation
 
 NAMES = ("global", "face")
 
@@ -79,3 +80,20 @@ def test_the_figure_has_a_panel_an_objective_and_a_line_a_method(tmp_path: Path)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LS", "MPD"]
     values = [line.get_xdata() for line in figure.axes[1].lines if line.get_marker() == "o"]
     assert [float(x[0]) for x in values] == pytest.approx([-10.0, -10.0])
+
+
+def test_evaluations_of_other_records_are_left_out(tmp_path: Path) -> None:
+    """Lines of earlier versions don't say of which records they are, and are compared."""
+    for records, kept in (
+        ([None, None], [0, 1]),
+        ([None, "a"], [0, 1]),
+        (["a", "a", "b"], [2]),
+        ([None, "a", "b", "b"], [2, 3]),
+        (["b", "a", "b"], [2]),
+    ):
+        rows = [
+            {"step": step, "objectives": {}, **({} if one is None else {"records": one})}
+            for step, one in enumerate(records)
+        ]
+        (tmp_path / "validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        assert [one.step for one in read_validation(tmp_path)] == kept

@@ -33,7 +33,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import STOP, Run, Watcher, set_up
 from fairhuman.train.validation import held_out_losses
 from helpers.figures import write_shapes
-from helpers.runs import Crash, metrics_without_times, read_lines
+from helpers.runs import Crash, Stop, metrics_without_times, read_lines
 from helpers.shapes import write_shape
 from helpers.tiny_pictures import encoded, picture
 
@@ -41,14 +41,6 @@ MakeRecipe = Callable[..., TrainRecipe]
 BALANCERS = pytest.mark.skipif(
     find_spec("quadprog") is None, reason="quadprog isn't installed; it comes with the extra 'balancers'"
 )
-
-
-class Stop(Crash):
-    """Requests a graceful stop, as a signal does."""
-
-    def on_step(self, run: Run, metrics: Metrics) -> None:
-        if run.step == self.step:
-            run.stopped_by = 15
 
 
 def lora_bytes(recipe: TrainRecipe) -> bytes:

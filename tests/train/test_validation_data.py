@@ -11,14 +11,18 @@ import torch
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.samples.batch import collate
 from fairhuman.errors import DataError
+from fairhuman.report.changes import read_pair
 from fairhuman.report.run_folder import read_validation
+from fairhuman.report.training import write_training_report
 from fairhuman.train.data import load_data, none_held_out
 from fairhuman.train.loop import train
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import _noise_draw, held_out_losses
+from fairhuman.utils.digest import write_sums
 from helpers.figures import write_figures
+from helpers.runs import Stop, read_lines
 
 MakeRecipe = Callable[..., TrainRecipe]
 
@@ -139,3 +143,65 @@ def test_a_run_says_why_nothing_is_held_out_and_what_would_change_it() -> None:
     )
     off = recipe.model_copy(update={"validation": recipe.validation.model_copy(update={"every": 0})})
     assert none_held_out(off, 12) is None
+
+
+class Told(Stop):
+    """Stops after a step, and keeps the run's messages in a list."""
+
+    def __init__(self, step: int, told: list[str]) -> None:
+        super().__init__(step)
+        self.told = told
+
+    def on_message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def change_rows(folder: Path, **values: object) -> None:
+    rows = [{**row, **values} for row in read_lines(folder / "metadata.jsonl")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def test_losses_of_other_boxes_are_not_compared(make_recipe: MakeRecipe, others: Path) -> None:
+    """Held-out boxes that were changed before a resume: told, noted with the start, and measured from there on."""
+    told: list[str] = []
+    recipe = make_recipe(steps=6, checkpoint_every=1, validation={"every": 2, "data": str(others)})
+    train(recipe, [Stop(2)])
+    train(recipe, [Told(4, told)])
+    assert [one.step for one in read_validation(recipe.out)] == [0, 2]
+    assert told == ["step 4 is done; saving a checkpoint and writing the report"], "nothing has changed"
+    change_rows(others, faces=[[1, 1, 30, 30]])
+    assert train(recipe, [Told(0, told)]).finished
+    assert told[1:] == [
+        "warning: sizes, captions, boxes or masks of the held-out records differ from those up to the checkpoint; the "
+        "run goes on with what they are now; held-out losses from before are not compared with later ones"
+    ]
+    evaluations = read_validation(recipe.out)
+    assert [one.step for one in evaluations] == [4, 6]
+    assert evaluations[0].areas["face"].tolist() == evaluations[1].areas["face"].tolist()
+    assert [row["step"] for row in read_lines(recipe.out / "validation.jsonl")] == [0, 2, 4, 6], "nothing is deleted"
+    page = write_training_report(recipe.out).read_text(encoding="utf-8")
+    assert "held-out records: as before → other sizes, captions, boxes or masks" in page
+    with pytest.raises(DataError, match="were changed before step 4, so nothing was measured before training"):
+        read_pair(recipe.out)
+
+
+def test_other_captions_of_training_records_are_told(make_recipe: MakeRecipe, others: Path) -> None:
+    """In a run of this version; one that an earlier version began goes on as it did."""
+    told: list[str] = []
+    recipe = make_recipe(data=str(others), steps=4)
+    train(recipe, [Stop(2)])
+    change_rows(others, caption="somebody")
+    train(recipe, [Told(3, told)])
+    assert told[0] == (
+        "warning: sizes, captions, boxes or masks of the training records differ from those up to the checkpoint; the "
+        "run goes on with what they are now"
+    )
+    file = recipe.out / "checkpoints" / "step-0000003" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    assert state.pop("contents").keys() == {"training"}
+    torch.save(state, file)
+    write_sums(file.parent)
+    told.clear()
+    change_rows(others, caption="nobody")
+    assert train(recipe, [Told(0, told)]).finished
+    assert told == []

@@ -38,11 +38,16 @@ def read_pair(run: Path) -> Pair:
     """Read the first and last held-out evaluation of a run.
 
     Raises:
-        DataError: the run has fewer than two evaluations.
+        DataError: the run has fewer than two evaluations, or the first is not of the weights before training.
     """
     evaluations = read_validation(run)
     if len(evaluations) < 2:
         raise DataError(f"{run}: expected held-out losses before and after, found {len(evaluations)} evaluations")
+    if evaluations[0].step > 0:
+        raise DataError(
+            f"{run}: boxes, captions or sizes of its held-out pictures were changed before step {evaluations[0].step}, "
+            "so nothing was measured before training; train it again in another folder"
+        )
     return evaluations[0], evaluations[-1]
 
 

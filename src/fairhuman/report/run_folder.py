@@ -57,11 +57,13 @@ def read_metrics(run: Path) -> Metrics:
 def read_validation(run: Path) -> list[HeldOutEvaluation]:
     """`validation.jsonl` sorted by step; if a step was evaluated twice, the later line counts.
 
+    Lines before the records' boxes, captions or sizes were changed are left out: their losses are of other regions.
+
     Raises:
         DataError: a line before the last is damaged.
     """
     evaluations = {}
-    for row in read_rows(run / "validation.jsonl", step=int):
+    for row in _of_the_same_records(read_rows(run / "validation.jsonl", step=int)):
         objectives: dict[str, dict[str, list[Any]]] = row.get("objectives", {})
         names = [name for name in OBJECTIVES_FIRST if name in objectives]
         names += [name for name in objectives if name not in names]
@@ -72,6 +74,13 @@ def read_validation(run: Path) -> list[HeldOutEvaluation]:
             areas={name: np.array([_number(a, 0.0) for a in objectives[name]["area"]]) for name in names},
         )
     return [evaluations[step] for step in sorted(evaluations)]
+
+
+def _of_the_same_records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last evaluations, of the same records; lines of earlier versions, which don't say, are taken to be so."""
+    of_last = rows[-1].get("records") if rows else None
+    others = [number for number, row in enumerate(rows) if row.get("records", of_last) != of_last]
+    return rows[others[-1] + 1 :] if others else rows
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def write_training_report(run: Path) -> Path:
     recipe, notes = _recipe(recipe_text)
     previews, (before, after) = read_previews(run)
     moves = moves_of(previews)
-    found = outcomes(evaluations, moves if before == 0 else {})  # otherwise they lack what came before
+    whole = before == 0 and all(one.step == 0 for one in evaluations[:1])
+    found = outcomes(evaluations, moves if whole else {})  # otherwise they lack what came before
     sentences = joined([sentence for one in found if (sentence := one.sentence())])
     overlay = open_picture(run, "overlay.png")
     summary = read_json(run / "summary.json")

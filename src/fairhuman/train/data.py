@@ -166,6 +166,27 @@ class RunData:
         text = json.dumps(keys if said == [[1, None, None]] else [*keys, said])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """Hashes of what the training, held-out and steering records say, by these names; see `_digest_of`."""
+        parts = {"training": self.train, "held-out": self.held_out}
+        parts |= {"steering": self.steering} if self.steering is not self.held_out else {}
+        return {name: _digest_of(part.records) for name, part in parts.items() if part is not None}
+
+
+def _digest_of(records: Sequence[HumanRecord]) -> str:
+    """Hash of what records say of their pictures: size, caption, boxes, and which regions have masks."""
+    digest = hashlib.sha256()
+    for one in records:
+        boxes = {
+            name: [(box.x0, box.y0, box.x1, box.y1) for box in known]
+            for name, known in one.boxes.items()
+            if known is not None
+        }
+        said = [one.key, one.width, one.height, one.caption, boxes, sorted(one.masks)]
+        digest.update(json.dumps(said, sort_keys=True).encode())
+    return digest.hexdigest()
+
 
 def load_data(recipe: TrainRecipe, report: LoadReport) -> RunData:
     """Read, check and split the records of a recipe. Notes are added to `report` even if this raises."""

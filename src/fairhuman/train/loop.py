@@ -330,7 +330,7 @@ def _validate(run: Run, tracker: Tracker) -> None:
     device, stop = run.process.device, (lambda: None) if run.stopped_by is not None else run.check_stop
     held_out = held_out_losses(run.objectives, run.data.held_out, timesteps, batch_size, device, stop)
     losses = held_out.losses()
-    tracker.validation(run.step, held_out.line(), losses)
+    tracker.validation(run.step, {**held_out.line(), "records": run.data.contents["held-out"]}, losses)
     for watcher in run.watchers:
         watcher.on_validation(run, losses)
 

@@ -229,11 +229,12 @@ def _mismatch(
     return lines
 
 
-def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
+def note_start(recipe: TrainRecipe, step: int, other_records: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the starts of the run in the recipe's folder, and this one at `step`: the `starts` of `summary.json`.
 
     Call it before the folder's recipe is replaced. Each start has its step, its date (UTC), and as `changed` the
-    settings that differ from the start before, {name: [earlier, now]}. A start without progress or changes is dropped.
+    settings that differ from the start before, {name: [earlier, now]}, and the `other_records` (see `Run`). A start
+    without progress or changes is dropped.
 
     Raises:
         DataError: the earlier starts can't be read.
@@ -245,4 +246,5 @@ def note_start(recipe: TrainRecipe, step: int) -> list[dict[str, Any]]:
             before = parse_json(summary.read_text(encoding="utf-8")).get("starts", [])
             earlier = [one for one in before if one["step"] < step or (one["step"] == step and one["changed"])]
     changed = changes(recipe_of_run(recipe.out), recipe) if step and written.is_file() else {}
+    changed |= {f"{name} records": ("as before", "other sizes, captions, boxes or masks") for name in other_records}
     return [*earlier, {"step": step, "date": datetime.now(UTC).isoformat(timespec="seconds"), "changed": changed}]

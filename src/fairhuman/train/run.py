@@ -20,6 +20,7 @@ from fairhuman.models.fingerprint import base_fingerprint
 from fairhuman.models.model import TrainableModel
 from fairhuman.models.registry import DTYPES
 from fairhuman.report.run_folder import read_json
+from fairhuman.report.text import listed
 from fairhuman.train import sharding
 from fairhuman.train.cache.plan import Caches
 from fairhuman.train.checkpoint import Checkpoints
@@ -83,6 +84,7 @@ class Run:
     stopped_by: the signal that requested a stop; None: none.
     starts: when the run was started and resumed; see `note_start`.
     steering: None if the run isn't steered.
+    other_records: the records whose content differs from that at the checkpoint; see `RunData.contents`.
     noted: what this process has found in pictures since its start, and the others with it; the same in all of them.
     """
 
@@ -104,6 +106,7 @@ class Run:
     stopped_by: int | None = None
     starts: Sequence[dict[str, Any]] = ()
     steering: Steering | None = None
+    other_records: Sequence[str] = ()
     noted: set[Note] = field(default_factory=set)
 
     @property
@@ -180,7 +183,7 @@ def set_up(recipe: TrainRecipe, process: PartialState, watchers: Sequence[Watche
     )
     _resume(run)
     if process.is_main_process:
-        run.starts = note_start(recipe, run.step)
+        run.starts = note_start(recipe, run.step, run.other_records)
         config.save(recipe, recipe.out / "recipe.yaml")
         write_json(recipe.out / "summary.json", _summary(run))
     return run
@@ -209,6 +212,11 @@ def _resume(run: Run) -> None:
         )
     if state["data"] != run.data.fingerprint:
         raise DataError(_other_data(run, state.get("records")))
+    run.other_records = [
+        name for name, digest in state.get("contents", {}).items() if run.data.contents.get(name, digest) != digest
+    ]
+    if run.other_records:
+        run.checkpoints.notes.append(_other_contents(run))
     run.model.load_trainable_state(trainable)
     run.optimizer.load_state_dict(sharding.scatter_state(state["optimizer"], run.optimizer))
     restore_schedule(run.schedule, state["schedule"])
@@ -237,6 +245,17 @@ def _other_data(run: Run, before: Sequence[int] | None) -> str:
     )
 
 
+def _other_contents(run: Run) -> str:
+    """That records say something else than before; an earlier version didn't note what they said."""
+    measured = "; held-out losses from before are not compared with later ones"
+    floor = "; steer.at_most still refers to the loss before the first step"
+    return (
+        f"warning: sizes, captions, boxes or masks of the {listed(run.other_records)} records differ from those up to "
+        f"the checkpoint; the run goes on with what they are now{measured if 'held-out' in run.other_records else ''}"
+        f"{floor if run.steering is not None and run.other_records != ['training'] else ''}"
+    )
+
+
 def _records(run: Run) -> list[int]:
     return [len(run.data.train), len(run.data.held_out or ())]
 
@@ -251,6 +270,7 @@ def save_checkpoint(run: Run) -> None:
         state = {
             "data": run.data.fingerprint,
             "records": _records(run),
+            "contents": run.data.contents,
             "base": base_fingerprint(run.recipe.model, run.recipe.base),
             "samples": run.recipe.samples(run.process.num_processes),
             "optimizer": optimizer,
