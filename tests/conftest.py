@@ -47,6 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
         warm.share()
 
 
+@pytest.fixture(autouse=True)
+def _on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test that isn't marked `cuda` on the CPU, beside a GPU too: many compare bits."""
+    if torch.cuda.is_available() and request.node.get_closest_marker("cuda") is None:
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and bad files beside the checkout; tests that need it skip where it is missing."""

@@ -81,6 +81,7 @@ def test_drawing_that_main_memory_can_not_hold_is_refused(tmp_path: Path, monkey
     assert check(1, name="no/such/folder") == "", "loading says that"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert "of main memory for each of 2 processes, or up to 8 % more; it has 10.0" in check(10)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert check(1) == ""
 

@@ -47,6 +47,7 @@ def test_the_precision_is_by_default_what_the_machine_draws_in(
     typed: Typed, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ("refine", images, "--out", tmp_path / "out", "--dry-run")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
     for gpu, precision in ((False, "fp32"), (True, "fp16")):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
         assert f"precision: {precision}\n" in typed(*asked)[1]

@@ -45,7 +45,7 @@ def test_a_quantised_layer_is_that_of_a_cpu(kind: str) -> None:
     found = []
     for device in (torch.device("cpu"), DEVICE):
         quantized = FrozenLinear(layer.to(device), kind)
-        given = x.to(device).requires_grad_()
+        given = x.clone().to(device).requires_grad_()
         out = quantized(given)
         out.square().sum().backward()
         assert given.grad is not None

@@ -29,6 +29,7 @@ from fairhuman.train.preflight import (
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.run import Watcher
 from fairhuman.train.settings import NO_EIGHTBIT
+from fairhuman.utils.torch_device import without_gpu
 from helpers.places import RECIPES
 
 MakeRecipe = Callable[..., TrainRecipe]
@@ -190,7 +191,7 @@ def test_a_measured_speed_is_of_one_process(make_recipe: MakeRecipe, processes: 
     beside = recipe.out.parent / "beside"
     beside.mkdir(parents=True)
     config.save(recipe, beside / "recipe.yaml")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cpu" if without_gpu() else "cuda"
     (beside / "summary.json").write_text(json.dumps({"device": device, "processes": processes}))
     (beside / "metrics.jsonl").write_text('{"step": 1, "images_per_s": 8.0}\n{"step": 2, "images_per_s": 8.0}\n')
     assert measured_speed(recipe) == (8.0 / (processes or 1), beside)
@@ -229,6 +230,22 @@ def test_half_precision_is_slow_on_a_cpu_without_its_instructions(
 
 
 @pytest.mark.parametrize(
+    ("precision", "capability", "told"),
+    [("bf16", (7, 5), True), ("bf16", (8, 0), False), ("fp16", (7, 5), False), ("fp32", (7, 5), False)],
+)
+def test_a_gpu_without_instructions_for_bf16_is_told(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, precision: str, capability: tuple[int, int], told: bool
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    lines = found(make_recipe(precision=precision), 2**34)
+    assert ("precision" in lines) == told
+    assert not told or "compute capability 7.5, has no instructions for bf16" in lines["precision"][1]
+    assert not told or lines["precision"][1].endswith("take precision=fp16")
+
+
+@pytest.mark.parametrize(
     ("model", "cuda", "mps", "memory", "told"),
     [
         ("nowhere", False, False, None, True),
@@ -248,6 +265,8 @@ def test_a_large_model_on_the_cpu_is_told(
     told: bool,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     lines = found(make_recipe(model=model), memory)
     assert ("device" in lines) == told
@@ -307,6 +326,7 @@ def test_a_run_that_main_memory_can_not_hold_is_refused(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(TrainingError, match="for each of 2 processes"):
         check_main_memory(large)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_main_memory(large)
 

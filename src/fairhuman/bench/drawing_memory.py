@@ -3,8 +3,6 @@
 import os
 from functools import partial
 
-import torch
-
 from fairhuman import config
 from fairhuman.bases.base import base_of, networks
 from fairhuman.errors import FairHumanError, ModelError
@@ -13,6 +11,7 @@ from fairhuman.train.memory import MemoryChange, sampling_memory, shape_of
 from fairhuman.train.preflight import CPU_MARGIN
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.memory import main_memory_bytes
+from fairhuman.utils.torch_device import without_gpu
 
 GIB = 2**30
 PLENTY = 8  # bytes a parameter: twice the model in float32, which is enough for any usual picture, and isn't computed
@@ -63,7 +62,7 @@ def check_drawing_memory(
     Raises:
         ModelError: names the need, what is there and a change that fits.
     """
-    if torch.cuda.is_available():
+    if not without_gpu():
         return
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     limit = main_memory_bytes()

@@ -18,6 +18,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, checkpoint_folders
 from fairhuman.utils.files import alone
 from fairhuman.utils.memory import main_memory_bytes
+from fairhuman.utils.torch_device import without_gpu
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def _is_of_another_process(error: RuntimeError) -> bool:
 
 def device_bytes() -> int:
     """Return the memory of the current GPU or, without one, of the machine."""
-    if torch.cuda.is_available():
+    if not without_gpu():
         return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
     return main_memory_bytes()
 

@@ -1,7 +1,7 @@
 """The training loop: steps, evaluation, checkpoints, stopping.
 
 A step's result depends only on the recipe and the checkpointed state (see `step`), so a run that was killed and resumed
-ends with the same bits as an uninterrupted one.
+ends with the same bits as an uninterrupted one; on a GPU, whose attention sums in any order, up to rounding.
 """
 
 import time

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fairhuman.train.memory import Memory
 
 GIB = 2**30
+BF16_SINCE = 8  # major number of the compute capability whose GPUs have instructions for it: Ampere
 TINY = 2**20  # pixels of a batch that fit into any memory with a model that ships
 HUB_WEIGHTS, GPU, DISK = "hub weights", "GPU", "disk"  # what another machine or a download can provide
 CPU_MARGIN = 1.08  # of main memory: at SDXL's true size a run had up to 7 % more resident than is computed
@@ -364,14 +365,13 @@ def _memory_of(recipe: TrainRecipe) -> "Memory | str":
 
 def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | None) -> StartFinding:
     """Whether the run fits into the memory of the device."""
-    import torch
-
     from fairhuman.train.guard import device_bytes
     from fairhuman.train.memory import cheapest_changes
+    from fairhuman.utils.torch_device import without_gpu
 
     if isinstance(memory, str):
         return StartFinding("memory", "note", f"not known: {memory}")
-    cpu = not device_memory and not torch.cuda.is_available()
+    cpu = not device_memory and without_gpu()
     limit = device_memory or device_bytes()
     needed = memory.on_cpu if cpu else memory.needed
     has = f"main memory has {limit / GIB:.1f}, no GPU" if cpu else f"the device has {limit / GIB:.1f}"
@@ -391,9 +391,9 @@ def _device(recipe: TrainRecipe, memory: "Memory | str", device_memory: int | No
 
 def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
     """That a model which doesn't ship would be trained on the CPU."""
-    import torch
+    from fairhuman.utils.torch_device import without_gpu
 
-    if recipe.model not in SHIPPED and not torch.cuda.is_available():
+    if recipe.model not in SHIPPED and without_gpu():
         yield StartFinding(
             "device",
             "note",
@@ -403,10 +403,23 @@ def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
 
 
 def _slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:
-    """Half precision on a CPU that computes it without instructions of its own. ARM's aren't asked for."""
+    """Half precision that the device computes without instructions of its own. ARM's CPUs aren't asked for."""
     import torch
 
-    if recipe.precision == "fp32" or torch.cuda.is_available():
+    from fairhuman.utils.torch_device import without_gpu
+
+    if not without_gpu():
+        major, minor = torch.cuda.get_device_capability()
+        if recipe.precision == "bf16" and major < BF16_SINCE:
+            advice = "which can be much slower" if name_of(recipe.model).flow else "take precision=fp16"
+            yield StartFinding(
+                "precision",
+                "note",
+                f"this GPU, of compute capability {major}.{minor}, has no instructions for bf16 (those from "
+                f"{BF16_SINCE}.0 on have): {advice}",
+            )
+        return
+    if recipe.precision == "fp32":
         return
     cpu = torch.cpu.get_capabilities()
     if cpu["architecture"] == "x86_64" and not any(cpu.get(f"{kind}_{recipe.precision}") for kind in ("avx512", "amx")):
@@ -424,14 +437,13 @@ def check_main_memory(recipe: TrainRecipe) -> None:
     Raises:
         TrainingError: names the need, what is there and the cheapest changes that fit.
     """
-    import torch
-
     from fairhuman.train.guard import device_bytes
     from fairhuman.train.memory import cheapest_changes
+    from fairhuman.utils.torch_device import without_gpu
 
     height, width = recipe.size
     tiny = recipe.model in SHIPPED and recipe.batch_size * height * width <= TINY
-    memory = "a GPU's is used" if tiny or torch.cuda.is_available() else _memory_of(recipe)
+    memory = "a GPU's is used" if tiny or not without_gpu() else _memory_of(recipe)
     if isinstance(memory, str):  # not known either: loading says what is wrong
         return
     here, limit = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), device_bytes()
@@ -494,9 +506,9 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
 
     The run's steps cost the same, on the same kind of device.
     """
-    import torch
+    from fairhuman.utils.torch_device import without_gpu
 
-    here = "cuda" if torch.cuda.is_available() else "cpu"
+    here = "cpu" if without_gpu() else "cuda"
     beside = sorted(recipe.out.parent.glob("*/recipe.yaml")) if recipe.out.parent.is_dir() else []
     for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
         summary = read_json(run / "summary.json")

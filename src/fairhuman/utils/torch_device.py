@@ -38,7 +38,7 @@ def device_named(setting: str, name: str | None) -> torch.device:
         ModelError: this machine has no such device; names the setting.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu" if without_gpu() else "cuda")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -18,6 +18,7 @@ from fairhuman.train.data import RunData, ignore_interrupts, load_data, loading_
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import digest
+from fairhuman.utils.torch_device import without_gpu
 
 Progress = Callable[[str, int, int | None], None]
 Views = list[tuple[View, torch.Tensor | None]]
@@ -134,7 +135,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     if not (recipe.cache.latents or recipe.cache.text):
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
     data = load_data(recipe, report)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu" if without_gpu() else "cuda")
     # the network, which isn't needed, stays in main memory
     caches = Caches(recipe, data, build_model(recipe, torch.device("cpu")).pipeline, device)
     for text in caches.opening_messages() + caches.new_messages():
