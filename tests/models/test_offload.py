@@ -1,10 +1,12 @@
 """Weights in main memory: products are those of an ordinary layer, and the device has nothing but the rest."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -156,3 +158,80 @@ def test_the_next_weights_are_brought_before_they_are_needed(
     assert waited[0] > 6
     assert waited[1:] == [2, 2]
     assert courier._used.data.nbytes + courier._other.data.nbytes <= 4 * streaming.ALIGNED
+
+
+@pytest.mark.usefixtures("courier")  # for its pretended streams
+def test_weights_of_an_earlier_model_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(streaming, "_COURIERS", {cpu: streaming._Courier(cpu)})
+    groups = [(torch.ones(3),), (torch.ones(4),)]
+    for group in groups:
+        streaming._COURIERS[cpu].bring(group)
+    ends = [weakref.ref(weight) for (weight,) in groups]
+    del group, groups
+    assert any(end() is not None for end in ends)
+    streaming.forget()
+    assert [end() for end in ends] == [None, None]
+
+
+class Runtime:
+    """CUDA's runtime, which pins only so many copies, and keeps the error of one that it can't."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.tried, self.kept_error = most, 0, False
+        self.pinned: set[int] = set()
+
+    def cudaHostRegister(self, pointer: int, _bytes: int, _flags: int) -> int:  # noqa: N802 - CUDA's name
+        self.tried += 1
+        if len(self.pinned) == self.most:
+            self.kept_error = True
+            return 2
+        self.pinned.add(pointer)
+        return 0
+
+    def cudaHostUnregister(self, pointer: int) -> int:  # noqa: N802 - CUDA's name
+        self.pinned.remove(pointer)
+        return 0
+
+    def launch(self, *_: Any, **__: Any) -> Tensor:
+        """A kernel."""
+        error, self.kept_error = self.kept_error, False
+        if error:
+            raise RuntimeError("CUDA error: out of memory")
+        return torch.zeros(1)
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    made = Runtime(most=2)
+
+    def check_error(code: int) -> None:
+        if code:
+            raise torch.cuda.CudaError(code)
+
+    class CudaError(RuntimeError):
+        """As torch.cuda has it, without its own look-up of the code."""
+
+    pretended = SimpleNamespace(
+        cudart=lambda: made, is_available=lambda: True, CudaError=CudaError, check_error=check_error
+    )
+    monkeypatch.setattr(torch, "cuda", pretended)
+    monkeypatch.setattr(streaming, "_REFUSED", [])
+    monkeypatch.setattr(torch, "empty", made.launch)
+    return made
+
+
+def test_a_copy_that_cannot_be_pinned_spoils_no_later_kernel(runtime: Runtime) -> None:
+    weights = [torch.full((8,), float(n)) for n in range(5)]
+    with pytest.warns(UserWarning, match=r"base\.offload: main memory can't be pinned") as warned:
+        copies = [streaming.pinned(weight) for weight in weights]
+    assert (len(warned), runtime.tried, len(runtime.pinned)) == (1, 3, 2)
+    assert not runtime.kept_error
+    assert all(torch.equal(copy, weight) for copy, weight in zip(copies, weights, strict=True))
+
+
+def test_a_copy_is_unpinned_before_its_memory_is_freed(runtime: Runtime) -> None:
+    copy = streaming.pinned(torch.ones(8))
+    assert runtime.pinned == {copy.data_ptr()}
+    del copy
+    assert not runtime.pinned

@@ -8,7 +8,9 @@ After Rajbhandari et al., "ZeRO-Infinity: Breaking the GPU Memory Wall for Extre
 """
 
 import warnings
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,17 +33,33 @@ def brought(weights: Group, device: torch.device) -> Group:
 def pinned(weight: Tensor) -> Tensor:
     """Return a copy that a GPU reads without the CPU's help, if there is a GPU; else the weight itself.
 
-    `pin_memory` isn't used, as it rounds each size up to a power of two.
+    After a copy that can't be pinned, no further one is tried until `forget`. `pin_memory` isn't used, as it rounds
+    each size up to a power of two.
     """
     if not torch.cuda.is_available() or weight.device.type != "cpu" or not weight.nbytes:
         return weight
     copy = weight.clone()  # what is read from a file may be a map of it, which can't be pinned
+    if _REFUSED:
+        return copy
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     try:
-        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         torch.cuda.check_error(runtime.cudaHostRegister(copy.data_ptr(), copy.nbytes, 0))
     except torch.cuda.CudaError as error:
+        _REFUSED.append(str(error))
         warnings.warn(f"base.offload: main memory can't be pinned ({error}); each step takes longer", stacklevel=2)
+        with suppress(RuntimeError):  # CUDA keeps the error, and the next kernel would raise it
+            torch.empty(1, device="cuda").fill_(0)
+    else:
+        weakref.finalize(copy, runtime.cudaHostUnregister, copy.data_ptr()).atexit = False
     return copy
+
+
+def forget() -> None:
+    """Forget all weights that were brought, and free the buffers, so that the memory of a deleted model is free."""
+    for device in _COURIERS:
+        torch.cuda.synchronize(device)  # a copy may still be under way
+    _COURIERS.clear()
+    _REFUSED.clear()
 
 
 @dataclass(slots=True)
@@ -61,7 +79,7 @@ class _Buffer:
 
 
 class _Courier:
-    """The buffers and the order of one GPU. It lives as long as the process, and so does what it has brought."""
+    """The buffers and the order of one GPU. What it has brought lives until `forget`."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -103,6 +121,7 @@ class _Courier:
 
 
 _COURIERS: dict[torch.device, _Courier] = {}
+_REFUSED: list[str] = []  # why main memory couldn't be pinned
 
 
 def _room(weight: Tensor) -> int:

@@ -1,6 +1,8 @@
 """Held-out losses: a model that is made worse has higher ones, the more the worse it is."""
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +36,24 @@ def test_more_noise_in_a_lora_is_a_higher_loss_of_each_objective(tmp_path: Path)
         losses = [one[objective] or 0.0 for one in found]
         assert losses == sorted(losses), objective
         assert losses[-1] > 1.02 * losses[0] > 0, objective
+
+
+def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the device, too: two models of full size don't fit on a card."""
+    write_figures(tmp_path, 1, 64, seed=2)
+    loaded: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def load(*args: Any, **more: Any) -> Any:
+        alive.append(sum(one() is not None for one in loaded))
+        pipeline = load_pipeline(*args, **more)
+        loaded.append(weakref.ref(pipeline.unet))
+        return pipeline
+
+    monkeypatch.setattr("fairhuman.evaluate.metrics.held_out_losses.load_pipeline", load)
+    models = {name: ModelSpec("small") for name in "abc"}
+    measure_losses(models, tmp_path, LossSettings(resolution=32, timesteps=(0.5,)))
+    assert alive == [0, 0, 0]
 
 
 def test_a_device_that_is_too_small_is_told_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from fairhuman.bases.base import base_of, networks
 from fairhuman.data.pictures.notes import LoadReport
+from fairhuman.data.samples.dataset import PeopleDataset
 from fairhuman.data.sources import read_source
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.settings import LossSettings
@@ -20,6 +21,7 @@ from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.spec import ModelSpec, check_comparable
+from fairhuman.models.streaming import forget
 from fairhuman.regions.ignore import move_ignored
 from fairhuman.stats.bootstrap import pooled_ratio, relative_change
 from fairhuman.stats.estimate import Estimate
@@ -51,24 +53,33 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for name, one in models.items():
-        pipeline = load_pipeline(one.model, dtype=DTYPES[settings.precision] or torch.float32, base=settings.base)
-        base = base_of(pipeline)
-        grid = base.factor * base.patch
-        if settings.resolution % grid:
-            raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
-        base.check_largest(size, "resolution")
-        added = one.added_weights()
-        if added is not None and added[1]:
-            require_sdxl(one.model, "a MoLE")
-            load_mole(pipeline.unet, added[0])
-        elif added is not None:
-            load_lora(pipeline, added[0], one.weight)
-        for part in networks(pipeline):
-            part.to(device)
-        precision = DTYPES[settings.precision]
-        objectives = Objectives(Model(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
-        found[name] = held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
+        found[name] = _losses_of(one, dataset, settings, device)
+        forget()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of this model, before the next one is loaded
     return found
+
+
+def _losses_of(one: ModelSpec, dataset: PeopleDataset, settings: LossSettings, device: torch.device) -> HeldOutLosses:
+    """Load a model and measure its errors; nothing of it stays in memory."""
+    size = (settings.resolution, settings.resolution)
+    precision = DTYPES[settings.precision]
+    pipeline = load_pipeline(one.model, dtype=precision or torch.float32, base=settings.base)
+    base = base_of(pipeline)
+    grid = base.factor * base.patch
+    if settings.resolution % grid:
+        raise ModelError(f"resolution must be a multiple of {grid} for {one.model}, found {settings.resolution}")
+    base.check_largest(size, "resolution")
+    added = one.added_weights()
+    if added is not None and added[1]:
+        require_sdxl(one.model, "a MoLE")
+        load_mole(pipeline.unet, added[0])
+    elif added is not None:
+        load_lora(pipeline, added[0], one.weight)
+    for part in networks(pipeline):
+        part.to(device)
+    objectives = Objectives(Model(pipeline), settings.regions, NoiseSettings(), settings.seed, precision)
+    return held_out_losses(objectives, dataset, settings.timesteps, settings.batch_size, device)
 
 
 @dataclass(frozen=True)
