@@ -316,6 +316,11 @@ def test_out_of_memory_says_what_to_change(
     monkeypatch.setattr(guard, "cheapest_changes", lambda *_: [])
     with pytest.raises(TrainingError, match=r"none: it needs a larger device"), explain_failures(recipe):
         raise torch.OutOfMemoryError("CUDA out of memory")
+    said = "GET was unable to find an engine to execute this computation"
+    with pytest.raises(TrainingError, match=rf"out of memory \({said}\): the run needs"), explain_failures(recipe):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="an illegal memory access"), explain_failures(recipe):
+        raise RuntimeError("an illegal memory access")
 
 
 def test_a_resolution_that_does_not_fit_the_model_is_refused(make_recipe: MakeRecipe) -> None:

@@ -1,13 +1,15 @@
 """The device that work is done on."""
 
 import platform
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fairhuman.errors import ModelError
 from fairhuman.train import loop
-from fairhuman.utils.torch_device import pins_batches, without_gpu
+from fairhuman.utils.torch_device import explain_out_of_memory, in_halves, is_out_of_memory, pins_batches, without_gpu
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,44 @@ def test_batches_are_pinned_on_cuda_but_not_under_wsl(monkeypatch, cuda, flag, r
     monkeypatch.setenv("ACCELERATE_USE_CPU", flag or "false")
     monkeypatch.setattr(platform, "release", lambda: release)
     assert pins_batches() == expected
+
+
+LIBRARIES_SAY = (
+    "GET was unable to find an engine to execute this computation",
+    "FIND was unable to find an engine to execute this computation",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call.",
+)
+
+
+@pytest.mark.parametrize("said", LIBRARIES_SAY)
+def test_a_lack_of_memory_that_a_library_of_cuda_meets_is_one(said):
+    error = RuntimeError(said)
+    assert is_out_of_memory(error)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+    def work(items):
+        if len(items) > 1:
+            raise error
+        return [item + 1 for item in items]
+
+    assert in_halves(work, [1, 2, 3], str) == [2, 3, 4]
+    first = re.escape(said.splitlines()[0])
+    with pytest.raises(ModelError, match=f"^out of memory: {first}. What helps: less$"), explain_out_of_memory("less"):
+        raise error
+
+
+def test_other_errors_of_a_device_pass_unchanged():
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def work(_):
+        raise error
+
+    with pytest.raises(RuntimeError) as found:
+        in_halves(work, [1, 2], str)
+    assert found.value is error
+    with pytest.raises(RuntimeError) as found, explain_out_of_memory("less"):
+        raise error
+    assert found.value is error

@@ -1,10 +1,12 @@
 """Networks that leave the device while they aren't needed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from fairhuman.utils.torch_device import is_out_of_memory
 
 
 class Resting:
@@ -62,8 +64,11 @@ class Resting:
 
         If the device has too little memory beside them, they rest meanwhile.
         """
-        with suppress(torch.OutOfMemoryError):
+        try:
             return work()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         with self.asleep():
             return work()
 

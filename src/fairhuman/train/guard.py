@@ -18,7 +18,7 @@ from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import check_resumable_early, checkpoint_folders
 from fairhuman.utils.files import alone
 from fairhuman.utils.memory import main_memory_bytes
-from fairhuman.utils.torch_device import without_gpu
+from fairhuman.utils.torch_device import is_out_of_memory, without_gpu
 
 
 @contextmanager
@@ -51,9 +51,9 @@ def explain_failures(recipe: TrainRecipe) -> Iterator[None]:
         ) from error
     except EstimatorError as error:
         raise TrainingError(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(_out_of_memory(recipe, device_bytes())) from error
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise TrainingError(_out_of_memory(recipe, device_bytes(), error)) from error
         if world_size() == 1 or not _is_of_another_process(error):
             raise
         raise TrainingError(
@@ -84,12 +84,16 @@ def device_bytes() -> int:
     return main_memory_bytes()
 
 
-def _out_of_memory(recipe: TrainRecipe, limit: int) -> str:
-    """Return a message with the run's memory needs and the cheapest changes that make it fit."""
+def _out_of_memory(recipe: TrainRecipe, limit: int, error: RuntimeError) -> str:
+    """Return a message with the run's memory needs and the cheapest changes that make it fit.
+
+    It repeats an error of CUDA's libraries, as that of cuDNN can mean something else.
+    """
+    said = "" if isinstance(error, torch.OutOfMemoryError) else f" ({str(error).splitlines()[0]})"
     needed, fitting = memory_of(recipe).needed, cheapest_changes(recipe, limit)
     changes = "; or ".join(map(str, fitting)) or "none: it needs a larger device, or a lower resolution"
     return (
-        f"out of memory: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, "
+        f"out of memory{said}: the run needs about {needed / 2**30:.1f} GiB, the device has {limit / 2**30:.1f}, "
         f"shared with other processes. Cheapest changes that fit: {changes}{_where_to_add(recipe, fitting)}"
     )
 

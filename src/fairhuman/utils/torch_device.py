@@ -12,6 +12,14 @@ from fairhuman.errors import ModelError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_OUT_OF_MEMORY = (  # as CUDA, cuBLAS and cuDNN say it, beside torch's allocator; of cuDNN the last two are mostly that
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
+)
+
 
 def without_gpu() -> bool:
     """Whether to train, draw and measure on the CPU: where accelerate is told to, or there is no CUDA device.
@@ -47,6 +55,11 @@ def device_named(setting: str, name: str | None) -> torch.device:
     return device
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has too little memory: torch's own error, or one of CUDA's libraries, which are plain ones."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _OUT_OF_MEMORY)
+
+
 @contextmanager
 def explain_out_of_memory(advice: str) -> Iterator[None]:
     """Turn a device's lack of memory into a message of one line that ends with `advice`; also a decorator.
@@ -56,8 +69,13 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        first = ". ".join(" ".join(str(error).split()).split(". ")[:3])  # what was asked for, and what the device has
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if isinstance(error, torch.OutOfMemoryError):
+            first = ". ".join(" ".join(str(error).split()).split(". ")[:3])  # what was asked for, and is on the device
+        else:
+            first = f"out of memory: {str(error).splitlines()[0]}"
         raise ModelError(f"{first.rstrip('.')}. What helps: {advice}") from error
 
 
@@ -71,7 +89,9 @@ def in_halves(
     """
     try:
         return work(items)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         if len(items) == 1:
             raise ModelError(too_large(items[0])) from error
     torch.cuda.empty_cache()

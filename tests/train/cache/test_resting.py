@@ -156,12 +156,13 @@ def test_the_network_rests_where_decoding_needs_its_memory(make_recipe: MakeReci
     caches = Caches(recipe, load_data(recipe, LoadReport()), load_pipeline("small"), torch.device("cpu"), [network])
     caches.trained.device = device
     seen: list[tuple[bool, bool]] = []
+    full = torch.OutOfMemoryError()
 
-    def decode(fits: bool) -> torch.Tensor:
+    def decode(fits: bool, error: RuntimeError = full) -> torch.Tensor:
         assert caches.latents is not None
         seen.append((caches.trained.resting, caches.latents.vae.resting))
         if not fits and not caches.trained.resting:
-            raise torch.OutOfMemoryError
+            raise error
         return torch.ones(1)
 
     assert caches.with_room(lambda: decode(fits=True)) == 1
@@ -169,6 +170,12 @@ def test_the_network_rests_where_decoding_needs_its_memory(make_recipe: MakeReci
     assert caches.with_room(lambda: decode(fits=False)) == 1
     assert network.places == ["cpu", "xpu:1"]
     assert seen == [(False, False), (False, False), (True, False)]
+    engine = RuntimeError("GET was unable to find an engine to execute this computation")  # cuDNN's lack of memory
+    assert caches.with_room(lambda: decode(fits=False, error=engine)) == 1
+    assert network.places == ["cpu", "xpu:1"] * 2
+    with pytest.raises(RuntimeError, match="illegal"):
+        caches.with_room(lambda: decode(fits=False, error=RuntimeError("illegal")))
+    assert network.places == ["cpu", "xpu:1"] * 2
 
 
 def test_text_encoders_stay_if_the_cache_can_not_hold_all(
