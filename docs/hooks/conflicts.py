@@ -157,6 +157,7 @@ COMMANDS = (
             ("against=SI",),
             ("against={LS: [LS]}",),
             ("cells={LS: {strategy: ls}, MPD: {fairness: {length: clip}}}", "against=LS"),
+            ("cells={all: {}, faces: {regions: {names: [face]}}}",),
             ("grid={data: others, zoom_on: SI}",),
             ("seeds=[1, 1]",),
             ("tuning={data: others, learning_rates: [1.0e-3]}",),

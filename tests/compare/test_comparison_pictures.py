@@ -13,12 +13,14 @@ from fairhuman import config
 from fairhuman.compare import jobs
 from fairhuman.compare.paper.cost_page import read_costs
 from fairhuman.compare.paper.settings import CostSettings
-from fairhuman.compare.pictures import _write_prompts
+from fairhuman.compare.pictures import _write_prompts, expected_boxes
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import SourceSettings, read_source
 from fairhuman.errors import DataError, RecipeError
+from fairhuman.generate.sample import save_png
 from helpers import warm
+from helpers.figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
 PEOPLE = {"count": 3, "size": 64}
@@ -107,3 +109,18 @@ def test_a_grid_has_a_prompt_a_row_and_few_rows(tmp_path: Path, captions: list[s
     records = read_source(tmp_path, (), SourceSettings(), LoadReport())
     with pytest.raises(DataError, match=message):
         _write_prompts(records, tmp_path, tmp_path / "prompts.txt")
+
+
+def test_close_ups_are_placed_by_the_boxes_that_are_there(tmp_path: Path) -> None:
+    write_figures(tmp_path / "data", 1, 64)
+    metadata = tmp_path / "data" / "metadata.jsonl"
+    row = json.loads(metadata.read_text())
+    del row["hands"]
+    metadata.write_text(json.dumps(row))
+    (tmp_path / "drawn").mkdir()
+    texts = {"prompt": row["caption"], "prompt_index": "0", "picture_index": "0"}
+    save_png(Image.new("RGB", (128, 128)), tmp_path / "drawn" / "00000-00.png", texts)
+    [found] = expected_boxes({"a": tmp_path / "drawn"}, tmp_path / "data")
+    [face] = found["face"]
+    assert [face.x0, face.y0, face.x1, face.y1] == pytest.approx([2 * end for end in row["faces"][0]])
+    assert found["hand"] == []

@@ -136,6 +136,16 @@ def test_learning_rates_of_cells_without_one_are_refused(tmp_path, same, message
         build(tmp_path, tuning={"data": "tune", "learning_rates": [1e-3], "same": same})
 
 
+def test_cells_of_other_regions_are_refused(tmp_path):
+    cells = {"MPD": {}, "faces": {"regions": {"names": ["face"]}}}
+    message = r"regions.names is \[face,hand\] in 'MPD' and \[face\] in 'faces'; give all cells the same"
+    for names in (("face", "hand"), None):
+        train = {"data": "train", "steps": 10, **({"regions": {"names": names}} if names else {})}
+        with pytest.raises(RecipeError, match=message):
+            build(tmp_path, train=train, cells=cells, against=None)
+    assert build(tmp_path, cells={"MPD": {"regions": {"names": ["face", "hand"]}}, "LS": {}}, against=None)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

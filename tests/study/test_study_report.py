@@ -129,3 +129,19 @@ def test_a_verdict_in_words() -> None:
     alone = [vote for vote in votes if vote.participant == votes[0].participant]
     [lonely] = analyse(Votes(alone), StudySettings(), methods).everybody.values()
     assert "too few answers for an interval of " in verdict_text("overall", lonely, methods)
+
+
+def test_a_verdict_says_where_the_named_method_lost_and_where_all_are_ties() -> None:
+    """B is first most often, as it is shown most often with C; where it meets A, it loses."""
+    votes = [vote(person, "AB", "A", item) for person in range(12) for item in range(12)]
+    votes += [vote(person, "BC", "B", 100 + item) for person in range(12) for item in range(99)]
+    votes += [vote(person, "AC", "C", 200 + item) for person in range(12) for item in range(12)]
+    votes += [vote(person, "BD", None, 300 + item) for person in range(12) for item in range(12)]
+    [result] = analyse(Votes(votes), StudySettings(), tuple("ABCD")).everybody.values()
+    text = verdict_text("overall", result, tuple("ABCD"))
+    assert text.startswith("overall: B is preferred to C (100 % [")
+    assert "; B has the highest score, but A (0 % [" in text
+    assert "]) is preferred to it; all answers of B against D (50 %" in text
+    assert text.endswith(") are ties.")
+    assert "no preference shown" not in text
+    assert "too few" not in text

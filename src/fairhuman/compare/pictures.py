@@ -48,7 +48,7 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     there = {cell: run for cell, run in runs.items() if seed in outcome.seeds.get(cell, ()) and run.product.exists()}
     asked = recipe.people[grid.data].model_dump_json() if grid.data in recipe.people else grid.data
     folder = recipe.out / "samples" / digest(grid.model_dump_json() + asked)[:12]
-    records = read_source(recipe.data(grid.data), ZOOMED, SourceSettings(), LoadReport())
+    records = read_source(recipe.data(grid.data), (), SourceSettings(), LoadReport(), also=ZOOMED)
     _write_prompts(records, recipe.data(grid.data), folder / "prompts.txt")
     count = len(records)
     methods = {BASE: folder / BASE, **{cell: folder / run.out.name for cell, run in there.items()}}
@@ -76,7 +76,7 @@ def expected_boxes(methods: Mapping[str, Path], data: Path) -> list[Boxes]:
         DataError: the data can't be read, or the numbers of records and prompts differ; or as in `match_pictures`.
     """
     rows = match_pictures(methods)
-    records = read_source(data, ZOOMED, SourceSettings(), LoadReport())
+    records = read_source(data, (), SourceSettings(), LoadReport(), also=ZOOMED)
     prompts = 1 + max(row.key[0] for row in rows)
     if len(records) != prompts:
         raise DataError(f"{data}: expected a record for each of the {prompts} prompts, in order, found {len(records)}")

@@ -15,6 +15,7 @@ from fairhuman.compare.paper.settings import CostSettings
 from fairhuman.config import Settings
 from fairhuman.errors import RecipeError
 from fairhuman.models.settings import BaseSettings
+from fairhuman.regions.settings import RegionSettings
 from fairhuman.synth.settings import SynthSettings
 from fairhuman.train.levels import Dropped, Level, recipe_of
 from fairhuman.train.recipe import TrainRecipe
@@ -164,6 +165,19 @@ class CompareRecipe(Margins):
         return self
 
     @model_validator(mode="after")
+    def _same_regions(self) -> "CompareRecipe":
+        regions = {cell: self._region_names(cell) for cell in self.cells}
+        first, its = next(iter(regions.items()))
+        for cell, own in regions.items():
+            if own != its:
+                raise ValueError(
+                    "cells are compared by the losses of the same regions, in the same order: regions.names is "
+                    f"{as_typed(its)} in {first!r} and {as_typed(own)} in {cell!r}; give all cells the same, and "
+                    "compare the others on their own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _fronts_are_fair(self) -> "CompareRecipe":
         front, tuning = self.front, self.tuning
         if front is None:
@@ -287,6 +301,13 @@ class CompareRecipe(Margins):
         radius = f"{found['radius']:g}" if isinstance(found["radius"], int | float) else str(found["radius"])
         named = f"fairness.length={found['length']}"
         return named if found["length"] == "scalarized" else f"{named} fairness.radius={radius}"
+
+    def _region_names(self, cell: str) -> Any:
+        """`regions.names` of a cell, as given; a list where they are one."""
+        given = config.merge(self.train, self.cells[cell]).get("regions")
+        names = given.get("names") if isinstance(given, dict) else None
+        names = RegionSettings.model_fields["names"].default if names is None else names
+        return list(names) if isinstance(names, tuple) else names
 
     @property
     def contrasts(self) -> dict[str, list[str]]:

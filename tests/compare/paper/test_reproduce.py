@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from fairhuman.compare.runs import ComparisonRuns
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.errors import DataError, FairHumanError, RecipeError
 from fairhuman.evaluate.run import EvaluationInputs
+from fairhuman.generate.control_inputs import read_control_inputs
 from fairhuman.generate.record import read_record
 from fairhuman.generate.sample import save_png
 from fairhuman.report.changes import Series
@@ -88,6 +90,7 @@ class Faked:
         self.drawn: list[str] = []
         self.measured: list[str] = []
         self.parts: list[Mapping[str, Sequence[str]]] = []
+        self.controls: list[list[str]] = []  # hashes of the conditions of each command that has some
         self.broken = ""
         self.seeds: dict[str, list[int]] | None = None  # of the finished runs; None: all
 
@@ -111,6 +114,8 @@ class Faked:
                 continue
             out, prompts = Path(job.arguments[1]), Path(job.arguments[3]).read_text(encoding="utf-8").splitlines()
             self.drawn.append(job.name)
+            given = [str(place) for option, place in pairwise(job.arguments) if option == "--control"]
+            self.controls += [read_control_inputs([place], len(prompts)).hashes(len(prompts)) for place in given]
             if self.broken and self.broken in job.name:
                 ended(job, FairHumanError("no memory"))
                 continue
@@ -258,6 +263,9 @@ def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
     assert page.count("<th>MPD<br><small>1 of 2 seeds</small></th>") == 2, "all metrics"
     assert page.count("higher is better; interval over prompts alone") == 1, "of Table 3, in which MPD is alone"
     assert "interim, 3 of 4 sets of pictures; differences are tested when all are measured." in page
+    tables = json.loads((recipe.out / "results.json").read_text())["tables"]
+    assert all(one["p"] is None for part in tables if part["interim"] for one in part["numbers"]), "of no interim p"
+    assert [part["interim"] for part in tables] == [True, True]
     assert not re.search("Holm&#39;s correction: |<small>p ", page)
     faked.seeds, faked.broken = None, "mpd/seed-2"
     assert isinstance(reproducing.reproduce(recipe, Display()), reproducing.Reproduction)
@@ -269,6 +277,34 @@ def test_a_report_shows_what_is_finished(tmp_path: Path, faked: Faked) -> None:
     assert (
         "1 of 1 differences to LS have p &lt; 0.05 after Holm&#39;s correction: MPD better in" in done.page.read_text()
     )
+
+
+def test_the_first_prompts_are_drawn_with_their_own_conditions(tmp_path: Path, faked: Faked) -> None:
+    cells = {kind: {"kind": kind, kind: {"conditions": ["depth", "pose"]}} for kind in ("controlnet", "t2i_adapter")}
+    train = {name: value for name, value in VALUES["train"].items() if name != "lora"}
+    sampling = {**VALUES["sampling"], "data": str(tmp_path / "shown"), "lora_weights": [1.0], "count": 2}
+    values = {"cells": cells, "train": train, "against": None, "tuning": None, "tables": {}, "seeds": [1]}
+    recipe = recipe_of(tmp_path, sampling=sampling, **values)
+    depth = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    depth.save(tmp_path / "shown" / "depth.png")
+    give_poses(tmp_path / "shown", without=1, depth="depth.png", depth_kind="metric")
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert done.failed == {}
+    whole = [read_control_inputs([f"{name}={tmp_path / 'shown'}"], 3).hashes(3) for name in ("depth", "pose")]
+    assert faked.controls == [one[:2] for one in whole] * 2
+    assert (recipe.results_folder / "figure-4" / "one-learning-rate-weight-1" / "grid.html").is_file()
+
+
+def test_prompts_need_captions_alone(tmp_path: Path, faked: Faked) -> None:
+    recipe = recipe_of(tmp_path, tuning=None)
+    metadata = tmp_path / "shown" / "metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    rows = [{name: row[name] for name in ("file_name", "caption")} for row in rows]
+    metadata.write_text("\n".join(map(json.dumps, rows)))
+    done = reproducing.reproduce(recipe, Display())
+    assert isinstance(done, reproducing.Reproduction)
+    assert done.failed == {}
 
 
 def test_a_report_beside_a_command_that_goes_on_takes_what_was_measured(tmp_path: Path, faked: Faked) -> None:

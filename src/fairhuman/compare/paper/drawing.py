@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairhuman.compare.grid.frames import ZOOMED
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options
+from fairhuman.compare.paper.conditions import write_conditions
 from fairhuman.compare.paper.recipe import ONE_RATE, ReproduceRecipe
 from fairhuman.compare.pictures import drawn_by, weight_options
 from fairhuman.compare.run import planned_runs
@@ -29,15 +30,23 @@ class PromptSet:
     """Prompts that are drawn, and the records that they are from.
 
     Attributes:
-        data: the data set, whose pose and depth control networks follow.
+        data: the data set.
         records: the records of the prompts, in order.
         folder: folder of the pictures and of `prompts.txt`.
+        each: pictures of a prompt.
+        followed: data set whose pose and depth control networks follow, a record for each prompt; None: `data`.
     """
 
     data: Path
     records: Sequence[HumanRecord]
     folder: Path
     each: int = 1
+    followed: Path | None = None
+
+    @property
+    def conditions(self) -> Path:
+        """Data set with the conditions of the prompts."""
+        return self.followed or self.data
 
     @property
     def prompts(self) -> Path:
@@ -94,16 +103,20 @@ class TableSetting:
 
 
 def prompt_set(recipe: ReproduceRecipe) -> PromptSet:
-    """The prompts of the tables; writes them.
+    """The prompts of the tables; writes them, and the conditions that belong to them if others don't.
 
     Raises:
         DataError: the data can't be read, have too few records, or one has no caption.
     """
     sampling, data = recipe.sampling, recipe.data(recipe.sampling.data)
-    records = read_source(data, ZOOMED, SourceSettings(), LoadReport())
+    records = read_source(data, (), SourceSettings(), LoadReport(), also=ZOOMED)
     if sampling.count is not None and len(records) < sampling.count:
         raise DataError(f"{data}: sampling.count is {sampling.count}, found {len(records)} records")
-    return write_prompts(recipe, records[: sampling.count], data)
+    asked = write_prompts(recipe, records[: sampling.count], data)
+    runs = [recipe.run(cell, recipe.seeds[0], None, "test") for cell in recipe.cells]
+    if len(asked.records) == len(records) or not any(run.control for run in runs):
+        return asked
+    return replace(asked, followed=write_conditions(asked.records, asked.folder))
 
 
 def write_prompts(recipe: ReproduceRecipe, records: Sequence[HumanRecord], data: Path) -> PromptSet:
@@ -191,6 +204,6 @@ def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: Train
     yield from ("--precision", sampling.precision, "--batch-size", sampling.batch_size, "--count", asked.each)
     yield from (f"--suffix={sampling.prompt_suffix}", f"--negative={sampling.negative_prompt}")
     if run is not None:
-        yield from weight_options(run, asked.data)
+        yield from weight_options(run, asked.conditions)
     if drawn.weight is not None:
         yield from ("--lora-weight", drawn.weight)

@@ -57,7 +57,7 @@ def table_figures(
             count=min(recipe.figure_rows, asked.pictures),
             seed=recipe.sampling.seed,
             expected=boxes_of_rows(match_pictures(methods), asked.records) if boxed else None,
-            control=[f"{name}={asked.data}" for name in follows],
+            control=[f"{name}={asked.conditions}" for name in follows],
             tell=tell,
         )
         pages.append(FigurePage(figure, setting.title, page))

@@ -113,8 +113,7 @@ def _part(recipe: ReproduceRecipe, columns: Sequence[str], part: TableNumbers) -
     """One setting's numbers: the published columns with ours beside them, then all metrics with differences."""
     reference = recipe.reference_cell(part.table)
     interim = _interim(recipe, part)
-    # Looking again and again until a p-value is small would find differences that aren't there.
-    found = [replace(one, p=None) for one in part.found] if interim else part.found
+    found = _numbers(recipe, part)
     numbers = {(one.metric, one.method): one for one in found}
     metrics = {one.metric: one for one in found}
     over_seeds = {one.metric for one in part.found if one.over_seeds}
@@ -132,6 +131,14 @@ def _part(recipe: ReproduceRecipe, columns: Sequence[str], part: TableNumbers) -
         "differences": [(name, [_difference(numbers.get((name, method))) for method in others]) for name in metrics],
         "sentence": interim or _sentence(reference, part.found),
     }
+
+
+def _numbers(recipe: ReproduceRecipe, part: TableNumbers) -> Sequence[Measurement]:
+    """The measurements, without p-values before all are there.
+
+    Looking again and again until a p-value is small would find differences that aren't there.
+    """
+    return [replace(one, p=None) for one in part.found] if _interim(recipe, part) else part.found
 
 
 def _interim(recipe: ReproduceRecipe, part: TableNumbers) -> str:
@@ -262,7 +269,7 @@ def _document(recipe: ReproduceRecipe, results: Results, failed: Mapping[str, st
                 "lora weight": part.setting.weight,
                 "reference": recipe.reference_cell(part.table),
                 "interim": bool(_interim(recipe, part)),
-                "numbers": [one.plain() for one in part.found],
+                "numbers": [one.plain() for one in _numbers(recipe, part)],
             }
             for part in results.measured
         ],
