@@ -1,5 +1,6 @@
 """Tasks for the processes of a build."""
 
+import os
 import time
 from contextlib import contextmanager
 
@@ -32,3 +33,14 @@ def waiting():
         return path
 
     yield wait
+
+
+@contextmanager
+def seeing_gpus():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def look(_: int) -> tuple[int, str | None]:
+        time.sleep(0.05)
+        return os.getpid(), visible
+
+    yield look

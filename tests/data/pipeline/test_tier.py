@@ -11,12 +11,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from fairhuman.data.pipeline import engine
 from fairhuman.data.pipeline.engine import run_tasks
 from fairhuman.data.pipeline.manifest import SCHEMA, Block, numbered_files, read_blocks
 from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, TierTable, open_tier, rows_by_id
 from fairhuman.errors import DataError, FairHumanError
 from fairhuman.utils.files import write_atomically
-from helpers.pool_tasks import broken, squares, waiting
+from helpers.pool_tasks import broken, seeing_gpus, squares, waiting
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,30 @@ def test_outcomes_come_as_they_end(tmp_path):
     assert next(outcomes) is None
     signal.touch()
     assert Counter(outcomes) == {signal: 1, None: 2}
+
+
+@pytest.mark.parametrize(("shown", "expected"), [(None, {"0", "1"}), ("5,3", {"5", "3"})])
+def test_a_process_on_a_gpu_has_one_of_its_own(shown, expected, monkeypatch):
+    """CUDA shows it no other; with more processes than GPUs, each would load its models beside another's."""
+    monkeypatch.setattr(engine, "_gpus", lambda *_: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    seen = set(run_tasks(seeing_gpus, range(40), workers=4, gpu="cuda"))
+    assert len(seen) == 2
+    assert {gpu for _, gpu in seen} == expected
+
+
+def test_where_there_is_one_gpu_or_one_is_named_there_is_one_process(monkeypatch):
+    monkeypatch.setattr("fairhuman.utils.torch_device.without_gpu", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert (engine._gpus("cuda", None), engine._gpus("cuda:2", None)) == (4, 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (seen,) = set(run_tasks(seeing_gpus, range(20), workers=3, gpu="cuda:2"))
+    assert seen[1] is None
+    monkeypatch.setattr("fairhuman.utils.torch_device.without_gpu", lambda: True)
+    assert engine._gpus("cuda", None) == 0
+    assert len({pid for pid, _ in run_tasks(seeing_gpus, range(40), workers=2, gpu="cuda")}) == 2
 
 
 def test_an_error_of_a_task_ends_the_run_with_its_text():

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fairhuman.data.caption.settings import CaptionSettings
+from fairhuman.data.condition.settings import ConditionSettings, DepthSettings
 from fairhuman.data.pipeline import detect as detect_tier
 from fairhuman.data.pipeline import rows as build_rows
+from fairhuman.data.pipeline import run
+from fairhuman.data.pipeline.caption import CaptionTier
+from fairhuman.data.pipeline.condition import ConditionTier
+from fairhuman.data.pipeline.regions import RegionTier
 from fairhuman.detect.settings import DetectSettings
 from fairhuman.errors import DataError
 from helpers import caption_server
@@ -153,6 +159,35 @@ def test_another_model_at_the_same_path_detects_anew(tmp_path):
 def endpoint_options(address):
     section = {"model": "m", "base_url": address, "first_wait": 0.0, "retries": 1, "timeout": 5.0, "concurrency": 2}
     return ("detect=null", f"caption={json.dumps({'kind': 'endpoint', 'endpoint': section})}", "max_failed_share=1")
+
+
+def test_tiers_say_on_which_gpu_they_compute():
+    def gpus(device):
+        caption = CaptionSettings(kind="transformers", transformers={"model": "a/b", "device": device})
+        condition = ConditionSettings(depth=DepthSettings(device=device or "auto"))
+        words = DetectSettings(regions={"shoes": "the shoes"}, words={"device": device})
+        return {
+            tier.gpu
+            for tier in (CaptionTier(None, caption, False), ConditionTier(None, condition), RegionTier(None, words))
+        }
+
+    assert [gpus(device) for device in (None, "cuda:1", "cpu")] == [{"cuda"}, {"cuda:1"}, {None}]
+    assert CaptionTier(None, CaptionSettings(), False).gpu is None
+    assert ConditionTier(None, ConditionSettings()).gpu is None
+    assert RegionTier(None, DetectSettings(regions="head")).gpu is None
+
+
+def test_the_gpu_of_a_tier_is_that_of_its_processes(photos, tmp_path, monkeypatch):
+    asked, run_tasks = [], run.run_tasks
+
+    def watched(start, tasks, workers, ray, gpu=None):
+        asked.append(gpu)
+        return run_tasks(start, tasks, workers, ray, gpu)
+
+    monkeypatch.setattr(run, "run_tasks", watched)
+    monkeypatch.setattr(CaptionTier, "gpu", "cuda:3")
+    build(photos, tmp_path / "out")
+    assert asked == [None, "cuda:3", None]  # check, caption, writing
 
 
 def test_captions_of_an_endpoint_are_requested_once(photos, tmp_path):

@@ -16,7 +16,7 @@ from fairhuman.data.caption.item import Caption, Captioner, CaptionItem
 from fairhuman.data.caption.settings import CaptionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, cuda_device
 from fairhuman.detect.overlap import non_maximum_suppression
 from fairhuman.detect.worker import Failure
 from fairhuman.record import HumanRecord
@@ -50,6 +50,11 @@ class CaptionTier:
         section: Settings | None = getattr(self.caption, self.caption.kind, None)
         own = section.decisive() if section is not None else None
         return {"kind": self.caption.kind, "tokens": self.caption.tokens.decisive(), self.caption.kind: own}
+
+    @property
+    def gpu(self) -> str | None:
+        """The CUDA device of a model that runs here."""
+        return cuda_device(self.caption.transformers.device) if self.caption.kind == "transformers" else None
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:

@@ -37,6 +37,7 @@ class CheckTier:
     name: ClassVar[str] = "check"
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ()
+    gpu: ClassVar[None] = None
 
     @property
     def decisive(self) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from fairhuman.data.condition.people import PEOPLE_TYPE
 from fairhuman.data.condition.settings import ConditionSettings
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import RowReader
-from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, cuda_device
 from fairhuman.detect.guard import Guarded
 from fairhuman.detect.worker import Failure
 from fairhuman.utils.parse import parse_json
@@ -40,6 +40,11 @@ class ConditionTier:
     def decisive(self) -> Mapping[str, Any]:
         """The settings that determine the results."""
         return self.condition.decisive()
+
+    @property
+    def gpu(self) -> str | None:
+        """The CUDA device of the depth model."""
+        return None if self.condition.depth is None else cuda_device(self.condition.depth.device)
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:

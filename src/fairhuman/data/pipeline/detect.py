@@ -34,6 +34,7 @@ class DetectTier:
     name: ClassVar[str] = "detect"
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ("check",)
+    gpu: ClassVar[None] = None
 
     @property
     def decisive(self) -> Mapping[str, Any]:

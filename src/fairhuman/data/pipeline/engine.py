@@ -9,8 +9,10 @@ time with two processes).
 import logging
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fairhuman.errors import FairHumanError
@@ -31,6 +33,7 @@ def run_tasks(
     tasks: Sequence[Task],
     workers: int,
     ray: str | None = None,
+    gpu: str | None = None,
 ) -> Iterator[Outcome]:
     """Run all tasks and yield their outcomes in the order of completion.
 
@@ -40,6 +43,8 @@ def run_tasks(
         tasks: a process gets the next one when it is free.
         workers: number of processes; 0: run in this process, without Daft.
         ray: address of a Ray cluster, or `local` to start one here; None: this machine, without Ray.
+        gpu: CUDA device that each process computes on, `cuda`: one of its own; None: it needs none. There are no more
+            processes than GPUs, if there is any.
 
     Raises:
         FairHumanError: Daft isn't installed; a task raised an error or its process died (the message says which).
@@ -51,7 +56,7 @@ def run_tasks(
             yield from map(run, tasks)
         return
     with held_back() as deliver:  # Daft loses a Ctrl-C that comes while it calls Python
-        for outcome in _run_by_daft(start, tasks, workers, ray):
+        for outcome in _run_by_daft(start, tasks, workers, ray, gpu):
             deliver()
             yield outcome
 
@@ -61,22 +66,25 @@ def _run_by_daft(
     tasks: Sequence[Task],
     workers: int,
     ray: str | None,
+    gpu: str | None,
 ) -> Iterator[Outcome]:
     daft = _import_daft(ray)
+    gpus = 0 if gpu is None else _gpus(gpu, ray)
+    workers = min(workers, gpus) if gpus else workers
 
-    @daft.cls(max_concurrency=workers, use_process=True)
+    @daft.cls(max_concurrency=workers, use_process=True, gpus=1 if gpus and ray else 0)
     class Worker:
-        def __init__(self, pickled: bytes) -> None:
-            self._runner = _TaskRunner(pickled)
+        def __init__(self, pickled: bytes, claims: Path | None) -> None:
+            self._runner = _TaskRunner(pickled, claims)
 
         @daft.method(return_dtype=daft.DataType.binary())  # type: ignore[untyped-decorator]
         def run(self, task: bytes) -> bytes:
             return self._runner(task)
 
-    worker = Worker(pickle.dumps(start))
     frame = daft.from_pydict({"task": [pickle.dumps(task) for task in tasks]}).into_batches(1)
     try:
-        with daft.execution_config_ctx(maintain_order=False):
+        with tempfile.TemporaryDirectory() as claims, daft.execution_config_ctx(maintain_order=False):
+            worker = Worker(pickle.dumps(start), Path(claims) if workers > 1 and gpus and not ray else None)
             rows = frame.select(worker.run(daft.col("task")).alias("outcome")).iter_rows()
             for row in rows:
                 outcome = pickle.loads(row["outcome"])
@@ -103,11 +111,49 @@ def _import_daft(ray: str | None) -> Any:
     return daft
 
 
-class _TaskRunner:
-    """Runs tasks in one process; loads at the first task, because Daft creates the object in other processes too."""
+def _gpus(gpu: str, ray: str | None) -> int:
+    """Return how many GPUs the processes can have: those of the cluster, or of this machine, or the one named."""
+    if ray is not None:
+        import ray as cluster
 
-    def __init__(self, pickled: bytes) -> None:
-        self._pickled = pickled
+        return int(cluster.cluster_resources().get("GPU", 0))
+    import torch
+
+    from fairhuman.utils.torch_device import without_gpu
+
+    count = 0 if without_gpu() else torch.cuda.device_count()
+    return count if gpu == "cuda" else min(count, 1)
+
+
+@contextmanager
+def _own_gpu(claims: Path) -> Iterator[None]:
+    """Show CUDA one GPU alone, that no other process has claimed in the folder; Ray does so by itself."""
+    import filelock
+
+    number = 0
+    while True:
+        lock = filelock.FileLock(claims / str(number))
+        try:
+            lock.acquire(timeout=0)
+            break
+        except filelock.Timeout:
+            number += 1
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = shown.split(",")[number] if shown else str(number)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _TaskRunner:
+    """Runs tasks in one process; loads at the first task, because Daft creates the object in other processes too.
+
+    `claims`: folder in which the processes claim a GPU each; None: they don't.
+    """
+
+    def __init__(self, pickled: bytes, claims: Path | None = None) -> None:
+        self._pickled, self._claims = pickled, claims
         self._stack = ExitStack()
         self._run: Callable[[Any], Any] | None = None
 
@@ -115,6 +161,8 @@ class _TaskRunner:
         try:
             if self._run is None:
                 end_with_parent()  # workers of a killed run must not write into the folder of the next run
+                if self._claims is not None:
+                    self._stack.enter_context(_own_gpu(self._claims))
                 self._run = self._stack.enter_context(pickle.loads(self._pickled)())
             return pickle.dumps(self._run(pickle.loads(task)))
         except Exception as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from fairhuman.data.pictures.encode import encode_png
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pipeline.rows import BOXES, SEARCHED, RowReader, boxes_to_lists, person_columns
-from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow
+from fairhuman.data.pipeline.tier import ProcessRows, TierResult, TierRow, cuda_device
 from fairhuman.detect.detection import Picture
 from fairhuman.detect.found_region import FoundRegion
 from fairhuman.detect.named_regions import NamedRegions
@@ -49,6 +49,11 @@ class RegionTier:
             own |= {"confidence": self.detect.mediapipe.person_confidence, "upscale": self.detect.upscale}
             own |= {"persons": self.detect.max_persons}
         return own | ({"words": self.detect.words.decisive()} if set(kinds) - {BUNDLED} else {})
+
+    @property
+    def gpu(self) -> str | None:
+        """The CUDA device of the models that find regions by words."""
+        return cuda_device(self.detect.words.device) if set(self.detect.regions.values()) - {BUNDLED} else None
 
     @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:

@@ -44,7 +44,8 @@ class Workers:
     """Where the work is done: in processes here, or on a Ray cluster with access to the same files.
 
     Attributes:
-        processes: number of parallel processes; 0: do everything in this one.
+        processes: number of parallel processes, of tiers that compute on GPUs at most one a GPU; 0: do everything in
+            this one.
         ray: address of the cluster, `local`, or None.
     """
 
@@ -296,7 +297,7 @@ class _Build:
         done = rows - sum(len(task.ids) for task in tasks)
         processed, failed, reasons = 0, 0, []
         self.progress(tier.name, done, rows)
-        for outcome in run_tasks(partial(open_tier, tier), tasks, self.workers.processes, self.workers.ray):
+        for outcome in run_tasks(partial(open_tier, tier), tasks, self.workers.processes, self.workers.ray, tier.gpu):
             done, processed = done + outcome.rows, processed + outcome.processed
             self.changed.update(outcome.changed)
             failed += outcome.counts["failed"]

@@ -84,6 +84,11 @@ class Tier(Protocol):
         ...
 
     @property
+    def gpu(self) -> str | None:
+        """The CUDA device of the settings, `cuda` if any will do; None: it needs none. See `cuda_device`."""
+        ...
+
+    @property
     def columns(self) -> Sequence[tuple[str, pyarrow.DataType]]:
         """Columns of the table in addition to the common ones."""
         ...
@@ -100,6 +105,12 @@ class Tier(Protocol):
     def open(self) -> AbstractContextManager[ProcessRows]:
         """Load models in a worker; yield the function that processes some rows at once, in their order."""
         ...
+
+
+def cuda_device(name: str | None) -> str | None:
+    """Return the CUDA device that a setting names, None if it names another; null and `auto` are any CUDA device."""
+    name = "cuda" if name in (None, "auto") else name
+    return name if name is not None and name.startswith("cuda") else None
 
 
 @dataclass(frozen=True)
