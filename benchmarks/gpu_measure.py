@@ -1,6 +1,5 @@
 """How a cell of `gpu.py` is measured, and what memory is predicted for it."""
 
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from accelerate import PartialState
 from fairhuman import config
 from fairhuman.bases.base import base_of
 from fairhuman.bench.noise import noise_recipe
-from fairhuman.bench.speed import StepFacts, spread, start, timed, warm_up, way_of
+from fairhuman.bench.speed import StepFacts, free_memory, spread, start, timed, warm_up, way_of
 from fairhuman.data.samples.batch import Batch
 from fairhuman.models.registry import DTYPES
 from fairhuman.train.fairness import build_fair_backward, build_strategy
@@ -98,10 +97,8 @@ def measure(task: Task | Building) -> dict[str, Any]:
 
 
 def _forget(device: torch.device) -> None:
-    gc.collect()
+    free_memory(device)
     if device.type == "cuda":
-        torch._dynamo.reset()
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -2,10 +2,14 @@
 
 import gzip
 import json
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from fairhuman import config
@@ -37,6 +41,30 @@ def test_an_adapter_is_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [one.name for one in found] == [BARE, "LS", "mpd, exact"]
     assert found[0].ratio == (1.0, 1.0, 1.0)
     assert all(one.images_per_s[0] > 0.0 for one in found)
+
+
+def test_a_device_holds_one_model_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's meta device stands for a GPU; a run's parts refer to each other."""
+    begun: list[weakref.ref[Any]] = []
+
+    class Parts:
+        """Of a run."""
+
+    def start(_: TrainRecipe) -> Parts:
+        assert all(one() is None for one in begun)
+        parts: Any = Parts()
+        parts.itself = parts
+        begun.append(weakref.ref(parts))
+        return parts
+
+    def way_of(run: Any, bare: bool) -> Callable[[], speed.StepFacts]:
+        return lambda: speed.StepFacts(exact=run is None or bare)
+
+    monkeypatch.setattr(speed, "PartialState", lambda **_: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(speed, "start", start)
+    monkeypatch.setattr(speed, "way_of", way_of)
+    measure_speed(recipe_of(tmp_path), 1, ["exact", "output"])
+    assert len(begun) == 4
 
 
 def test_an_amortised_mode_is_warm_after_its_exact_steps() -> None:

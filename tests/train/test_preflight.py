@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from PIL import Image
 
 from fairhuman import config
 from fairhuman.data.pictures.notes import LoadReport
-from fairhuman.errors import DataError, FairHumanError, RecipeError, TrainingError
+from fairhuman.errors import DataError, FairHumanError, ModelError, RecipeError, TrainingError
+from fairhuman.train import model
 from fairhuman.train.loop import train
 from fairhuman.train.memory import Memory
 from fairhuman.train.preflight import (
@@ -243,6 +245,43 @@ def test_a_gpu_without_instructions_for_bf16_is_told(
     assert ("precision" in lines) == told
     assert not told or "compute capability 7.5, has no instructions for bf16" in lines["precision"][1]
     assert not told or lines["precision"][1].endswith("take precision=fp16")
+
+
+@pytest.mark.parametrize(
+    ("quantize", "compiled", "capability", "refused"),
+    [
+        ("fp8", True, (8, 6), True),
+        ("fp8", True, (8, 9), False),
+        ("fp8", True, (12, 0), False),
+        ("fp8", False, (8, 6), False),
+        ("int8", True, (8, 6), False),
+    ],
+)
+def test_a_gpu_that_can_not_compile_fp8_is_refused(
+    make_recipe: MakeRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    quantize: str,
+    compiled: bool,
+    capability: tuple[int, int],
+    refused: bool,
+) -> None:
+    """Before the model is loaded."""
+
+    class LoadedError(Exception):
+        """Would load the model."""
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _=None: capability)
+    monkeypatch.setattr("fairhuman.train.guard.device_bytes", lambda: 2**34)
+    monkeypatch.setattr(model, "load_pipeline", Mock(side_effect=LoadedError))
+    recipe = make_recipe(base={"quantize": quantize}, compile=compiled)
+    with pytest.raises(ModelError if refused else LoadedError) as told:
+        model.build_model(recipe, torch.device("cuda"))
+    if refused:
+        assert "needs a GPU of compute capability 8.9 or higher, found 8.6: take base.quantize=int8" in str(told.value)
+    expected = ("missing", str(told.value)) if refused else None
+    assert found(recipe).get("compile") == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Speed of the trainer's steps relative to a bare loop over tensors in memory, interleaved in one process."""
 
+import gc
 import statistics
 import tempfile
 import time
@@ -74,7 +75,10 @@ def measure_speed(recipe: TrainRecipe, rounds: int, modes: Sequence[str]) -> lis
     on_cpu = device.type == "cpu"
     took: dict[str, list[StepFacts]] = {}
     warm_up_s: dict[str, float] = {}
+    ways: dict[str, Callable[[], StepFacts]] = {}
     for group in [trained] if on_cpu else [{name: one} for name, one in trained.items()]:
+        ways.clear()
+        free_memory(device)
         ways = {name: way_of(start(one), bare=name == BARE) for name, one in group.items()}
         warm_up_s |= {name: warm_up(way, group[name].amortised) for name, way in ways.items()}
         taken = [{name: timed(way, device) for name, way in ways.items()} for _ in range(rounds)]
@@ -200,6 +204,14 @@ def _inputs(run: Run, batch: Batch) -> tuple[Batch, Tensor, Tensor, Tensor]:
     noisy, target = torch.randn(2, len(batch.keys), base.channels, *size, device=run.process.device)
     levels_b = base.noising(run.recipe.noise.times).at(0.5).to(noisy.device).expand(len(batch.keys))
     return replace(batch, texts=base.texts(batch.captions)), noisy, target, levels_b
+
+
+def free_memory(device: torch.device) -> None:
+    """Free what is left of earlier runs, whose parts refer to each other, and what torch compiled for them."""
+    gc.collect()
+    if device.type == "cuda":
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
 
 
 def _finish(device: torch.device) -> None:

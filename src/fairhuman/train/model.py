@@ -19,10 +19,14 @@ from fairhuman.models.settings import ControlSettings
 from fairhuman.train.bases import check_settings
 from fairhuman.train.recipe import TrainRecipe
 
+FP8_SINCE = (8, 9)  # compute capability
+
 
 def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     """Load the pipeline and make it trainable, on `device`; what the recipe caches the results of is in main memory."""
     check_settings(recipe)
+    if problem := fp8_misfit(recipe, device):
+        raise ModelError(problem)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = load_pipeline(recipe.model, recipe.seed, dtype or torch.float32, recipe.base.whole)
     base = base_of(pipeline)
@@ -48,6 +52,19 @@ def build_model(recipe: TrainRecipe, device: torch.device) -> TrainableModel:
     if recipe.base.offload:
         base.network.to(device)  # new layers begin where the weight beside them is
     return model
+
+
+def fp8_misfit(recipe: TrainRecipe, device: torch.device) -> str | None:
+    """Say what to change if torch can't compile fp8 weights for this GPU: Triton reads them from `FP8_SINCE` on."""
+    if not recipe.compile or recipe.base.quantize != "fp8" or device.type != "cuda":
+        return None
+    found = torch.cuda.get_device_capability(device)
+    if found >= FP8_SINCE:
+        return None
+    return (
+        "base.quantize=fp8 with compile=true needs a GPU of compute capability {}.{} or higher, found {}.{}: take "
+        "base.quantize=int8, or compile=false"
+    ).format(*FP8_SINCE, *found)
 
 
 def prepare(recipe: TrainRecipe, pipeline: Any) -> Control | None:

@@ -179,6 +179,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     yield _device(recipe, memory, device_memory)
     if device_memory is None:
         yield from _no_gpu(recipe)
+        yield from _uncompilable(recipe)
     yield from _slow_precision(recipe)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
@@ -400,6 +401,17 @@ def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
             f"no GPU found: {name_of(recipe.model).title} would train on the CPU, which takes days; `fairhuman doctor` "
             "lists the devices",
         )
+
+
+def _uncompilable(recipe: TrainRecipe) -> Iterator[StartFinding]:
+    """Weights that this GPU can't compile."""
+    import torch
+
+    from fairhuman.train.model import fp8_misfit
+    from fairhuman.utils.torch_device import without_gpu
+
+    if problem := fp8_misfit(recipe, torch.device("cpu" if without_gpu() else "cuda")):
+        yield StartFinding("compile", "missing", problem)
 
 
 def _slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:
