@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from fairhuman import config
 from fairhuman.cli.app import app
 from fairhuman.cli.console import ConsoleDisplay
+from fairhuman.compare import jobs
 from fairhuman.compare.jobs import Command, run_jobs, sampling_job, sampling_options, training_job
 from fairhuman.errors import FairHumanError
 from fairhuman.generate.record import to_entry
@@ -25,6 +27,7 @@ from fairhuman.generate.sample import save_png
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.text import duration
 from fairhuman.train.recipe import TrainRecipe
+from fairhuman.utils import torch_device
 from fairhuman.utils.display import Display
 
 
@@ -35,8 +38,8 @@ def job(folder: Path, name: str, *arguments: str, needs: Path | None = None, don
 def test_what_is_done_is_left_and_what_needs_another_waits_for_it(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
     first = job(tmp_path, "first")
-    jobs = [job(tmp_path, "last", needs=first.log), job(tmp_path, "finished", done=1.0), first]
-    assert run_jobs(jobs, ConsoleDisplay(console)) is None
+    commands = [job(tmp_path, "last", needs=first.log), job(tmp_path, "finished", done=1.0), first]
+    assert run_jobs(commands, ConsoleDisplay(console)) is None
     shown = console.export_text()
     assert shown.index("first done") < shown.index("last done")
     assert "finished done" not in shown
@@ -83,9 +86,11 @@ def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
 
 def test_one_who_is_told_of_ends_decides_what_a_failure_means(tmp_path: Path) -> None:
     ends: dict[str, str] = {}
-    jobs = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
+    commands = [job(tmp_path, "wrong", "nonsense"), job(tmp_path, "right")]
     console = Console(record=True, width=200)
-    assert run_jobs(jobs, ConsoleDisplay(console), 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    assert (
+        run_jobs(commands, ConsoleDisplay(console), 1, lambda job, error: ends.update({job.name: str(error)})) is None
+    )
     assert console.export_text().splitlines() == ["wrong failed", "right done, 100 % of total, about 0 s left"]
     assert list(ends) == ["wrong", "right"], "the others go on"
     assert ends["right"] == "None"
@@ -106,6 +111,54 @@ def test_a_signal_ends_the_running_commands_and_is_returned(tmp_path: Path) -> N
     assert time.monotonic() - started < 30
     assert not (tmp_path / "next.log").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def gpus_of(monkeypatch: pytest.MonkeyPatch, names: list[str], commands: list[Command], at_once: int) -> list[str]:
+    """GPUs that the commands see, and the most commands at once, where GPUs have these names."""
+    seen, running, most = [], set(), 0
+
+    def start(command: list[str], *, env: dict[str, str], **_: object) -> object:
+        nonlocal most
+        seen.append(env.get("CUDA_VISIBLE_DEVICES", "none"))
+        running.add(len(seen))
+        most, own, polls = max(most, len(running)), len(seen), iter([None, 0])
+
+        def poll() -> int | None:
+            code = next(polls)
+            running.discard(own if code == 0 else None)
+            return code
+
+        return SimpleNamespace(poll=poll)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch_device, "visible_gpus", lambda: names)
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=start, DEVNULL=None, STDOUT=None))
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
+    console = Console(record=True, width=200)
+    assert run_jobs(commands, ConsoleDisplay(console), at_once) is None
+    return [*seen, f"{most} at once", *console.export_text().splitlines()[:1]]
+
+
+def test_each_command_has_a_gpu_and_large_models_have_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [job(tmp_path, name) for name in "abcd"]
+    large = [replace(one, large=True) for one in small]
+    told = "2 at once were asked for; on 1 GPU it is one on each"
+    assert gpus_of(monkeypatch, [], large, 2)[:5] == ["none"] * 4 + ["2 at once"]
+    assert gpus_of(monkeypatch, ["0"], large, 2) == ["0"] * 4 + ["1 at once", told]
+    assert gpus_of(monkeypatch, ["0"], small, 2)[:5] == ["0"] * 4 + ["2 at once"]
+    assert gpus_of(monkeypatch, ["3", "5"], large, 2)[:5] == ["3", "5", "3", "5", "2 at once"]
+    assert gpus_of(monkeypatch, ["3", "5"], small, 4)[:5] == ["3", "5", "3", "5", "4 at once"]
+
+
+def test_a_model_that_ships_needs_no_gpu_of_its_own(tmp_path: Path) -> None:
+    recipe = TrainRecipe(steps=1, data=tmp_path, out=tmp_path / "run")
+    sdxl = "stabilityai/stable-diffusion-xl-base-1.0"
+    trained = [training_job("run", recipe.model_copy(update={"model": model})).large for model in ("small", sdxl)]
+    drawn = [
+        sampling_job("pictures", tmp_path, tmp_path / "prompts.txt", 1, options).large
+        for options in ([], ["--model", "small-flow"], ["--model", tmp_path])
+    ]
+    assert (trained, drawn) == ([False, True], [False, False, True])
 
 
 def test_a_sampling_job_counts_its_pictures(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ import torch
 
 from fairhuman.errors import ModelError
 from fairhuman.train import loop
-from fairhuman.utils.torch_device import explain_out_of_memory, in_halves, is_out_of_memory, pins_batches, without_gpu
+from fairhuman.utils.torch_device import (
+    explain_out_of_memory,
+    in_halves,
+    is_out_of_memory,
+    pins_batches,
+    visible_gpus,
+    without_gpu,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,19 @@ def test_other_errors_of_a_device_pass_unchanged():
     with pytest.raises(RuntimeError) as found, explain_out_of_memory("less"):
         raise error
     assert found.value is error
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "expected"),
+    [(None, 2, ["0", "1"]), ("3, GPU-5ab", 2, ["3", "GPU-5ab"]), ("3,-1,5", 1, ["3"]), ("", 0, []), (None, 0, [])],
+)
+def test_gpus_are_named_as_the_environment_names_them(monkeypatch, given, count, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == expected
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert visible_gpus() == []

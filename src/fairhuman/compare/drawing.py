@@ -145,7 +145,9 @@ def _holds_pictures(place: Path) -> bool:
 
 def _job(name: str, model: ModelSpec, out: Path, count: int, settings: DrawSettings) -> Command:
     size = (settings.resolution, settings.resolution)
-    options = sampling_options(model.model, settings.steps, settings.guidance, size, settings.seed, settings.base)
+    options = sampling_options(
+        model.model, settings.steps, settings.guidance, size, settings.seed, settings.base, settings.batch_size
+    )
     added = model.added_weights()
     if added is not None:
         file, mole = added

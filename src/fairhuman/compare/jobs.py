@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fairhuman.compare.drawn_weights import drawn_now
@@ -13,12 +14,13 @@ from fairhuman.config import save
 from fairhuman.errors import FairHumanError
 from fairhuman.models.settings import BaseSettings
 from fairhuman.report.run_folder import read_metrics
-from fairhuman.report.text import duration, percent
+from fairhuman.report.text import duration, percent, plural
 from fairhuman.train.levels import changes
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.resume import recipe_of_run
 from fairhuman.utils.display import Display
 from fairhuman.utils.journal import open_log, read_rows
+from fairhuman.utils.shipped import SHIPPED, SMALL
 from fairhuman.utils.signals import signals
 
 POLL_SECONDS = 0.5
@@ -37,6 +39,7 @@ class Command:
         cost: total cost in any unit shared by all jobs; used to estimate the remaining time.
         needs: file that must exist before the command can start, written by an earlier job.
         redraw: returns whether it is to replace the results of other inputs, with `--redraw`; asked as it starts.
+        large: whether its model may need a whole GPU: it isn't one that ships.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Command:
     cost: float = 1.0
     needs: Path | None = None
     redraw: Callable[[], bool] = lambda: False
+    large: bool = False
 
     @property
     def ready(self) -> bool:
@@ -69,7 +73,8 @@ def training_job(name: str, recipe: TrainRecipe, cost: float = 1.0) -> Command:
         steps_n = read_metrics(recipe.out).steps_n
         return min(0.99, steps_n[-1] / recipe.steps) if len(steps_n) else 0.0
 
-    return Command(name, ("train", str(file)), recipe.out.with_name(f"{recipe.out.name}.log"), done, cost)
+    log, large = recipe.out.with_name(f"{recipe.out.name}.log"), recipe.model not in SHIPPED
+    return Command(name, ("train", str(file)), log, done, cost, large=large)
 
 
 def sampling_options(
@@ -79,6 +84,7 @@ def sampling_options(
     size: tuple[int, int],
     seed: int,
     base: BaseSettings | None = None,
+    batch_size: int = 8,
 ) -> list[object]:
     """Options of `fairhuman sample` for fast sampling at (height, width)."""
     options: list[object] = ["--model", model, "--steps", steps, "--seed", seed]
@@ -87,7 +93,7 @@ def sampling_options(
     options += ["--offload"] if given.pop("offload", False) else []
     for name, value in given.items():
         options += [f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value]
-    return [*options, "--height", size[0], "--width", size[1], "--batch-size", 8]
+    return [*options, "--height", size[0], "--width", size[1], "--batch-size", batch_size]
 
 
 def sampling_job(
@@ -114,7 +120,8 @@ def sampling_job(
     def redraw() -> bool:
         return not all(drawn_now(out, arguments).values())
 
-    return Command(name, arguments, out.with_name(f"{out.name}.log"), done, cost, lora, redraw)
+    large = dict(pairwise(arguments)).get("--model", SMALL) not in SHIPPED
+    return Command(name, arguments, out.with_name(f"{out.name}.log"), done, cost, lora, redraw, large)
 
 
 def run_jobs(
@@ -126,6 +133,9 @@ def run_jobs(
 ) -> int | None:
     """Run all unfinished commands as they become ready; return the signal that interrupted them, or None.
 
+    Each command sees the one visible GPU on which the fewest run, if there is a GPU. If a command's model is large, no
+    GPU has two commands at once, so that there are fewer than `at_once` where there are fewer GPUs.
+
     Ctrl-C or SIGTERM is forwarded once to the running commands, which are then awaited. `ended` is called with every
     command that finishes and its error or None; a failure doesn't stop the other commands. `stage` is what the commands
     are all of, for the line of progress.
@@ -136,17 +146,23 @@ def run_jobs(
     caught: list[int] = []
     clock = _Clock(jobs, display, stage)
     waiting = [job for job in jobs if clock.shares[job.name] < 1.0]
-    running: dict[str, tuple[Command, subprocess.Popen[bytes]]] = {}
+    running: dict[str, tuple[Command, subprocess.Popen[bytes], str | None]] = {}
+    gpus: list[str | None] = [*_gpus(waiting)]
+    if any(job.large for job in waiting) and 0 < len(gpus) < min(at_once, len(waiting)):
+        display.say(f"{at_once} at once were asked for; on {plural(len(gpus), 'GPU')} it is one on each")
+        at_once = len(gpus)
     with signals(lambda: bool(caught), caught.append, "Ending after the steps that are running"), display:
         try:
             while (waiting or running) and not caught:
                 for job in [job for job in waiting if job.ready][: at_once - len(running)]:
                     waiting.remove(job)
-                    running[job.name] = job, _start(job)
+                    used = [gpu for *_, gpu in running.values()]
+                    gpu = min(gpus, key=used.count, default=None)
+                    running[job.name] = job, _start(job, gpu), gpu
                 if not running:
                     raise FairHumanError(f"{waiting[0].name} needs {waiting[0].needs}, which no other command wrote")
                 time.sleep(POLL_SECONDS)
-                for job, process in list(running.values()):
+                for job, process, _ in list(running.values()):
                     code = process.poll()
                     if code is None:
                         clock.look(job)
@@ -160,9 +176,9 @@ def run_jobs(
                     clock.end(job, failed=error is not None)
                 display.status(clock.text(list(running)))
         finally:
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.terminate()
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.wait()
     return caught[0] if caught else None
 
@@ -202,9 +218,18 @@ class _Clock:
         return sum(cost * self.shares[name] for name, cost in self._costs.items())
 
 
-def _start(job: Command) -> "subprocess.Popen[bytes]":
+def _gpus(jobs: Sequence[Command]) -> list[str]:
+    if not jobs:
+        return []
+    from fairhuman.utils.torch_device import visible_gpus  # imports torch
+
+    return visible_gpus()
+
+
+def _start(job: Command, gpu: str | None) -> "subprocess.Popen[bytes]":
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     with open_log(job.log) as log:
         # A new session, so that Ctrl-C in a terminal reaches the command only once, through this process.
         return subprocess.Popen(

@@ -47,7 +47,7 @@ def draw_grid(recipe: CompareRecipe, grid: GridSettings, outcome: ComparisonRuns
     runs = {cell: recipe.run(cell, seed, rate, "test") for cell, rate in outcome.picked.items()}
     there = {cell: run for cell, run in runs.items() if seed in outcome.seeds.get(cell, ()) and run.product.exists()}
     asked = recipe.people[grid.data].model_dump_json() if grid.data in recipe.people else grid.data
-    folder = recipe.out / "samples" / digest(grid.model_dump_json() + asked)[:12]
+    folder = recipe.out / "samples" / digest(grid.model_dump_json(exclude=set(grid.EXECUTION)) + asked)[:12]
     records = read_source(recipe.data(grid.data), (), SourceSettings(), LoadReport(), also=ZOOMED)
     _write_prompts(records, recipe.data(grid.data), folder / "prompts.txt")
     count = len(records)
@@ -112,7 +112,8 @@ def _job(
     out: Path, drawn: Model, size: tuple[int, int], count: int, grid: GridSettings, weights: list[object]
 ) -> Command:
     model, base = drawn
-    options = [*sampling_options(model, grid.steps, grid.guidance, size, grid.seed, base), *weights]
+    options = sampling_options(model, grid.steps, grid.guidance, size, grid.seed, base, grid.batch_size)
+    options += weights
     return sampling_job(f"pictures {out.name}", out, out.parent / "prompts.txt", count, options)
 
 

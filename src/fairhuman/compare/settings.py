@@ -25,6 +25,7 @@ from fairhuman.utils.parse import as_typed
 CELL = re.compile(r"[\w.,=+× -]{1,60}")
 BASE, EXPECTED = "base", "expected"
 MAX_ROWS = 64  # of a grid
+ON_GPUS = "on GPUs at most one on each, unless the model ships"
 RESERVED = ("out", "seed", "validation.data", "validation.every")  # set by the comparison itself
 
 
@@ -56,6 +57,8 @@ class TuningSettings(Settings):
 class GridSettings(Settings):
     """Pictures of the base and every cell for the same prompts and conditions, with the same noise."""
 
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
     data: str = Field(
         description="small data set, or name of one of `people`; its captions are the prompts, its pose and depth the "
         "conditions"
@@ -67,6 +70,7 @@ class GridSettings(Settings):
         default=None,
         description="cell or 'base' whose faces and hands define the close-ups; 'expected': boxes of `data`",
     )
+    batch_size: int = Field(default=4, ge=1, description="pictures per batch; changes the speed, not the noise")
 
 
 class CompareRecipe(Margins):
@@ -100,7 +104,7 @@ class CompareRecipe(Margins):
         default=None,
         description="two stages instead of one learning rate a cell: choose points, then test their fronts",
     )
-    processes: int = Field(default=2, ge=1, description="parallel runs, one thread each")
+    processes: int = Field(default=2, ge=1, description=f"parallel runs, one thread each; {ON_GPUS}")
 
     # Files that the recipe extends, its own, and the command line, each with its settings; empty: not from a file.
     _given: list[tuple[str, dict[str, Any]]] = PrivateAttr(default_factory=list)
@@ -434,11 +438,12 @@ def slug(name: str) -> str:
 class DrawSettings(Settings):
     """Sampling settings for the models of a grid."""
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes"})
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"processes", "batch_size"})
 
     resolution: int = Field(default=1024, ge=8, multiple_of=8, description="width and height in pixels")
     steps: int = Field(default=30, ge=1, description="UniPC steps")
     guidance: float | None = Field(default=None, ge=1.0, description="as in `fairhuman sample`; None: the base's own")
     seed: int = Field(default=0, ge=0, description="seed of the noise")
     base: BaseSettings = BaseSettings()
-    processes: int = Field(default=2, ge=1, description="models that sample in parallel, one thread each")
+    batch_size: int = Field(default=4, ge=1, description="pictures per batch; changes the speed, not the noise")
+    processes: int = Field(default=2, ge=1, description=f"models that sample in parallel, one thread each; {ON_GPUS}")

@@ -1,5 +1,6 @@
 """A device by its name, and batches that fit into its memory."""
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,15 @@ def pins_batches() -> bool:
     There about 0.5 to 1 GiB can be locked, less than the batches of a run may need, and more ends the run.
     """
     return not without_gpu() and "microsoft" not in platform.release().lower()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where work is done on the CPU."""
+    if without_gpu():
+        return []
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
+    return [one.strip() for one in given.split(",")][:count]
 
 
 def device_named(setting: str, name: str | None) -> torch.device:

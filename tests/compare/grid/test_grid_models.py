@@ -7,18 +7,24 @@ from signal import SIGTERM
 import pytest
 from PIL import Image
 
-from fairhuman.compare import drawing, jobs
-from fairhuman.compare.drawing import GridInputs, make_grid
-from fairhuman.compare.settings import DrawSettings
+from fairhuman import config
+from fairhuman.compare import drawing, jobs, pictures
+from fairhuman.compare.drawing import GridInputs, draw_models, make_grid
+from fairhuman.compare.jobs import Command
+from fairhuman.compare.runs import ComparisonRuns
+from fairhuman.compare.settings import CompareRecipe, DrawSettings
 from fairhuman.errors import DataError, RecipeError
 from fairhuman.models.mole import MoleModel
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import MoleSettings
+from fairhuman.models.spec import ModelSpec
 from fairhuman.utils.display import Display
+from fairhuman.utils.files import digest
 from helpers import warm
 from helpers.figures import write_figures
 
 Typed = Callable[..., tuple[int, str, str]]
+GRID_OF_0_1 = "164a25e06f53"  # digest of the settings before they had a batch size
 SHORT = ("resolution=32", "steps=1", "guidance=1")
 
 
@@ -70,6 +76,24 @@ def test_pictures_of_replaced_weights_are_drawn_again(place: Path, typed: Typed)
     assert len(first) == len(second) == 2
     assert not set(first) & set(second)
     assert drawn(1) == second
+
+
+def test_pictures_of_earlier_grids_are_found_with_any_batch_size(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[Command] = []
+    monkeypatch.setattr(drawing, "run_jobs", lambda given, *_: commands.extend(given) or SIGTERM)
+    monkeypatch.setattr(pictures, "run_jobs", lambda given, *_: commands.extend(given) or SIGTERM)
+    models = {"base": ModelSpec.parse("small")}
+    draw_models(models, ["a hat"], DrawSettings(), place / "grid", Display())
+    draw_models(models, ["a hat"], DrawSettings(batch_size=1), place / "grid", Display())
+    data = str(place / "people")
+    for more in ({}, {"batch_size": 1}):
+        values = {"out": str(place / "out"), "train": {"steps": 1, "data": data}, "cells": {"LS": {}}, "test": data}
+        recipe = config.build(CompareRecipe, values | {"grid": {"data": data} | more}, origin="compare")
+        pictures.draw_grid(recipe, recipe.grid, ComparisonRuns(picked={"LS": None}), Display())
+    assert [one.arguments[one.arguments.index("--batch-size") + 1] for one in commands] == ["4", "1", "4", "1"]
+    earlier = f'{{"data":"{data}","steps":30,"guidance":null,"seed":0,"zoom_on":null}}{data}'
+    folders = [Path(one.arguments[1]).parent.name for one in commands]
+    assert folders == [GRID_OF_0_1] * 2 + [digest(earlier)[:12]] * 2
 
 
 def test_of_many_prompts_some_are_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

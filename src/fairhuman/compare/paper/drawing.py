@@ -200,8 +200,10 @@ def _options(recipe: ReproduceRecipe, asked: PromptSet, drawn: Drawn, run: Train
     like = run or recipe.comparisons[ONE_RATE].run(next(iter(recipe.cells)), recipe.seeds[0], None, "test")
     model, base = (like.model, like.base) if run is None else drawn_by(run)
     size = sampling.size(like.size)
-    yield from sampling_options(model, sampling.steps, sampling.guidance, size, sampling.seed, base)
-    yield from ("--precision", sampling.precision, "--batch-size", sampling.batch_size, "--count", asked.each)
+    yield from sampling_options(
+        model, sampling.steps, sampling.guidance, size, sampling.seed, base, sampling.batch_size
+    )
+    yield from ("--precision", sampling.precision, "--count", asked.each)
     yield from (f"--suffix={sampling.prompt_suffix}", f"--negative={sampling.negative_prompt}")
     if run is not None:
         yield from weight_options(run, asked.conditions)
