@@ -132,10 +132,13 @@ def gpus_of(monkeypatch: pytest.MonkeyPatch, names: list[str], commands: list[Co
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch_device, "visible_gpus", lambda: names)
+    freed: list[bool] = []
+    monkeypatch.setattr(torch_device, "free_gpu_memory", lambda: freed.append(not seen))
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=start, DEVNULL=None, STDOUT=None))
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0)
     console = Console(record=True, width=200)
     assert run_jobs(commands, ConsoleDisplay(console), at_once) is None
+    assert freed == [True], "what this process held is freed before a command starts"
     return [*seen, f"{most} at once", *console.export_text().splitlines()[:1]]
 
 

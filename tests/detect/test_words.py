@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from fairhuman.detect.detection import Picture
-from fairhuman.detect.found_region import FoundRegion
+from fairhuman.detect.found_region import FoundRegion, Mask
 from fairhuman.detect.settings import WordsSettings
 from fairhuman.detect.words import WordsFinder, pieces_of
 from fairhuman.errors import ModelError
+from fairhuman.record import Box
 from helpers.tiny_finders import make_clipseg, make_grounding_dino, make_owlv2, make_sam, make_sam2
 from helpers.tiny_pictures import picture
 
@@ -112,10 +113,33 @@ def test_memory_that_runs_out_halves_the_batch_and_then_names_the_picture(
     monkeypatch.setattr(WordsFinder, "_detect", short)
     limit = 1
     assert plain(find(model, None, PICTURES, batch_size=4)) == plain(whole)
-    assert sizes == [4, 2, 1, 1, 2, 1, 1, 2, 1, 1]
+    assert sizes == [4, 2, 1, 1, 1, 1, 1, 1], "the size that fitted is kept"
     limit = 0
     with pytest.raises(ModelError, match="not enough memory for a picture of 60x40"):
         find(model, None, PICTURES)
+
+
+def test_boxes_that_do_not_fit_are_outlined_in_halves(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, sizes, outline = find(models("owlv2"), models("sam"), PICTURES), [], WordsFinder._outline
+
+    def short(self: WordsFinder, shown: Picture, boxes: list[Box]) -> list[Mask]:
+        sizes.append(len(boxes))
+        if len(boxes) > limit:
+            raise torch.OutOfMemoryError
+        return outline(self, shown, boxes)
+
+    monkeypatch.setattr(WordsFinder, "_outline", short)
+    limit = 2
+    found = find(models("owlv2"), models("sam"), PICTURES)
+    assert plain(found) == plain(whole)
+    for one, other in zip(found, whole, strict=True):
+        for name, region in one.items():
+            np.testing.assert_array_equal(region.mask_hw, other[name].mask_hw)
+    assert sizes[0] > 2
+    assert sum(size > 2 for size in sizes) == sizes.index(2 if 2 in sizes else 1), "the size that fitted is kept"
+    limit = 0
+    with pytest.raises(ModelError, match=r"sam.*: not enough memory for a picture of 60x40; take a smaller words.out"):
+        find(models("owlv2"), models("sam"), PICTURES)
 
 
 @pytest.mark.parametrize(("setting", "model"), [("model", "sam"), ("outline", "owlv2")])

@@ -115,6 +115,26 @@ def test_an_adapter_draws_what_diffusers_pipeline_draws(pipeline: StableDiffusio
     assert (found - drawn(pipeline, [])).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("kind", [ControlNet, Adapter])
+def test_pictures_are_read_once_for_all_steps_and_change_no_bit(
+    pipeline: StableDiffusionXLPipeline, kind: type[Control], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, calls = control(kind, pipeline, "pose"), []
+    guides = [ActiveControl(made, 0.8)]
+    made.network.register_forward_pre_hook(lambda *_: calls.append("network"))
+    read, residuals = made.read, made.residuals
+    monkeypatch.setattr(made, "read", lambda *given: calls.append("read") or read(*given))
+    found = drawn(pipeline, guides, pose=pose())
+    assert (calls.count("read"), calls.count("network")) == (1, 1 if kind is Adapter else 3)
+
+    def each(latents: Tensor, timesteps: Tensor, given: Any, picture: Tensor, strength: float) -> dict[str, Any]:
+        return residuals(latents, timesteps, given, read(picture, latents.device), strength)
+
+    monkeypatch.setattr(made, "read", lambda picture, _: picture)
+    monkeypatch.setattr(made, "residuals", each)
+    assert torch.equal(drawn(pipeline, guides, pose=pose()), found)
+
+
 def test_pose_and_depth_can_come_from_two_networks_at_once(pipeline: StableDiffusionXLPipeline) -> None:
     depth = pose()[:, :1]
     guides = [

@@ -10,8 +10,10 @@ import torch
 from fairhuman.errors import ModelError
 from fairhuman.train import loop
 from fairhuman.utils.torch_device import (
+    GROW_AFTER,
+    Halving,
     explain_out_of_memory,
-    in_halves,
+    free_gpu_memory,
     is_out_of_memory,
     pins_batches,
     visible_gpus,
@@ -79,7 +81,7 @@ def test_a_lack_of_memory_that_a_library_of_cuda_meets_is_one(said):
             raise error
         return [item + 1 for item in items]
 
-    assert in_halves(work, [1, 2, 3], str) == [2, 3, 4]
+    assert Halving().results(work, [1, 2, 3], str) == [2, 3, 4]
     first = re.escape(said.splitlines()[0])
     with pytest.raises(ModelError, match=f"^out of memory: {first}. What helps: less$"), explain_out_of_memory("less"):
         raise error
@@ -92,7 +94,7 @@ def test_other_errors_of_a_device_pass_unchanged():
         raise error
 
     with pytest.raises(RuntimeError) as found:
-        in_halves(work, [1, 2], str)
+        Halving().results(work, [1, 2], str)
     assert found.value is error
     with pytest.raises(RuntimeError) as found, explain_out_of_memory("less"):
         raise error
@@ -113,3 +115,34 @@ def test_gpus_are_named_as_the_environment_names_them(monkeypatch, given, count,
     assert visible_gpus() == expected
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert visible_gpus() == []
+
+
+def test_batches_begin_at_the_size_that_fitted_and_grow_again():
+    tried, halving = [], Halving()
+
+    def work(items):
+        tried.append(len(items))
+        if len(items) > room:
+            raise torch.OutOfMemoryError
+        return [2 * item for item in items]
+
+    room = 2
+    for first in (0, 8):
+        items = range(first, first + 8)
+        assert halving.results(work, items, str) == [2 * item for item in items]
+    assert tried == [8, 4] + [2] * 8
+    tried, room = [], 8
+    halving.results(work, range(2 * (GROW_AFTER - 8) + 8), str)
+    assert tried == [2] * (GROW_AFTER - 8) + [4] * 2, "a large picture may have been the reason"
+    room = 0
+    with pytest.raises(ModelError, match=r"^7$"):
+        halving.results(work, [7, 8], str)
+
+
+def test_memory_that_is_held_unused_is_given_back_where_there_is_a_gpu(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append(None))
+    for used in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        free_gpu_memory()
+    assert len(done) == 1

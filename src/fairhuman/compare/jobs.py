@@ -219,10 +219,12 @@ class _Clock:
 
 
 def _gpus(jobs: Sequence[Command]) -> list[str]:
+    """The GPUs for the commands, without what this process no longer needs of them."""
     if not jobs:
         return []
-    from fairhuman.utils.torch_device import visible_gpus  # imports torch
+    from fairhuman.utils.torch_device import free_gpu_memory, visible_gpus  # imports torch
 
+    free_gpu_memory()  # as after an evaluation in this process
     return visible_gpus()
 
 

@@ -20,7 +20,7 @@ from fairhuman.detect.settings import WordsSettings
 from fairhuman.record import Box
 from fairhuman.utils.closing import Closing
 from fairhuman.utils.hub import loading, refuse_pickles
-from fairhuman.utils.torch_device import device_named, in_halves
+from fairhuman.utils.torch_device import Halving, device_named
 
 SEGMENTERS = ("clipseg",)  # the `model_type` of models that give masks themselves
 BOXES_AT_ONCE = 32  # of one picture
@@ -50,6 +50,7 @@ class WordsFinder(Closing):
 
     def __init__(self, settings: WordsSettings, words: Mapping[str, str]) -> None:
         self._settings, self._words = settings, dict(words)
+        self._queries, self._boxes = Halving(), Halving()
         self._device = device_named(f"{SETTING}.device", settings.device)
         self._kind = _kind_of(settings.model)
         self._masks = self._kind in SEGMENTERS
@@ -88,13 +89,15 @@ class WordsFinder(Closing):
 
     def _ask(self, queries: Sequence[Query]) -> list[FoundRegion | None]:
         """The region of each query; splits the batch if memory runs out."""
-        return in_halves(self._segment if self._masks else self._detect, queries, self._too_large)
+        return self._queries.results(
+            self._segment if self._masks else self._detect, queries, lambda query: self._too_large(query[0], "model")
+        )
 
-    def _too_large(self, query: Query) -> str:
-        height, width = query[0].shape[:2]
+    def _too_large(self, picture: Picture, setting: Literal["model", "outline"]) -> str:
+        height, width = picture.shape[:2]
         return (
-            f"{self._settings.model}: not enough memory for a picture of {width}x{height}; take a smaller "
-            f"{SETTING}.model, or {SETTING}.device=cpu"
+            f"{getattr(self._settings, setting)}: not enough memory for a picture of {width}x{height}; take a smaller "
+            f"{SETTING}.{setting}, or {SETTING}.device=cpu"
         )
 
     @torch.inference_mode()
@@ -154,7 +157,11 @@ class WordsFinder(Closing):
         boxes = [box for region in regions.values() for box in region.boxes]
         masks: list[Mask] = []
         for start in range(0, len(boxes), BOXES_AT_ONCE):
-            masks += self._outline(picture, boxes[start : start + BOXES_AT_ONCE])
+            masks += self._boxes.results(
+                lambda part: self._outline(picture, part),
+                boxes[start : start + BOXES_AT_ONCE],
+                lambda _: self._too_large(picture, "outline"),
+            )
         outlined, done = {}, 0
         for name, region in regions.items():
             own = masks[done : done + len(region.boxes)]

@@ -93,15 +93,19 @@ def apply_controls(
         conditions: [B, C, H, W] in 0..1 by name; repeated if the U-Net's batch is a multiple of B, as with guidance.
     """
     pictures = [guide.control.picture(conditions) for guide in guides]
+    read: dict[tuple[int, int], Any] = {}  # by guide and batch size: the same in all steps
 
     def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         latents, timestep = args
         step = int((scheduler.timesteps == timestep).nonzero()[0])
-        for guide, picture in zip(guides, pictures, strict=True):
+        for number, (guide, picture) in enumerate(zip(guides, pictures, strict=True)):
             if not guide.active(step, len(scheduler.timesteps)):
                 continue
-            repeated = picture.repeat(len(latents) // len(picture), 1, 1, 1)
-            found = guide.control.residuals(latents, timestep, kwargs, repeated, guide.strength)
+            key = number, len(latents)
+            if key not in read:
+                repeated = picture.repeat(len(latents) // len(picture), 1, 1, 1)
+                read[key] = guide.control.read(repeated, latents.device)
+            found = guide.control.residuals(latents, timestep, kwargs, read[key], guide.strength)
             kwargs = {**kwargs, **_sum(kwargs, found)}
         return args, kwargs
 

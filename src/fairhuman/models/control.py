@@ -76,12 +76,7 @@ class Control(ABC):
 
     @abstractmethod
     def residuals(
-        self,
-        latents_bchw: Tensor,
-        timesteps_b: Tensor,
-        given: Mapping[str, Any],
-        picture_bchw: Tensor,
-        strength: float = 1.0,
+        self, latents_bchw: Tensor, timesteps_b: Tensor, given: Mapping[str, Any], read: Any, strength: float = 1.0
     ) -> dict[str, Any]:
         """Return the residuals for the U-Net as additional arguments of its `forward`, in its dtype.
 
@@ -89,9 +84,13 @@ class Control(ABC):
             latents_bchw: the U-Net's input, in its dtype.
             timesteps_b: the U-Net's timesteps.
             given: encoder_hidden_states and added_cond_kwargs of the U-Net.
-            picture_bchw: the result of `picture`.
+            read: the result of `read` on the U-Net's device.
             strength: factor of all residuals.
         """
+
+    def read(self, picture_bchw: Tensor, device: torch.device) -> Any:
+        """Return what `residuals` needs of the result of `picture`, which is the same in all denoising steps."""
+        return picture_bchw.to(device, self.network.dtype)
 
     def picture(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """Concatenate conditions [B, C, H, W] in 0..1 to the network's input; expand one channel to three if needed.
@@ -127,7 +126,8 @@ class ControlModel(TrainableModel):
         picture_bchw = self.control.picture(batch.conditions)
 
         def residuals(latents_bchw: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
-            return self.control.residuals(latents_bchw, timesteps_b, given, picture_bchw)
+            read = self.control.read(picture_bchw, latents_bchw.device)
+            return self.control.residuals(latents_bchw, timesteps_b, given, read)
 
         return base_of(self.pipeline).prediction(batch, noisy_latents_bchw, timesteps_b, residuals=residuals)
 

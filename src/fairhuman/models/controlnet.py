@@ -70,12 +70,7 @@ class ControlNet(Control):
             )
 
     def residuals(
-        self,
-        latents_bchw: Tensor,
-        timesteps_b: Tensor,
-        given: Mapping[str, Any],
-        picture_bchw: Tensor,
-        strength: float = 1.0,
+        self, latents_bchw: Tensor, timesteps_b: Tensor, given: Mapping[str, Any], read: Tensor, strength: float = 1.0
     ) -> dict[str, Any]:
         """Return the residuals of the skip connections and the middle block; see `Control.residuals`."""
         dtype = self.network.dtype
@@ -83,7 +78,7 @@ class ControlNet(Control):
             latents_bchw.to(dtype),
             timesteps_b,
             encoder_hidden_states=given["encoder_hidden_states"].to(dtype),
-            controlnet_cond=picture_bchw.to(latents_bchw.device, dtype),
+            controlnet_cond=read,
             conditioning_scale=strength,
             added_cond_kwargs=given["added_cond_kwargs"],
             return_dict=False,

@@ -62,20 +62,22 @@ class Adapter(Control):
                 f"T2I-adapter {place!r}: has downscale_factor {factor}, this VAE needs {needed}, twice its own factor"
             )
 
+    def read(self, picture_bchw: Tensor, device: torch.device) -> list[Tensor]:
+        """Return the four features of the pictures."""
+        features: list[Tensor] = self.network(super().read(picture_bchw, device))
+        return features
+
     def residuals(
         self,
         latents_bchw: Tensor,
         timesteps_b: Tensor,  # noqa: ARG002 - a ControlNet reads it
         given: Mapping[str, Any],  # noqa: ARG002 - likewise
-        picture_bchw: Tensor,
+        read: Sequence[Tensor],
         strength: float = 1.0,
     ) -> dict[str, Any]:
         """Return the residuals of the encoder; see `Control.residuals`."""
-        features = self.network(picture_bchw.to(latents_bchw.device, self.network.dtype))
         return {
-            "down_intrablock_additional_residuals": [
-                (strength * feature).to(latents_bchw.dtype) for feature in features
-            ]
+            "down_intrablock_additional_residuals": [(strength * feature).to(latents_bchw.dtype) for feature in read]
         }
 
 

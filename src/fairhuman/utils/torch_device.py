@@ -1,7 +1,9 @@
 """A device by its name, and batches that fit into its memory."""
 
+import gc
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,6 +15,7 @@ from fairhuman.errors import ModelError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+GROW_AFTER = 32  # batches
 _OUT_OF_MEMORY = (  # as CUDA, cuBLAS and cuDNN say it, beside torch's allocator; of cuDNN the last two are mostly that
     "CUDA error: out of memory",
     "CUDA driver error: out of memory",
@@ -89,21 +92,46 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
         raise ModelError(f"{first.rstrip('.')}. What helps: {advice}") from error
 
 
-def in_halves(
-    work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], too_large: Callable[[Item], str]
-) -> list[Result]:
-    """Return the results of a batch, which is halved as long as it doesn't fit into memory.
+def free_gpu_memory() -> None:
+    """Give back the memory of a GPU that this process holds without using it, for other processes."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
-    Raises:
-        ModelError: an item doesn't fit by itself; `too_large` says what of it.
+
+class Halving:
+    """Batches of a model, which are halved as long as they don't fit into memory; later ones begin at what fitted.
+
+    After `GROW_AFTER` batches that fitted, twice as many items are tried again: a single large picture may have been
+    the reason.
     """
-    try:
-        return work(items)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(items) == 1:
-            raise ModelError(too_large(items[0])) from error
-    torch.cuda.empty_cache()
-    half = len(items) // 2
-    return in_halves(work, items[:half], too_large) + in_halves(work, items[half:], too_large)
+
+    def __init__(self) -> None:
+        self._most, self._fitted = sys.maxsize, 0
+
+    def results(
+        self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], too_large: Callable[[Item], str]
+    ) -> list[Result]:
+        """Return the results of a batch, in order.
+
+        Raises:
+            ModelError: an item doesn't fit by itself; `too_large` says what of it.
+        """
+        results: list[Result] = []
+        while len(results) < len(items):
+            part = items[len(results) : len(results) + self._most]
+            try:
+                results += work(part)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise ModelError(too_large(part[0])) from error
+                self._most, self._fitted = len(part) // 2, 0
+            else:
+                self._fitted += 1
+                if self._fitted % GROW_AFTER == 0:
+                    self._most = min(2 * self._most, sys.maxsize)
+                continue
+            torch.cuda.empty_cache()  # here, where the error no longer holds what it had
+        return results

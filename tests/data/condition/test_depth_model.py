@@ -56,6 +56,31 @@ def test_depth_is_as_large_as_each_picture_and_does_not_depend_on_the_batch(
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
+def test_a_batch_that_does_not_fit_is_halved_and_convolutions_are_exact(
+    depth_model: str, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, exact, room = [], [], 2
+
+    def look(_: torch.nn.Module, __: object, given: dict[str, torch.Tensor]) -> None:
+        sizes.append(len(given["pixel_values"]))
+        exact.append(not torch.backends.cudnn.allow_tf32)
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with open_depth(DepthSettings(model=depth_model)) as estimate:
+        whole = estimate(pictures[:1] * 4)
+        estimate._model.register_forward_pre_hook(look, with_kwargs=True)
+        for first, second in zip(estimate(pictures[:1] * 4), whole, strict=True):
+            np.testing.assert_allclose(first, second, atol=1e-5)
+        assert sizes == [4, 2, 2]
+        assert all(exact)
+        assert torch.backends.cudnn.allow_tf32, "as it was"
+        room = 0
+        with pytest.raises(ModelError, match=r"not enough memory for a picture, .* smaller depth.model, or depth.dev"):
+            estimate(pictures[:1])
+
+
 def test_the_kind_is_the_config_s_unless_it_is_set(tmp_path: Path, depth_model: str) -> None:
     metric = save_depth_model(tmp_path / "metric", depth_estimation_type="metric", max_depth=20)
     with open_depth(DepthSettings(model=metric)) as estimate:

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy.stats import spearmanr
 
 from fairhuman import config
+from fairhuman.data.condition.depth_model import DepthEstimator
 from fairhuman.data.condition.people import PersonPose, people_to_list, person_from_coco
 from fairhuman.errors import DataError
 from fairhuman.evaluate.metrics.depth_agreement import _fingerprint, rank_correlation
@@ -161,6 +162,18 @@ def test_depth_is_compared_with_what_an_estimator_says(tmp_path: Path, kind: str
     values = {one.method: one.measured.value for one in done.found.results}
     assert values["own"] > 0.99
     assert values["opposite"] < -0.99
+
+
+def test_depth_is_estimated_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, estimate = [], DepthEstimator._estimate
+    monkeypatch.setattr(
+        DepthEstimator, "_estimate", lambda self, given: sizes.append(len(given)) or estimate(self, given)
+    )
+    model, values = save_depth_model(tmp_path / "model"), np.arange(48 * 64).reshape(48, 64)
+    for number in range(3):
+        save(tmp_path / "own" / f"{number}.png", "p", 0, number, asked_depth=depth_text(values))
+    measured(tmp_path, "own", options=("metrics=[depth_agreement]", f"depth.model={model}", "depth.batch_size=2"))
+    assert sizes == [2, 1]
 
 
 def test_cached_depth_belongs_to_the_files_of_a_folder_and_not_to_its_name(tmp_path: Path) -> None:

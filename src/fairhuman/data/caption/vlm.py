@@ -13,7 +13,7 @@ from fairhuman.data.caption.vision import caption_from_answer, fill_prompt, load
 from fairhuman.detect.worker import Failure
 from fairhuman.errors import ModelError
 from fairhuman.utils.hub import loading, refuse_pickles
-from fairhuman.utils.torch_device import device_named, in_halves
+from fairhuman.utils.torch_device import Halving, device_named
 
 Query = tuple[str, Image.Image]  # the prompt and its picture
 
@@ -30,7 +30,7 @@ class TransformersCaptioner(Captioner):
 
     def __init__(self, settings: TransformersSettings, budget: TokenBudget) -> None:
         self.name, self.batch_size = f"transformers:{settings.model}", settings.batch_size
-        self._settings, self._budget = settings, budget
+        self._settings, self._budget, self._halving = settings, budget, Halving()
         self._device = device_named("transformers.device", settings.device)
         self._processor, self._model = _load(settings.model, self._device)
 
@@ -62,7 +62,7 @@ class TransformersCaptioner(Captioner):
 
     def _answer(self, queries: Sequence[Query]) -> list[tuple[str, bool]]:
         """Answers, and whether each was truncated by the limit on new tokens; splits the batch if memory runs out."""
-        return in_halves(self._generate, queries, self._too_large)
+        return self._halving.results(self._generate, queries, self._too_large)
 
     def _too_large(self, query: Query) -> str:
         width, height = query[1].size

@@ -25,20 +25,24 @@ class DepthEstimator:
     Attributes:
         source: name of the model, as stored in a data set.
         kind: kind of the maps: inverse depth for `relative`, metres for `metric_mm`, as expected by `encode_depth`.
+        batch_size: pictures that the model reads at once, where memory suffices.
     """
 
     def __init__(self, settings: DepthSettings, processor: Any, model: Any) -> None:
+        from fairhuman.utils.torch_device import Halving  # imports torch
+
         self.source = settings.model
         self.kind = settings.kind or _kind(model.config)
-        self._batch_size = settings.batch_size
-        self._processor, self._model = processor, model
+        self.batch_size = settings.batch_size
+        self._processor, self._model, self._halving = processor, model, Halving()
 
     def __call__(self, pictures: Sequence[Picture]) -> list[DepthMap]:
         """Depth [H, W] float32 of upright RGB pictures [H, W, 3], uint8, each at its own size.
 
         Raises:
             ValueError: a picture has another type or shape.
-            ModelError: the model can't process a picture, such as an extremely long and narrow one.
+            ModelError: the model can't process a picture, such as an extremely long and narrow one, or memory is
+                insufficient for a single picture.
         """
         prepared = [self._prepare(check_picture(picture)) for picture in pictures]
         by_shape: dict[tuple[int, ...], list[int]] = {}  # a model may keep the aspect ratio
@@ -46,9 +50,9 @@ class DepthEstimator:
             by_shape.setdefault(tuple(pixels_chw.shape), []).append(index)
         depths: dict[int, DepthMap] = {}
         for indices in by_shape.values():
-            for start in range(0, len(indices), self._batch_size):
-                batch = indices[start : start + self._batch_size]
-                found = self._estimate([prepared[index] for index in batch])
+            for start in range(0, len(indices), self.batch_size):
+                batch = indices[start : start + self.batch_size]
+                found = self._halving.results(self._estimate, [prepared[index] for index in batch], self._too_large)
                 for index, depth_hw in zip(batch, found, strict=True):
                     depths[index] = _resize(depth_hw, pictures[index].shape[:2])
         return [depths[index] for index in range(len(pictures))]
@@ -62,12 +66,20 @@ class DepthEstimator:
                 f"depth.model {self.source!r} can't process a picture of {width}x{height} pixels: {error}"
             ) from error
 
-    def _estimate(self, prepared: list[Any]) -> Any:
+    def _too_large(self, pixels_chw: Any) -> str:
+        height, width = pixels_chw.shape[1:]
+        return (
+            f"depth.model {self.source!r}: not enough memory for a picture, which it reads at {width}x{height}; take a "
+            "smaller depth.model, or depth.device=cpu"
+        )
+
+    def _estimate(self, prepared: Sequence[Any]) -> list[Any]:
+        """The model's output for each picture; on a GPU without TensorFloat-32, as networks of an evaluation."""
         import torch
 
-        with torch.inference_mode():
-            batch_bchw = torch.stack(prepared).to(self._model.device)
-            return self._model(pixel_values=batch_bchw).predicted_depth.float().cpu()
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            batch_bchw = torch.stack(list(prepared)).to(self._model.device)
+            return list(self._model(pixel_values=batch_bchw).predicted_depth.float().cpu())
 
 
 def check_depth_model(settings: DepthSettings) -> None:

@@ -92,12 +92,13 @@ def _fingerprint(estimator: DepthEstimator) -> str:
 
 
 def _each(pictures: Sequence[Picture], estimator: DepthEstimator) -> Iterable[tuple[int, DepthMap]]:
-    for index in range(len(pictures)):
-        [depth_hw] = estimator([pictures[index]])
-        near_hw = -depth_hw if estimator.kind == "metric_mm" else depth_hw
-        scale = min(1.0, GRID / max(near_hw.shape))
-        small_hw = _at(near_hw, tuple(max(1, round(side * scale)) for side in near_hw.shape))
-        yield index, rankdata(small_hw, method="dense").reshape(small_hw.shape).astype(np.float32)
+    for start in range(0, len(pictures), estimator.batch_size):
+        batch = range(start, min(start + estimator.batch_size, len(pictures)))
+        for index, depth_hw in zip(batch, estimator([pictures[index] for index in batch]), strict=True):
+            near_hw = -depth_hw if estimator.kind == "metric_mm" else depth_hw
+            scale = min(1.0, GRID / max(near_hw.shape))
+            small_hw = _at(near_hw, tuple(max(1, round(side * scale)) for side in near_hw.shape))
+            yield index, rankdata(small_hw, method="dense").reshape(small_hw.shape).astype(np.float32)
 
 
 def _at(depth_hw: NDArray[Any], size: tuple[int, ...]) -> DepthMap:
