@@ -1,5 +1,6 @@
 """Weights in main memory: products are those of an ordinary layer, and the device has nothing but the rest."""
 
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -235,3 +236,19 @@ def test_a_copy_is_unpinned_before_its_memory_is_freed(runtime: Runtime) -> None
     assert runtime.pinned == {copy.data_ptr()}
     del copy
     assert not runtime.pinned
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16])
+def test_a_copy_is_shared_with_forked_processes(runtime: Runtime, dtype: torch.dtype) -> None:
+    """Those that load pictures: each would have a pinned copy of its own."""
+    weight = torch.arange(6).reshape(2, 3).to(dtype)
+    copy = streaming.pinned(weight)
+    assert runtime.pinned == {copy.data_ptr()}
+    assert (copy.dtype, copy.tolist()) == (dtype, weight.tolist())
+    child = os.fork()
+    if not child:
+        copy[0, 0] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert copy[0, 0] == 7
+    assert weight[0, 0] == 0

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from fairhuman import config
 from fairhuman.bases.base import base_of
 from fairhuman.data.samples.batch import Batch
+from fairhuman.models.streaming import forget
 from fairhuman.train.data import build_loader
 from fairhuman.train.loop import cache_texts, take_step
 from fairhuman.train.recipe import TrainRecipe
@@ -208,6 +209,7 @@ def _inputs(run: Run, batch: Batch) -> tuple[Batch, Tensor, Tensor, Tensor]:
 
 def free_memory(device: torch.device) -> None:
     """Free what is left of earlier runs, whose parts refer to each other, and what torch compiled for them."""
+    forget()
     gc.collect()
     if device.type == "cuda":
         torch._dynamo.reset()

@@ -7,6 +7,7 @@ follows depends on the last two, since with gradient checkpointing a block's lay
 After Rajbhandari et al., "ZeRO-Infinity: Breaking the GPU Memory Wall for Extreme Scale Deep Learning", SC 2021.
 """
 
+import mmap
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def pinned(weight: Tensor) -> Tensor:
     """
     if not torch.cuda.is_available() or weight.device.type != "cpu" or not weight.nbytes:
         return weight
-    copy = weight.clone()  # what is read from a file may be a map of it, which can't be pinned
+    copy = _shared_copy(weight)  # what is read from a file may be a map of it, which can't be pinned
     if _REFUSED:
         return copy
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
@@ -52,6 +53,11 @@ def pinned(weight: Tensor) -> Tensor:
     else:
         weakref.finalize(copy, runtime.cudaHostUnregister, copy.data_ptr()).atexit = False
     return copy
+
+
+def _shared_copy(weight: Tensor) -> Tensor:
+    """Return a copy that forked processes share: Linux copies other memory at each fork if a GPU has it pinned."""
+    return torch.frombuffer(mmap.mmap(-1, weight.nbytes), dtype=weight.dtype).view(weight.shape).copy_(weight)
 
 
 def forget() -> None:
