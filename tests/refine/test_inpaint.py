@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,17 +85,20 @@ def test_a_device_that_is_too_small_is_told_what_helps() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def test_the_u_net_leaves_a_device_that_is_too_small_to_decode_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("work", [encode_pictures, decode_latents])
+def test_the_u_net_leaves_a_device_that_is_too_small_for_the_vae_beside_it(
+    work: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     painter, places = Inpainter(own := build_small(0), SETTINGS), list[str]()
     expected = drawn(painter)
     monkeypatch.setattr(own.unet, "to", lambda place: places.append(str(place)))
 
-    def decode(*given: Any) -> torch.Tensor:
+    def limited(*given: Any) -> torch.Tensor:
         if not places:
             raise torch.OutOfMemoryError
-        return decode_latents(*given)
+        return work(*given)
 
-    monkeypatch.setattr("fairhuman.refine.inpaint.decode_latents", decode)
+    monkeypatch.setattr(f"fairhuman.refine.inpaint.{work.__name__}", limited)
     assert (drawn(painter) == expected).all()
     assert places == ["cpu", "cpu"]
 

@@ -96,12 +96,14 @@ class Inpainter:
             **null_conditions(self._guides, 1, size),
             **{name: conditions[name] for name in self.follows if name in conditions},
         }
+        room = Resting([pipeline.unet], device).with_room
         with torch.no_grad(), evaluating(pipeline):
+            encoded_bchw = room(lambda: encode_pictures(pipeline.vae, picture_bchw.to(device)))
             made = with_unipc(pipeline, StableDiffusionXLInpaintPipeline)
             with apply_controls(pipeline.unet, made.scheduler, self._guides, shown):
                 latents_bchw = made(
                     **prompt_arguments(pipeline, [prompt], text),
-                    image=encode_pictures(pipeline.vae, picture_bchw.to(device)).to(dtype),
+                    image=encoded_bchw.to(dtype),
                     mask_image=mask_bchw,
                     height=size[0],
                     width=size[1],
@@ -112,5 +114,4 @@ class Inpainter:
                     output_type="latent",
                 ).images
             check_finite(latents_bchw, f"the U-Net's latents ({dtype})", "check the LoRA and its weight, or use bf16")
-            room = Resting([pipeline.unet], device).with_room
             return to_image(room(lambda: decode_latents(pipeline.vae, latents_bchw))[0])

@@ -12,7 +12,7 @@ divided over micro-batches and processes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.utils.randomness import Stream, seeded_generator
 
 Precision = torch.dtype | None
+Moments = tuple[Tensor, Tensor]  # mean and standard deviation [B, C, h, w] of latents
 # Names of a step's parts in a profiler trace.
 PARTS = {name: f"fairhuman: {name}" for name in ("loading", "latents", "prediction", "direction", "optimizer")}
 
@@ -136,18 +137,31 @@ class Objectives:
         losses += masked_losses(drift_bchw, weights_b, masks_bkhw[:, k:], denominators_k[k:], factors_k[k:])
         return losses, Output(prediction_bchw, log_snr_b)
 
-    def residual(self, batch: Batch, draw: NoiseDraw) -> Tensor:
-        """Return e [B, C, h, w], float32: the prediction minus the target of the base's noising."""
-        prediction_bchw, target_bchw, _ = self._predict(batch, draw)
+    def encoded(self, batch: Batch) -> tuple[Batch, Moments]:
+        """Return the batch with its texts, and its latents' moments, for several residuals; without gradients."""
+        device = batch.pictures_bchw.device.type
+        with torch.no_grad(), torch.autocast(device, self.precision, enabled=self.precision is not None):
+            texts = self.base.texts(batch.captions) if self.texts is None else self.texts.texts(batch.captions)
+        return replace(batch, texts=texts), self._moments(batch)
+
+    def residual(self, batch: Batch, draw: NoiseDraw, moments: Moments | None = None) -> Tensor:
+        """Return e [B, C, h, w], float32: the prediction minus the target of the base's noising.
+
+        `moments` are those of `encoded`, with its batch; None: they are computed.
+        """
+        prediction_bchw, target_bchw, _ = self._predict(batch, draw, moments=moments)
         return prediction_bchw - target_bchw
 
-    def _predict(self, batch: Batch, draw: NoiseDraw, prior: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _predict(
+        self, batch: Batch, draw: NoiseDraw, prior: bool = False, moments: Moments | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return prediction, target and the frozen base's prediction, if it is asked for; all [B, C, h, w], float32."""
         with record_function(PARTS["latents"]):
-            latents = self._encode(batch, draw.encoding_bchw)
+            mean_bchw, std_bchw = self._moments(batch) if moments is None else moments
+            latents = mean_bchw + std_bchw * draw.encoding_bchw
             noisy = self.noising.add(latents, draw.noise_bchw, draw.levels_b)
         with record_function(PARTS["prediction"]):
-            batch = batch if self.texts is None else self.texts.with_texts(batch)
+            batch = batch if self.texts is None or batch.texts is not None else self.texts.with_texts(batch)
             with torch.autocast(latents.device.type, self.precision, enabled=self.precision is not None):
                 base_bchw = self._base_prediction(batch, noisy, draw.levels_b) if prior else None
                 prediction = self.model.predict(batch, noisy, draw.levels_b)
@@ -159,12 +173,9 @@ class Objectives:
         with self.model.without_updates():
             return self.model.predict(batch, noisy_bchw, levels_b).float()
 
-    def _encode(self, batch: Batch, noise_bchw: Tensor) -> Tensor:
-        if self.latents is None:
-            mean_bchw, std_bchw = self.base.moments(batch.pictures_bchw)
-        else:
-            mean_bchw, std_bchw = self.latents.moments(batch)
-        return mean_bchw + std_bchw * noise_bchw
+    def _moments(self, batch: Batch) -> Moments:
+        """Return mean and standard deviation of the batch's latents, from the cache if there is one."""
+        return self.base.moments(batch.pictures_bchw) if self.latents is None else self.latents.moments(batch)
 
     @cached_property
     def _densities(self) -> LevelDensities | None:

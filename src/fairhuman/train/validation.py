@@ -57,10 +57,11 @@ def held_out_losses(
             batch = collate([dataset[i] for i in positions]).to(device)
             masks = objectives.masks(batch)
             errors_bk = torch.zeros(masks.shape[:2], dtype=torch.float64)
+            batch, moments = objectives.encoded(batch)  # they are the same at each noise level
             for t, share in enumerate(timesteps):
                 on_pass()
                 draw = _noise_draw(objectives, batch, masks, t, share)
-                squares_bhw = objectives.residual(batch, draw).square().sum(dim=1)
+                squares_bhw = objectives.residual(batch, draw, moments).square().sum(dim=1)
                 errors_bk += torch.einsum("bhw,bkhw->bk", squares_bhw, masks).double().cpu()
             channels = objectives.base.channels
             areas_bk = len(timesteps) * channels * masks.sum(dim=(2, 3)).double().cpu()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fairhuman.bases.sdxl import SDXL
 from fairhuman.errors import ModelError
 from fairhuman.evaluate.metrics.held_out_losses import ModelSpec, measure_losses
 from fairhuman.evaluate.settings import LossSettings
@@ -15,6 +16,7 @@ from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import LoraSettings
 from fairhuman.synth.people import write_people
 from fairhuman.synth.settings import SynthSettings
+from fairhuman.train.step import Objectives
 from helpers.figures import write_figures
 
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)
@@ -54,6 +56,23 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     models = {name: ModelSpec("small") for name in "abc"}
     measure_losses(models, tmp_path, LossSettings(resolution=32, timesteps=(0.5,)))
     assert alive == [0, 0, 0]
+
+
+def test_pictures_and_captions_are_encoded_once_for_all_timesteps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_figures(tmp_path, 2, 64, seed=2)
+    models, settings = {"a": ModelSpec("small")}, LossSettings(resolution=32, timesteps=(0.2, 0.5, 0.8), batch_size=2)
+    called: list[str] = []
+    for name in ("moments", "_texts"):
+        own = getattr(SDXL, name)
+        monkeypatch.setattr(SDXL, name, lambda *given, n=name, f=own: called.append(n) or f(*given))
+    once = measure_losses(models, tmp_path, settings)
+    assert sorted(called) == ["_texts", "moments"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Objectives, "encoded", lambda _, batch: (batch, None))
+        assert measure_losses(models, tmp_path, settings) == once
+    assert len(called) == 2 + 2 * 3
 
 
 def test_a_device_that_is_too_small_is_told_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
