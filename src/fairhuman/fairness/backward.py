@@ -330,7 +330,8 @@ class FairBackward:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.strategy.load_state_dict(state["strategy"])
-        self.estimator.load_state_dict(state["estimator"])
+        if not isinstance(self.strategy, LossWeighting):  # else it takes no part, and may have been another one
+            self.estimator.load_state_dict(state["estimator"])
         self._start_step()
         self.skipped_steps = state["skipped_steps"]
 
