@@ -1,14 +1,21 @@
 """Pictures by every base's own pipeline."""
 
 import inspect
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants as hub
 
 from fairhuman.bases.base import evaluating
 from fairhuman.bases.names import BASES
+from fairhuman.generate import run
 from fairhuman.generate.settings import SampleSettings
+from fairhuman.models.sdxl import load_pipeline
 from helpers.base_cases import HEIGHT, WIDTH, Case, for_pipeline
 
 PROMPTS = ["a woman waving", "a man in a red shirt, with both hands raised above his head"]
@@ -97,3 +104,30 @@ def test_the_guidance_of_the_base_is_its_pipeline_s(case: Case) -> None:
     assert name.guidance == default
     assert SampleSettings().of_base(name).guidance == default
     assert SampleSettings(guidance=2.0).of_base(name).guidance == 2.0
+
+
+def test_a_command_that_downloads_its_model_resumes(
+    tiny_base: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: Callable[..., tuple[int, str, str]],
+) -> None:
+    """What its pictures record of the model is what later commands find in the hub's cache."""
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    name = "stabilityai/stable-diffusion-3.5-medium"
+    cached = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+
+    def downloading(model: str, **more: Any) -> Any:
+        if not cached.exists():
+            shutil.copytree(tiny_base("sd3"), cached / "snapshots/abc")
+            (cached / "refs").mkdir()
+            (cached / "refs/main").write_text("abc")
+        return load_pipeline(model, **more)
+
+    monkeypatch.setattr(run, "load_pipeline", downloading)
+    out, way = tmp_path / "out", ("--model", name, "--steps", 1, "--height", 64, "--width", 64, "--precision", "fp32")
+    code, said, errors = typed("sample", out, "--prompt", PROMPTS[0], *way, "--skip-memory-check")
+    assert code == 0, said + errors
+    code, said, errors = typed("sample", out, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1], *way)
+    assert code == 0, said + errors
+    assert "1 of 2 pictures are there and kept" in said

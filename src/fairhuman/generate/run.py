@@ -21,7 +21,7 @@ from fairhuman.generate.sample import SCHEDULER, check_steps, sample, save_png
 from fairhuman.generate.settings import SampleSettings
 from fairhuman.generate.unread import unread_of
 from fairhuman.models.fingerprint import base_fingerprint, earlier_fingerprints, weights_fingerprint
-from fairhuman.models.locations import find_lora, find_mole, name_of, require_sdxl, side_multiple
+from fairhuman.models.locations import find_lora, find_mole, flow_to_download, name_of, require_sdxl, side_multiple
 from fairhuman.models.mole import load_mole
 from fairhuman.models.registry import DTYPES
 from fairhuman.models.sdxl import load_pipeline, scheduler_config
@@ -99,6 +99,14 @@ class SampleJob:
         whole = self.used_precision == "fp32" and self.base == self.base.whole
         return whole if self.fuse is None else self.fuse
 
+    def load(self) -> Any:
+        """Load the model.
+
+        Raises:
+            ModelError: as of `load_pipeline`.
+        """
+        return load_pipeline(self.model, dtype=DTYPES[self.used_precision] or torch.float32, base=self.base)
+
     def records(self, asked: ControlInputs) -> dict[PictureKey, dict[str, Any]]:
         """What each picture is drawn with: settings, hashes of all weights, its prompt and a hash of its conditions."""
         lora, mole = (weights_fingerprint(*files) for files in (self._lora_files, self._mole_files))
@@ -168,13 +176,16 @@ def draw_pictures(job: SampleJob, asked: ControlInputs, display: Display) -> Ite
             job.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=job.out).close()
         state = PartialState(cpu=without_gpu())
+        # the record of a picture is read from the model's files, so they are fetched first
+        pipeline = job.load() if flow_to_download(job.model) else None
         records = job.records(asked)
         kept = job.kept(records)
         if kept:
             display.say(f"{job.out}: {len(kept)} of {plural(len(records), 'picture')} are there and kept")
         if len(kept) == len(records):
             return
-        pipeline = load_pipeline(job.model, dtype=DTYPES[job.used_precision] or torch.float32, base=job.base)
+        if pipeline is None:
+            pipeline = job.load()
         one = job.settings
         for line in unread_of(base_of(pipeline), job.prompts, one.prompt_suffix, one.negative_prompt):
             display.say(line)

@@ -108,6 +108,11 @@ def is_whole(model: str) -> bool:
     return all(any((folder / part).glob("*.safetensors")) for part in ("transformer", "vae", "text_encoder"))
 
 
+def flow_to_download(model: str) -> bool:
+    """Whether a model is the hub id of a flow-matching base whose weights aren't on this machine."""
+    return is_hub_id(model) and not Path(model).exists() and name_of(model).flow and not is_whole(model)
+
+
 def fetch_configurations(model: str) -> None:
     """Download the configurations of a hub id that isn't on this machine, which say what shapes it has.
 
