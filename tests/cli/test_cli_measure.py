@@ -137,6 +137,11 @@ def test_losses_of_a_mole(tmp_path: Path, typed: Typed) -> None:
 def test_models_are_named_with_their_lora(tmp_path: Path) -> None:
     assert ModelSpec.parse("small") == ModelSpec("small", None, 1.0)
     assert ModelSpec.parse("owner/name+runs/a/lora@0.3") == ModelSpec("owner/name", Path("runs/a/lora"), 0.3)
+    (tmp_path / "photos+more").mkdir()
+    model = str(tmp_path / "photos+more/model.safetensors")
+    Path(model).touch()
+    assert ModelSpec.parse(model) == ModelSpec(model)
+    assert ModelSpec.parse(f"{model}+a+b/lora@0.3") == ModelSpec(model, Path("a+b/lora"), 0.3)
     for text in ("", "small+", "small+@0.3", "small+a@b"):
         with pytest.raises(RecipeError, match="expected MODEL"):
             ModelSpec.parse(text)

@@ -18,7 +18,7 @@ from fairhuman.generate.lora import find_lora, load_lora
 from fairhuman.models.architecture import build_small
 from fairhuman.models.lora import DIFFUSERS_FILE, KOHYA_FILE, LoraModel
 from fairhuman.models.lora_file import LoraLayer, read_lora
-from fairhuman.models.merge import MergeJob, merge
+from fairhuman.models.merge import MergeJob, merge, stored_dtype
 from fairhuman.models.sdxl import load_pipeline
 from fairhuman.models.settings import BaseSettings, LoraSettings
 from fairhuman.models.single_file import save_single_file
@@ -422,6 +422,42 @@ def test_a_flow_base_is_merged_in_bf16_and_every_weight_is_checked(tmp_path: Pat
     with pytest.raises(ModelError, match=r"CLIPTextModel .*fc1\.weight: a weight is too large for torch\.float16"):
         merge(MergeJob(str(tmp_path / "large"), tmp_path / "sdxl", tmp_path / "half"))
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_weights_that_are_stored_finer_than_the_network_are_merged_exactly(tmp_path: Path, single: bool) -> None:
+    place, written = str(tmp_path / ("x.safetensors" if single else "folder")), {}
+    pipeline = load_pipeline("small")
+    generator = torch.Generator().manual_seed(4)
+    for encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+        for name, tensor in encoder.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.add_(1e-5 * torch.randn(tensor.shape, generator=generator))
+            written[f"{type(encoder).__name__} {name}"] = tensor.clone()
+    trained(SETTINGS[0]).save(tmp_path / "lora")
+    if single:
+        save_single_file(pipeline, Path(place), torch.float32)
+        tensors = load_file(place)
+        save_file({n: t.half() if n.startswith("model.diffusion_model.") else t for n, t in tensors.items()}, place)
+    else:
+        pipeline.unet.half()
+        pipeline.save_pretrained(place)
+    assert stored_dtype(place) == torch.float32
+    merge(MergeJob(place, tmp_path / "lora", tmp_path / "merged", precision="fp32"))
+    merged = load_pipeline(str(tmp_path / "merged"))
+    for encoder in (merged.text_encoder, merged.text_encoder_2):
+        for name, tensor in encoder.state_dict().items():
+            assert torch.equal(written[f"{type(encoder).__name__} {name}"], tensor)
+
+
+def test_a_model_of_one_precision_is_merged_from_it(tmp_path: Path) -> None:
+    load_pipeline("small", dtype=torch.bfloat16).save_pretrained(tmp_path / "folder")
+    save_single_file(load_pipeline("small"), tmp_path / "x.safetensors", torch.float16)
+    found = {
+        place: stored_dtype(place) for place in ("small", str(tmp_path / "folder"), str(tmp_path / "x.safetensors"))
+    }
+    assert list(found.values()) == [torch.float16, torch.bfloat16, torch.float16]
+    assert [stored_dtype(name) for name in ("small-untrained", "owner/name")] == [torch.float32] * 2
 
 
 def test_a_text_encoders_layers_are_merged_too(tmp_path: Path) -> None:

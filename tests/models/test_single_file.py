@@ -430,3 +430,31 @@ def test_zero_snr_without_v_is_a_wrong_setting() -> None:
         config.build(BaseSettings, {}, ["zero_snr=true", "prediction=epsilon"])
     assert config.build(BaseSettings, {}, ["zero_snr=true"]).zero_snr is True
     assert config.build(BaseSettings, {}, ["zero_snr=auto"]).zero_snr == "auto"
+
+
+def test_the_text_projection_of_diffusers_earlier_converter_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    """It wrote a layer's weight, which isn't transposed."""
+    name = PREFIXES["text_encoder_2"] + "text_projection"
+
+    def as_earlier(tensors: dict[str, Tensor]) -> None:
+        tensors[f"{name}.weight"] = tensors.pop(name).T.contiguous()
+
+    earlier = rewritten(checkpoint, tmp_path / "earlier.safetensors", as_earlier)
+    expected, found = (load_pipeline(str(path)).text_encoder_2.text_projection for path in (checkpoint, earlier))
+    assert torch.equal(expected.weight, found.weight)
+    gone = rewritten(checkpoint, tmp_path / "gone.safetensors", lambda tensors: tensors.pop(name))
+    with pytest.raises(ModelError, match=rf"the tensor {re.escape(name)} is missing"):
+        load_pipeline(str(gone))
+
+
+def test_a_vae_of_another_models_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Stable Diffusion 1's has the same layers, but another scale."""
+
+    def as_stable_diffusion_1(tensors: dict[str, Tensor]) -> None:
+        del tensors[TEXT]
+        tensors[CONTEXT] = torch.zeros(32, 768)
+
+    other = rewritten(checkpoint, tmp_path / "sd1.safetensors", as_stable_diffusion_1)
+    message = r"^base\.vae '.*sd1\.safetensors': .*an SDXL checkpoint.*found a Stable Diffusion 1 model"
+    with pytest.raises(ModelError, match=message):
+        load_pipeline("small", base=BaseSettings(vae=str(other)))

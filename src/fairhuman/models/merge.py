@@ -13,7 +13,16 @@ from torch import nn
 from fairhuman.bases.base import networks
 from fairhuman.errors import ModelError, RecipeError
 from fairhuman.models.checkpoint_file import SUFFIX
-from fairhuman.models.locations import check_base, check_half, find_lora, location_of, name_of, require_sdxl
+from fairhuman.models.locations import (
+    FLOW_NETWORKS,
+    NETWORKS,
+    check_base,
+    check_half,
+    find_lora,
+    location_of,
+    name_of,
+    require_sdxl,
+)
 from fairhuman.models.lora_file import LoraLayer, read_lora
 from fairhuman.models.original import PREFIXES
 from fairhuman.models.registry import DTYPES
@@ -23,7 +32,9 @@ from fairhuman.models.single_file import save_single_file
 from fairhuman.utils.files import write_atomically
 from fairhuman.utils.hub import without_bars
 from fairhuman.utils.safetensors_header import read_header, sort_header
-from fairhuman.utils.shipped import RANDOM
+from fairhuman.utils.shipped import RANDOM, home
+
+_HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +157,21 @@ def fuse_(pipeline: Any, layers: Mapping[str, Mapping[str, LoraLayer]], weight: 
 
 
 def stored_dtype(model: str) -> torch.dtype:
-    """Return the precision in which a network is stored on this machine, which loads it exactly; else float32."""
+    """Return the precision in which a model on this machine is loaded exactly.
+
+    It is that in which all of its network and its text encoders are stored; float32 if they are stored in several.
+    """
     if model in RANDOM:
         return torch.float32
-    place = Path(location_of(model))
-    files = (
-        [place]
-        if place.is_file()
-        else [file for part in ("unet", "transformer") for file in sorted((place / part).glob("*.safetensors"))]
-    )
-    for file in files:
-        tensors = read_header(file, f"model {model!r}").tensors
-        name = PREFIXES["unet"] + "input_blocks.0.0.weight"
-        first = next(iter(tensors.values()), None) if file.parent.name == "transformer" else None
-        entry = tensors.get(name) or tensors.get("conv_in.weight") or first
-        if entry is not None:
-            return {"F16": torch.float16, "BF16": torch.bfloat16}.get(entry.dtype, torch.float32)
-    return torch.float32
+    place, parts = location_of(model), (*NETWORKS, *FLOW_NETWORKS)
+    read = {part for part in parts if part != "vae"}  # it is loaded in float32
+    if Path(place).is_file():
+        prefixes = tuple(PREFIXES[part] for part in PREFIXES if part in read)
+        entries = [
+            e for key, e in read_header(Path(place), f"model {model!r}").tensors.items() if key.startswith(prefixes)
+        ]
+    else:
+        files = [file for part in read for file in Path(home(place, part), part).glob("*.safetensors")]
+        entries = [e for file in files for e in read_header(file, f"model {model!r}").tensors.values()]
+    stored = {entry.dtype for entry in entries if entry.dtype.startswith(("F", "BF"))}  # others are positions
+    return _HALF.get(stored.pop(), torch.float32) if len(stored) == 1 else torch.float32

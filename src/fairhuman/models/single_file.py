@@ -4,7 +4,7 @@ The files hold weights alone. The configurations and CLIP's vocabulary ship with
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from fairhuman import __version__
 from fairhuman.errors import ModelError
 from fairhuman.models.architecture import build_meta
-from fairhuman.models.checkpoint_file import read_checkpoint
+from fairhuman.models.checkpoint_file import read_checkpoint, recognise
 from fairhuman.models.original import PREFIXES, Original, original_of
 from fairhuman.utils.safetensors_header import read_header
 
@@ -49,7 +49,7 @@ def load_single_file(path: Path, dtype: torch.dtype, own_vae: bool = False) -> S
             network = getattr(pipeline, part)
             found = {}
             for key, meta in network.state_dict().items():
-                where = _original(pipeline, part, key)
+                where = _in_file(_original(pipeline, part, key), known)
                 used.add(where.key)
                 if where.key not in known:
                     raise ModelError(f"{name}: the tensor {where.key} is missing; this isn't a whole SDXL checkpoint")
@@ -70,11 +70,16 @@ def load_single_file(path: Path, dtype: torch.dtype, own_vae: bool = False) -> S
 def load_vae_file(path: Path, name: str) -> AutoencoderKL:
     """Load a VAE of SDXL's architecture from a file, in float32: a VAE alone in either layout, or a whole checkpoint.
 
+    The layers of Stable Diffusion 1's VAE are the same, so that one alone can't be told apart.
+
     Raises:
-        ModelError: no such VAE.
+        ModelError: no such VAE, or a whole checkpoint of another model.
     """
     header = read_header(path, name)
     known = header.tensors
+    kind = recognise(header) if any(key.startswith(PREFIXES["unet"]) for key in known) else None
+    if kind is not None:
+        raise ModelError(f"{name}: expected a VAE, or an SDXL checkpoint, whose VAE is taken, found {kind}")
     pipeline = build_meta("sdxl" if _encoder_width(known) == 128 else "small")
     vae, found, prefix = pipeline.vae, {}, PREFIXES["vae"]
     with _opened(path, name) as tensors:
@@ -128,6 +133,15 @@ def save_single_file(
 def _original(pipeline: StableDiffusionXLPipeline, part: str, key: str) -> Original:
     levels = len(pipeline.vae.config.block_out_channels) if pipeline.vae is not None else 0
     return original_of(part, key, pipeline.unet.config.layers_per_block, levels)
+
+
+def _in_file(where: Original, known: Collection[str]) -> Original:
+    """Return where a tensor is in a file of these tensors.
+
+    Earlier versions of diffusers' converter wrote `text_projection` as a layer's weight, which isn't transposed.
+    """
+    layer = f"{where.key}.weight"
+    return Original(layer) if where.transposed and where.key not in known and layer in known else where
 
 
 def _read(tensors: Any, where: Original, shape: torch.Size, name: str) -> Tensor:

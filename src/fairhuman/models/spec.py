@@ -18,12 +18,14 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> "ModelSpec":
-        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`.
+        """`MODEL`, `MODEL+LORA` or `MODEL+LORA@WEIGHT`; a path with a `+` is taken as far as it exists.
 
         Raises:
             RecipeError: an empty part, or a weight that isn't a number.
         """
-        model, plus, lora = text.partition("+")
+        ends = [*(place for place, letter in enumerate(text) if letter == "+"), len(text)]
+        end = next((end for end in reversed(ends) if end and Path(text[:end]).exists()), ends[0])
+        model, plus, lora = text[:end], text[end : end + 1], text[end + 1 :]
         path, at, weight = lora.rpartition("@") if "@" in lora else (lora, "", "1")
         try:
             strength = float(weight)
