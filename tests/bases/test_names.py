@@ -42,6 +42,7 @@ ASKS_FOR_SDXL = {
     "generate/lora.py": "LoRA files in other trainers' formats",
     "generate/sample.py": "its sampler",
     "models/lora.py": "LoRA files in other trainers' formats",
+    "models/lora_file.py": "of other bases it reads what diffusers converts, too",
     "train/captions.py": "its files and hub ids have the words that ship",
     "train/memory.py": "its text encoders run in a step whose texts aren't cached",
 }

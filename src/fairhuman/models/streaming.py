@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairhuman.utils.torch_device import without_gpu
+
 Group = tuple[Tensor, ...]
 ALIGNED = 256  # bytes; what CUDA's own allocations are aligned to
 
@@ -37,7 +39,7 @@ def pinned(weight: Tensor) -> Tensor:
     After a copy that can't be pinned, no further one is tried until `forget`. `pin_memory` isn't used, as it rounds
     each size up to a power of two.
     """
-    if not torch.cuda.is_available() or weight.device.type != "cpu" or not weight.nbytes:
+    if without_gpu() or weight.device.type != "cpu" or not weight.nbytes:
         return weight
     copy = _shared_copy(weight)  # what is read from a file may be a map of it, which can't be pinned
     if _REFUSED:

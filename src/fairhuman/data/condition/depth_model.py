@@ -111,8 +111,10 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
+    from fairhuman.utils.torch_device import without_gpu
+
     check_depth_model(settings)  # first, because a failing request to the hub takes a minute
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    automatic = "cpu" if without_gpu() else "cuda"
     try:
         device = torch.device(automatic if settings.device == "auto" else settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model, trust_remote_code=False)

@@ -10,14 +10,13 @@ from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
 from fairhuman.data.pictures.thresholds import Harm, harms
 from fairhuman.data.sources import SourceSettings, source_format
-from fairhuman.data.sources.columns import box_columns
+from fairhuman.data.sources.columns import CONDITION_COLUMNS, box_columns
 from fairhuman.data.sources.counts import PhotoCount
 from fairhuman.data.sources.rows import Row, locate
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan
 from fairhuman.report.text import plural
 
-CONDITIONS = ("pose", "pose_picture", "depth")  # columns
 HEADERS = 2000  # headers that are read, of rows that are evenly spaced
 
 
@@ -78,7 +77,7 @@ def look_at_source(path: Path, kind: str, settings: SourceSettings) -> SourceFac
     for number, row in enumerate(source.read(path, report), start=1):
         photos.add_row(row.values)
         own.update(box_columns(row.values))
-        conditions += any(row.values.get(name) is not None for name in CONDITIONS)
+        conditions += any(row.values.get(name) is not None for name in CONDITION_COLUMNS)
         if (number - 1) % step == 0:
             chosen.append(row)
         if len(chosen) > HEADERS:  # keep every second one, so that they stay evenly spaced

@@ -117,11 +117,9 @@ def _gpus(gpu: str, ray: str | None) -> int:
         import ray as cluster
 
         return int(cluster.cluster_resources().get("GPU", 0))
-    import torch
+    from fairhuman.utils.torch_device import visible_gpus
 
-    from fairhuman.utils.torch_device import without_gpu
-
-    count = 0 if without_gpu() else torch.cuda.device_count()
+    count = len(visible_gpus())
     return count if gpu == "cuda" else min(count, 1)
 
 

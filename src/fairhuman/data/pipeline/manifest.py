@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pipeline.values import from_json, to_json
 from fairhuman.data.sources import SourceFormat
-from fairhuman.data.sources.columns import ONE_MASK, box_columns
+from fairhuman.data.sources.columns import CONDITION_COLUMNS, ONE_MASK, box_columns
 from fairhuman.data.sources.rows import Row, keyed_rows, masks_of, printable
 from fairhuman.errors import DataError
 from fairhuman.record import FileSpan, TableCell
@@ -188,7 +188,7 @@ def _rows_with_ids(source: SourceFormat, path: Path, report: LoadReport, own: se
 
 def _further_files(row: Row, picture: Any) -> list[str | Path]:
     """Files of a row's masks and conditions besides that of its picture; embedded ones change with their container."""
-    values = [*masks_of(row).values(), *(row.values.get(name) for name in (ONE_MASK, "pose", "pose_picture", "depth"))]
+    values = [*masks_of(row).values(), *(row.values.get(name) for name in (ONE_MASK, *CONDITION_COLUMNS))]
     return [file for file in map(_file, values) if isinstance(file, str | Path) and file != _file(picture)]
 
 

@@ -9,6 +9,7 @@ from fairhuman.regions.settings import GLOBAL, PRIOR
 
 ONE_MASK = "one_mask"  # the only mask that other trainers know: white is trained; see `SourceSettings.mask`
 
+CONDITION_COLUMNS = ("pose", "pose_picture", "depth")
 MAX_REGION_NAME = 60  # characters, where people name a region
 _NEW_REGION = re.compile(r"[a-z][a-z0-9_]*")  # readers of WebDataset lower-case the names of masks
 ABOUT_REGIONS = ("scores", "votes", "persons", "by")  # a build's columns about a region are REGION_scores, ...
@@ -16,7 +17,7 @@ ABOUT_REGIONS = ("scores", "votes", "persons", "by")  # a build's columns about 
 DEFINED = frozenset(
     {
         *("key", "image", "file_name", "path", "width", "height", "caption", "text", "caption_by", "source_caption"),
-        *("masks", "pose", "pose_picture", "pose_by", "depth", "depth_kind", "depth_by", "clarity"),
+        *("masks", "pose_by", "depth_kind", "depth_by", "clarity", *CONDITION_COLUMNS),
         "persons_searched",  # of how many a build looked for parts of the body
         *("stratum", "reviewer", "reviewed_at"),  # of a validation set and its review
         *("attributes", "split", "source", "repeats", ONE_MASK, *REGION_COLUMNS, *REGION_COLUMNS.values()),

@@ -18,7 +18,7 @@ from typing import Any
 from fairhuman.data.pictures.decode import inspect
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.pictures.stored import PictureError
-from fairhuman.data.sources.columns import ONE_MASK
+from fairhuman.data.sources.columns import CONDITION_COLUMNS, ONE_MASK
 from fairhuman.data.sources.folder import composed, find_pictures
 from fairhuman.data.sources.parquet import read_rows
 from fairhuman.data.sources.photo_folders import plain_rows
@@ -169,7 +169,7 @@ def _parquet_rows(path: Path, report: LoadReport) -> Iterator[Row]:  # noqa: ARG
 
 PARQUET = "metadata.parquet"
 PICTURE = "file_name"
-PICTURES = (PICTURE, ONE_MASK, "pose", "pose_picture", "depth")  # columns of paths, besides those in `masks`
+PICTURES = (PICTURE, ONE_MASK, *CONDITION_COLUMNS)  # columns of paths, besides those in `masks`
 HELD_OUT_SPLITS = ("val", "valid", "validation", "test", "dev", "eval")
 SPLITS = ("train", *HELD_OUT_SPLITS)
 METADATA: Mapping[str, Callable[[Path, LoadReport], Iterator[Row]]] = {

@@ -31,7 +31,7 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
-from fairhuman.utils.torch_device import explain_out_of_memory
+from fairhuman.utils.torch_device import explain_out_of_memory, free_gpu_memory, without_gpu
 
 
 @explain_out_of_memory("batch_size=1, precision=bf16, base.quantize=int8, or a lower resolution")
@@ -50,13 +50,12 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
     records = [move_ignored(record, regions.ignore) for record in records]
     size = (settings.resolution, settings.resolution)
     dataset = fixed_dataset(records, size, regions, settings.seed, settings.source.limits)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu" if without_gpu() else "cuda")
     found = {}
     for name, one in models.items():
         found[name] = _losses_of(one, dataset, settings, device)
         forget()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # of this model, before the next one is loaded
+        free_gpu_memory()  # of this model, before the next one is loaded
     return found
 
 
