@@ -20,7 +20,7 @@ from fairhuman.models.sdxl import load_pipeline, scheduler_config
 from fairhuman.refine.conditions import CAPSULES
 from fairhuman.refine.inpaint import Inpainter, Painter
 from fairhuman.refine.settings import RefineSettings
-from fairhuman.utils.torch_device import explain_out_of_memory, without_gpu
+from fairhuman.utils.torch_device import default_device, explain_out_of_memory
 
 LESS_MEMORY = "--precision bf16, base.quantize=int8, base.offload=true, or smaller crops by `size`"
 
@@ -72,7 +72,7 @@ def open_painter(settings: RefineSettings, controls: Sequence[tuple[str, Control
         pipeline = load_pipeline(settings.model, dtype=DTYPES[precision] or torch.float32, base=settings.base)
         if settings.lora is not None:
             load_lora(pipeline, Path(settings.lora), settings.lora_weight)
-        device = torch.device("cpu" if without_gpu() else "cuda")
+        device = default_device()
         for part in networks(pipeline):
             part.to(device)
         guides = [spec.open(CONTROLS[kind], pipeline, 0.0, 1.0) for kind, spec in controls]

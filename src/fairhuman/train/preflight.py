@@ -405,12 +405,10 @@ def _no_gpu(recipe: TrainRecipe) -> Iterator[StartFinding]:
 
 def _uncompilable(recipe: TrainRecipe) -> Iterator[StartFinding]:
     """Weights that this GPU can't compile."""
-    import torch
-
     from fairhuman.train.model import fp8_misfit
-    from fairhuman.utils.torch_device import without_gpu
+    from fairhuman.utils.torch_device import default_device
 
-    if problem := fp8_misfit(recipe, torch.device("cpu" if without_gpu() else "cuda")):
+    if problem := fp8_misfit(recipe, default_device()):
         yield StartFinding("compile", "missing", problem)
 
 
@@ -518,9 +516,9 @@ def measured_speed(recipe: TrainRecipe) -> tuple[float, Path] | None:
 
     The run's steps cost the same, on the same kind of device.
     """
-    from fairhuman.utils.torch_device import without_gpu
+    from fairhuman.utils.torch_device import default_device
 
-    here = "cpu" if without_gpu() else "cuda"
+    here = default_device().type
     beside = sorted(recipe.out.parent.glob("*/recipe.yaml")) if recipe.out.parent.is_dir() else []
     for run in dict.fromkeys([recipe.out, *(file.parent for file in beside)]):
         summary = read_json(run / "summary.json")

@@ -35,6 +35,11 @@ def without_gpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()  # what `launch --cpu` sets
 
 
+def default_device() -> torch.device:
+    """The device to work on where no setting names one: the GPU, or the CPU, see `without_gpu`."""
+    return torch.device("cpu" if without_gpu() else "cuda")
+
+
 def pins_batches() -> bool:
     """Whether batches are put into page-locked memory, which a GPU reads faster: on CUDA, but not under WSL 2.
 
@@ -59,7 +64,7 @@ def device_named(setting: str, name: str | None) -> torch.device:
         ModelError: this machine has no such device; names the setting.
     """
     if name is None:
-        return torch.device("cpu" if without_gpu() else "cuda")
+        return default_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -19,7 +19,7 @@ from fairhuman.report.html import render_to
 from fairhuman.utils.files import write_json
 from fairhuman.utils.parse import parse_json
 from fairhuman.utils.provenance import origin
-from fairhuman.utils.torch_device import without_gpu
+from fairhuman.utils.torch_device import default_device
 
 RANKS = (64, 128, 256)  # of the paper's ablation
 
@@ -31,7 +31,7 @@ def write_costs(settings: CostSettings, out: Path) -> Path:
         ModelError: the model can't be used.
     """
     dtype = DTYPES[settings.precision] or torch.float32
-    device = torch.device("cpu" if without_gpu() else "cuda")
+    device = default_device()
     if settings.model == SDXL_SHAPE:
         pipeline = build_sdxl_shape(device, dtype)
     else:

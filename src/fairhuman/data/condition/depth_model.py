@@ -111,12 +111,11 @@ def _load(settings: DepthSettings) -> tuple[Any, Any]:
     import torch
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-    from fairhuman.utils.torch_device import without_gpu
+    from fairhuman.utils.torch_device import default_device
 
     check_depth_model(settings)  # first, because a failing request to the hub takes a minute
-    automatic = "cpu" if without_gpu() else "cuda"
     try:
-        device = torch.device(automatic if settings.device == "auto" else settings.device)
+        device = default_device() if settings.device == "auto" else torch.device(settings.device)
         processor = AutoImageProcessor.from_pretrained(settings.model, trust_remote_code=False)
         model = AutoModelForDepthEstimation.from_pretrained(
             settings.model, trust_remote_code=False, use_safetensors=True

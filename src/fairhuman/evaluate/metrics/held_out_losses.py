@@ -31,7 +31,7 @@ from fairhuman.train.settings import NoiseSettings
 from fairhuman.train.step import Objectives
 from fairhuman.train.validation import HeldOutLosses, held_out_losses
 from fairhuman.utils.files import write_json
-from fairhuman.utils.torch_device import explain_out_of_memory, free_gpu_memory, without_gpu
+from fairhuman.utils.torch_device import default_device, explain_out_of_memory, free_gpu_memory
 
 
 @explain_out_of_memory("batch_size=1, precision=bf16, base.quantize=int8, or a lower resolution")
@@ -50,7 +50,7 @@ def measure_losses(models: Mapping[str, ModelSpec], data: Path, settings: LossSe
     records = [move_ignored(record, regions.ignore) for record in records]
     size = (settings.resolution, settings.resolution)
     dataset = fixed_dataset(records, size, regions, settings.seed, settings.source.limits)
-    device = torch.device("cpu" if without_gpu() else "cuda")
+    device = default_device()
     found = {}
     for name, one in models.items():
         found[name] = _losses_of(one, dataset, settings, device)

@@ -18,7 +18,7 @@ from fairhuman.train.data import RunData, ignore_interrupts, load_data, loading_
 from fairhuman.train.model import build_model
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.files import digest
-from fairhuman.utils.torch_device import without_gpu
+from fairhuman.utils.torch_device import default_device
 
 Progress = Callable[[str, int, int | None], None]
 Views = list[tuple[View, torch.Tensor | None]]
@@ -135,7 +135,7 @@ def fill(recipe: TrainRecipe, report: LoadReport, say: Callable[[str], None], pr
     if not (recipe.cache.latents or recipe.cache.text):
         raise RecipeError("nothing to compute: cache.latents and cache.text are both false")
     data = load_data(recipe, report)
-    device = torch.device("cpu" if without_gpu() else "cuda")
+    device = default_device()
     # the network, which isn't needed, stays in main memory
     caches = Caches(recipe, data, build_model(recipe, torch.device("cpu")).pipeline, device)
     for text in caches.opening_messages() + caches.new_messages():
