@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fairhuman import config
 from fairhuman.compare import run as comparison
@@ -66,6 +67,20 @@ def test_what_each_cell_reads_of_the_data_is_told_before_the_start(tmp_path):
     recipe = build(tmp_path, train=train, test=str(tmp_path / "posed"), cells=cells, against=None, people={})
     found = [one.text for one in comparison.start_findings(recipe, comparison.planned_runs(recipe))]
     assert any("controlnet.conditions has depth, but no record to train on has one" in text for text in found)
+
+
+def test_a_slow_precision_is_told_once_however_many_cells_have_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"})
+    monkeypatch.setattr(comparison, "_run_all", lambda *_: 15)
+    recipe, display = build(tmp_path), Said()
+    bf16 = recipe.model_copy(update={"train": {**recipe.train, "precision": "bf16"}})
+    assert comparison.run_all(bf16, display) == 15
+    (line,) = display.lines
+    assert "this CPU has no instructions for bf16" in line
+    assert line in [one.line() for one in comparison.start_findings(bf16, comparison.planned_runs(bf16))]
+    comparison.run_all(recipe, display)
+    assert display.lines == [line]
 
 
 def test_a_comparison_is_run_by_one_process(tmp_path):

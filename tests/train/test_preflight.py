@@ -231,6 +231,19 @@ def test_half_precision_is_slow_on_a_cpu_without_its_instructions(
     assert not told or f"no instructions for {precision}" in lines["precision"][1]
 
 
+def test_a_slow_precision_is_told_when_training_starts(
+    typed: Typed, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"})
+    monkeypatch.setattr("fairhuman.train.loop.train", Mock(side_effect=TrainingError("as far as this")))
+    options = (RECIPES / "lora-small.yaml", f"data={people}", f"out={tmp_path / 'run'}")
+    _, said, error = typed("train", *options, "precision=bf16")
+    assert "note    precision: this CPU has no instructions for bf16" in said
+    assert "as far as this" in error
+    assert "precision" not in typed("train", *options)[1]
+
+
 @pytest.mark.parametrize(
     ("precision", "capability", "told"),
     [("bf16", (7, 5), True), ("bf16", (8, 0), False), ("fp16", (7, 5), False), ("fp32", (7, 5), False)],

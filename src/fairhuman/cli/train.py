@@ -31,7 +31,7 @@ def train(
     Example: fairhuman train recipes/photos-sdxl.yaml data=people out=runs/photos
     """
     from fairhuman.train.built import build_data, built_recipe
-    from fairhuman.train.preflight import check_at_once, check_main_memory, findings, parse_memory
+    from fairhuman.train.preflight import check_at_once, check_main_memory, findings, parse_memory, slow_precision
     from fairhuman.train.resume import load_recipe
     from fairhuman.utils.signals import announced
 
@@ -55,6 +55,8 @@ def train(
         settings = built_recipe(settings)
     if not skip_memory_check:
         check_main_memory(settings)
+    for note in slow_precision(settings) if first else ():
+        display.say(note.line())
     from fairhuman.cli.watch import Previews, ProgressBar, report
     from fairhuman.train import loop
 

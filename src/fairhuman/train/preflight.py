@@ -180,7 +180,7 @@ def findings(recipe: TrainRecipe, device_memory: int | None = None) -> Iterator[
     if device_memory is None:
         yield from _no_gpu(recipe)
         yield from _uncompilable(recipe)
-    yield from _slow_precision(recipe)
+    yield from slow_precision(recipe)
     yield _disk(recipe, memory, data)
     yield _hours(recipe, step)
 
@@ -412,8 +412,10 @@ def _uncompilable(recipe: TrainRecipe) -> Iterator[StartFinding]:
         yield StartFinding("compile", "missing", problem)
 
 
-def _slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:
-    """Half precision that the device computes without instructions of its own. ARM's CPUs aren't asked for."""
+def slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:
+    """Yield a note if this device has no instructions for the run's half precision. ARM's CPUs aren't asked for."""
+    if recipe.precision == "fp32":
+        return
     import torch
 
     from fairhuman.utils.torch_device import without_gpu
@@ -428,8 +430,6 @@ def _slow_precision(recipe: TrainRecipe) -> Iterator[StartFinding]:
                 f"this GPU, of compute capability {major}.{minor}, has no instructions for bf16 (those from "
                 f"{BF16_SINCE}.0 on have): {advice}",
             )
-        return
-    if recipe.precision == "fp32":
         return
     cpu = torch.cpu.get_capabilities()
     if cpu["architecture"] == "x86_64" and not any(cpu.get(f"{kind}_{recipe.precision}") for kind in ("avx512", "amx")):

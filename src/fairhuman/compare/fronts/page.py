@@ -131,8 +131,8 @@ def sentences(front: FrontSettings, runs: FrontRuns) -> Iterator[str]:
             continue
         yield (
             f"{searched}, one seed: in random order {_needed(search, search.runs_within)} of "
-            f"{plural(search.others, 'run')} are needed on average until one is as good as {name} within the margin, "
-            f"{_needed(search, search.runs)} until one is as good."
+            f"{plural(search.others, 'run')} are needed on average until one is as good as {name} within the margin; "
+            f"without the margin, {_needed(search, search.runs)}."
         )
 
 
