@@ -69,17 +69,17 @@ def test_what_each_cell_reads_of_the_data_is_told_before_the_start(tmp_path):
     assert any("controlnet.conditions has depth, but no record to train on has one" in text for text in found)
 
 
-def test_a_slow_precision_is_told_once_however_many_cells_have_it(tmp_path, monkeypatch):
+def test_a_slow_precision_is_told_once_however_many_runs_are_left(tmp_path, train, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"})
-    monkeypatch.setattr(comparison, "_run_all", lambda *_: 15)
     recipe, display = build(tmp_path), Said()
     bf16 = recipe.model_copy(update={"train": {**recipe.train, "precision": "bf16"}})
-    assert comparison.run_all(bf16, display) == 15
-    (line,) = display.lines
-    assert "this CPU has no instructions for bf16" in line
+    for _ in range(2):  # the second time nothing is left
+        run_comparison(bf16, lambda *_: None, display)
+        (line,) = display.lines
+        assert "this CPU has no instructions for bf16" in line
     assert line in [one.line() for one in comparison.start_findings(bf16, comparison.planned_runs(bf16))]
-    comparison.run_all(recipe, display)
+    run_comparison(build(tmp_path / "fp32"), lambda *_: None, display)
     assert display.lines == [line]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fairhuman.compare.analysis import contrasts
 from fairhuman.compare.fronts.run import recipe_of_points, run_fronts, tuning_runs
-from fairhuman.compare.runs import run_comparison
+from fairhuman.compare.runs import run_comparison, slow_precisions
 from fairhuman.compare.settings import CompareRecipe
 from fairhuman.data.pictures.notes import LoadReport
 from fairhuman.data.sources import read_source
 from fairhuman.errors import DataError
 from fairhuman.report.text import listed, plural
 from fairhuman.synth.run import render_people
-from fairhuman.train.preflight import StartFinding, data_paths, model_finding, run_data, slow_precision
+from fairhuman.train.preflight import StartFinding, data_paths, model_finding, run_data
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.utils.display import Display
 from fairhuman.utils.files import alone, writing
@@ -60,11 +60,7 @@ def start_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterat
     yield from _data_findings(recipe, runs)
     models = {(run.model, run.base.model_dump_json()): run for run in runs}
     yield from dict.fromkeys(model_finding(run.model, run.base) for run in models.values())
-    yield from _slow_precisions(runs)
-
-
-def _slow_precisions(runs: Sequence[TrainRecipe]) -> dict[StartFinding, None]:
-    return dict.fromkeys(note for run in runs for note in slow_precision(run))
+    yield from slow_precisions(runs)
 
 
 def _data_findings(recipe: CompareRecipe, runs: Sequence[TrainRecipe]) -> Iterator[StartFinding]:
@@ -106,11 +102,9 @@ def run_all(recipe: CompareRecipe, display: Display) -> Comparison | int:
         DataError: the data of the grid doesn't exist, or another process has this comparison in hand.
         FairHumanError: as in `run_comparison` and `draw_grid`.
     """
-    runs = planned_runs(recipe)
+    planned_runs(recipe)
     if recipe.grid is not None and recipe.grid.data not in recipe.people and not Path(recipe.grid.data).exists():
         raise DataError(f"grid.data: {recipe.grid.data}: there is no such file or folder")
-    for note in _slow_precisions(runs):
-        display.say(note.line())
     with ExitStack() as held:
         with writing(recipe.out):
             held.enter_context(alone(recipe.out / ".lock", f"{recipe.out}: another comparison is writing here"))

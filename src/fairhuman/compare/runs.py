@@ -19,6 +19,7 @@ from fairhuman.errors import DataError, FairHumanError
 from fairhuman.regions.settings import GLOBAL
 from fairhuman.report.changes import Series, seed_changes, series_of
 from fairhuman.synth.settings import SynthSettings
+from fairhuman.train.preflight import StartFinding, slow_precision
 from fairhuman.train.recipe import TrainRecipe
 from fairhuman.train.settings import AUDITS, TRIAL, WARM_UP
 from fairhuman.utils.display import Display
@@ -179,7 +180,14 @@ def train(
         if job.done() == 1.0:  # finished by an earlier command that was killed before it stored the losses
             ended(job, None)
     unstored = [job for job in jobs if load_losses(recipe, left[job.name]) is None]
+    for note in slow_precisions([left[job.name] for job in unstored]):
+        display.say(note.line())
     return run_jobs(unstored, display, recipe.processes, ended, stage)
+
+
+def slow_precisions(runs: Sequence[TrainRecipe]) -> list[StartFinding]:
+    """Return `slow_precision`'s notes on the runs, each once."""
+    return list(dict.fromkeys(note for run in runs for note in slow_precision(run)))
 
 
 def passes(run: TrainRecipe, exact: bool) -> float:
