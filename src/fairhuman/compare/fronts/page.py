@@ -264,7 +264,8 @@ def _judged(front: FrontSettings, number: Number, one: Judged) -> dict[str, str]
         "estimate": texts[0],
         "joint": texts[1],
         "margin": f"± {margin}",
-        "paid": "" if one.paid is None else f"{_share(one.paid.joint)} (± {percent(one.paid.margin, 3)})",
+        "paid": "" if one.paid is None else _share(one.paid.joint),
+        "paid_margin": "" if one.paid is None else f"± {percent(one.paid.margin, 3)}",
         "word": word,
         "mark": MARKS.get(word, ""),
     }
