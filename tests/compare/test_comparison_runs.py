@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -105,10 +106,17 @@ def test_cells_may_take_the_learning_rate_of_another(tmp_path, train):
     trained, _ = train
     cells = {"LS": {"strategy": "ls"}, "MPD": {"strategy": "mpd"}, "MPD soft": {"strategy": "mpd"}}
     tuning = {"data": "tune", "learning_rates": [1e-4, 1e-3], "same": {"MPD": ["MPD soft"]}}
-    outcome = run_comparison(build(tmp_path, cells=cells, tuning=tuning), lambda *_: None, QUIET)
+    recipe = build(tmp_path, cells=cells, tuning=tuning)
+    outcome = run_comparison(recipe, lambda *_: None, QUIET)
     assert outcome.picked == {"LS": 1e-4, "MPD": 1e-3, "MPD soft": 1e-3}
     assert list(outcome.tuned) == ["LS", "MPD"]
     assert len(trained) == 2 * 2 + 3 * 3
+    page = written(recipe, outcome).read_text()
+    assert re.findall(r"<h3>(?:LS|MPD): 0.*|Also used by [^<]*", page) == [
+        "<h3>LS: 0.0001</h3>",
+        "<h3>MPD: 0.001</h3>",
+        "Also used by MPD soft.",
+    ]
 
 
 def test_cells_of_another_base_are_named_and_cost_their_comparison_alone(tmp_path, train):

@@ -70,7 +70,7 @@ def write_page(
             (against, [(cell, [_difference(one) for one in found.values()]) for cell, found in cells.items()])
             for against, cells in differences.items()
         ],
-        rates=[_rates(outcome, cell) for cell in outcome.tuned],
+        rates=[_rates(recipe, outcome, cell) for cell in outcome.tuned],
         grid=_grid(recipe, shown) if shown else None,
         costs=_costs(recipe, recipe.cost) if recipe.cost else None,
         runs=_reports(recipe, outcome),
@@ -126,10 +126,10 @@ def _sentence(cell: str, against: str, found: Mapping[str, Judged]) -> str:
     return f"{cell} compared with {against}: {'; '.join(clauses)}."
 
 
-def _rates(outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
+def _rates(recipe: CompareRecipe, outcome: ComparisonRuns, cell: str) -> dict[str, Any]:
     tuned, picked = outcome.tuned[cell], outcome.picked[cell]
     return {
-        "cell": cell,
+        "cells": [cell, *(recipe.tuning.same.get(cell, []) if recipe.tuning else [])],
         "picked": f"{picked:g}{edge_note(tuned, picked)}",
         "lines": [
             (f"{rate:g}", [percent(found[name], 2, signed=True) for name in next(iter(outcome.series.values())).first])
