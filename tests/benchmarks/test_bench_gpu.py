@@ -48,6 +48,7 @@ def document(work: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_kind_of_cell_is_measured_beside_its_prediction(measured: Path) -> None:
     found = document(measured)["cells"]
     assert list(found) == ["modes: bare loop", "modes: output", "runs: exact", *list(found)[3:]]
@@ -66,6 +67,7 @@ def test_every_kind_of_cell_is_measured_beside_its_prediction(measured: Path) ->
     assert found["modes: bare loop"]["memory"] == {}, "its networks aren't those of a run"
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_named_and_tried_again(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = document(measured)
     assert "batch_size" in before["cells"]["kinds: no picture"]["failed"]
@@ -87,6 +89,7 @@ def test_cells_without_time_are_named(
     assert "without a result: optimizers: 8-bit Adam, LS. The same command again goes on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_of_another_device_are_kept(measured: Path, tmp_path: Path) -> None:
     other = document(measured)
     other["machine"]["gpu"] = "another"

@@ -168,19 +168,32 @@ def test_wrong_files_are_answered_in_one_line(
     assert not LEAKS.search(errors)
 
 
-def test_the_hub_that_cannot_be_reached(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object, **__: object) -> None:
+def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and nothing in the hub's cache."""
+
+    def connect(*_: object, **__: object) -> None:
         raise OSError("no network in this test")
 
-    monkeypatch.setattr("socket.socket.connect", unreachable)
-    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the hub's client waits 23 s between its tries
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+def test_the_hub_that_cannot_be_reached(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreachable(tmp_path, monkeypatch)
     name = "owner-of-nothing/no-such-model"
     code, _, errors = typed("sample", tmp_path / "out", *TINY, "--model", name, "--skip-memory-check")
     assert code == 1
     assert re.search(rf"model '{name}': .*isn't in the hub's local cache and .*give a local path, or", errors), errors
     assert errors.count("\n") == 1
     assert not LEAKS.search(errors)
+
+
+def test_memory_is_computed_though_the_hub_cannot_be_reached(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable(tmp_path, monkeypatch)
     monkeypatch.setattr(
         "fairhuman.train.memory._peaks", lambda *_: {"encode": 2**30, "texts": 2**20, "step": 2**30}
     )  # of its networks, built offline

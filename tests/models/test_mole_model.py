@@ -137,6 +137,7 @@ def test_its_parameters_are_those_that_are_counted() -> None:
     assert sum(p.numel() for p in added.values()) == expected
 
 
+@pytest.mark.slow
 def test_its_size_on_sdxl_is_the_published_one() -> None:
     """2,611.75 MB: within 0.2 % of the real module in half precision."""
     with torch.device("meta"):
