@@ -22,7 +22,7 @@ def test_the_settings_that_fit_cards(
 ) -> None:
     """As the command says them, with needs that are easy to follow: 4 GiB, 2 with int8, 1 with nf4."""
 
-    def simple(recipe: TrainRecipe) -> Memory:
+    def simple(recipe: TrainRecipe, _models: object = None) -> Memory:
         weights = 2**32 // {"none": 1, "int8": 2, "nf4": 4}[recipe.base.quantize] - recipe.lora.rank
         return Memory(frozen=weights, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
 
@@ -64,7 +64,7 @@ def test_options_that_another_one_would_silence_are_refused(
 def test_the_settings_that_fit_cards_on_all_bases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., tuple[int, str, str]]
 ) -> None:
-    def simple(recipe: TrainRecipe) -> Memory:
+    def simple(recipe: TrainRecipe, _models: object = None) -> Memory:
         return Memory(frozen=2**30, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
 
     monkeypatch.setattr("fairhuman.train.memory.memory_of", simple)

@@ -54,6 +54,7 @@ def test_the_runs_are_paired(demo: Path, method: str) -> None:
     assert all(key.startswith(f"validation/{TINY.seed + 1}-") for key in before.keys)
 
 
+@pytest.mark.slow
 def test_a_demo_of_before_the_fixed_weights_gets_their_run(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "subprocess", warm)
     for folder in (demo / "fixed", demo / "samples" / "fixed"):

@@ -206,10 +206,25 @@ def test_the_cheapest_fitting_changes(make_recipe: MakeRecipe) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("lora", 3), *(pytest.param(kind, 99, marks=pytest.mark.slow) for kind in ("lora", "full", "controlnet"))],
+)
+def test_a_model_kept_from_the_recipe_before_needs_as_much_as_its_own(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, kind: str, most: int
+) -> None:
+    recipe, models = make_recipe(kind=kind), memory.ShapeModels()
+    changed = [memory._changed(recipe, option) for option in list(memory._options(recipe, False))[:most]]
+    monkeypatch.setattr(memory, "_PEAKS", {})
+    found = [memory_of(one, models) for one in changed]
+    monkeypatch.setattr(memory, "_PEAKS", {})
+    assert found == [memory_of(one) for one in changed]
+
+
 def test_changes_are_combined_if_one_is_not_enough(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """How changes are chosen, with needs that are easy to follow: each option saves 2^20 bytes of 2^23."""
 
-    def simple(recipe: TrainRecipe) -> Memory:
+    def simple(recipe: TrainRecipe, _models: object = None) -> Memory:
         saved = recipe.fairness.pairwise + (recipe.precision == "bf16") + (recipe.optimizer.name == "adamw8bit")
         saved += recipe.gradient_checkpointing + (recipe.batch_size == 1) + recipe.cache.text
         return Memory(frozen=2**23 - saved * 2**20, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)
@@ -233,7 +248,7 @@ def test_the_cheapest_combination_has_nothing_that_is_not_needed(
 ) -> None:
     """Bits of weights save most here, and halving them again as much as all cheaper changes together."""
 
-    def simple(recipe: TrainRecipe) -> Memory:
+    def simple(recipe: TrainRecipe, _models: object = None) -> Memory:
         saved = recipe.cache.text + (recipe.precision == "bf16") + recipe.gradient_checkpointing
         saved += {"none": 0, "int8": 4, "nf4": 8}[recipe.base.quantize]
         return Memory(frozen=2**25 - saved * 2**20, trained=0, optimizer=0, encode=0, step=0, audit=None, update=0)

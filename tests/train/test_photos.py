@@ -38,7 +38,7 @@ def test_photos_from_a_random_start_to_a_fair_lora(photos: Path, tmp_path: Path)
     base_run, lora_run = tmp_path / "base", tmp_path / "lora"
     small = ["resolution=64", "validation.share=0.2", "preview.steps=2", "preview.count=1", f"data={photos}"]
     base = [*small, f"out={base_run}", "steps=25", "batch_size=4", "validation.every=25", "ema.decay=0.5"]
-    base += ["precision=fp32", "schedule.warmup_steps=5", "preview.every=0"]
+    base += ["model=small-untrained", "precision=fp32", "schedule.warmup_steps=5", "preview.every=0"]
     train(config.load(TrainRecipe, RECIPES / "photos.yaml", base))
     first, last = read_lines(base_run / "validation.jsonl")
     for name in ("global", "face", "hand"):

@@ -162,8 +162,10 @@ def _map(kind: type, function: Callable[[Any], Any], value: Any) -> Any:
 
 @contextmanager
 def fake_tensors(*modules: nn.Module) -> Iterator[None]:
-    """Create tensors with shape and dtype but no memory; weights of `modules` on `meta` become such tensors."""
+    """Create tensors with shape and dtype but no memory; weights of `modules` on `meta` are such tensors meanwhile."""
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for module in (part for whole in modules for part in whole.modules()):
+        before += [(held, held.copy()) for held in (module._parameters, module._buffers)]
         for name, old in module._parameters.items():
             if old is not None:
                 new = FakeTensor(torch.empty_like(old, device="meta"))
@@ -171,8 +173,12 @@ def fake_tensors(*modules: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = FakeTensor(torch.empty_like(buffer, device="meta"))
-    with _FakeTensors():  # type: ignore[no-untyped-call]
-        yield
+    try:
+        with _FakeTensors():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        for held, tensors in before:
+            held.update(tensors)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -114,18 +114,22 @@ class Memory:
         return self.frozen + self.offloaded + self.trained + self.optimizer + most + PROGRAM
 
 
-def memory_of(recipe: TrainRecipe) -> Memory:
+def memory_of(recipe: TrainRecipe, models: "ShapeModels | None" = None) -> Memory:
     """Compute a run's memory; model `sdxl` and hub ids mean SDXL base 1.0's shape, for which no file is needed.
 
     All operations of a step, including the K backward passes, run on tensors without memory (`live_bytes`), and the
     sizes of live tensors are summed. Not included: cuDNN's workspaces, prefetched data.
+
+    Args:
+        recipe: of the run.
+        models: of the recipes before it, if it is one of several that have most in common.
 
     Raises:
         ModelError: nothing found at the model's location, or no base that can be trained.
         OSError: the model's configurations can't be read.
         RecipeError: a setting isn't for the base.
     """
-    weights, one, recipe, model = _prepared(recipe)
+    weights, one, recipe, model = _prepared(recipe, models or ShapeModels())
     previews = recipe.preview.count > 0 or bool(recipe.preview.prompts)
     also_exact = recipe.amortised or _measures(recipe)
     peaks = _peaks(recipe, model, [False, True] if also_exact else [recipe.needs_gram], "preview" if previews else None)
@@ -146,7 +150,7 @@ def sampling_memory(recipe: TrainRecipe) -> Memory:
 
     The LoRA runs beside the network, in its type. To decode a picture the network leaves a GPU that is too small.
     """
-    weights, one, recipe, model = _prepared(recipe)
+    weights, one, recipe, model = _prepared(recipe, ShapeModels())
     peaks = _peaks(recipe, model, [], "sample")
     lora = weights.trained * (DTYPES[recipe.precision] or torch.float32).itemsize // 4
     return Memory(
@@ -161,16 +165,16 @@ def sampling_memory(recipe: TrainRecipe) -> Memory:
     )
 
 
-def _prepared(recipe: TrainRecipe) -> tuple[Memory, int, TrainRecipe, TrainableModel]:
+def _prepared(recipe: TrainRecipe, models: "ShapeModels") -> tuple[Memory, int, TrainRecipe, TrainableModel]:
     """Return the bytes of a run's weights and of one product, and recipe and model to compute the peaks of.
 
     Quantised and offloaded or not, a pass makes the same tensors, but for one whole weight at a time.
     """
-    model = _without_weights(recipe)
+    model = models(recipe)
     weights, one = _weight_bytes(recipe, model), product_bytes(model.pipeline, DTYPES[recipe.precision])
     if recipe.base != recipe.base.whole:
         recipe = recipe.model_copy(update={"base": recipe.base.whole})
-        model = _without_weights(recipe)
+        model = models(recipe)
     return weights, one, recipe, model
 
 
@@ -182,12 +186,11 @@ def _measures(recipe: TrainRecipe) -> bool:
 
 def weight_bytes(recipe: TrainRecipe) -> Memory:
     """As `memory_of`, but of the weights alone, which takes a second: all peaks are 0."""
-    return _weight_bytes(recipe, _without_weights(recipe))
+    return _weight_bytes(recipe, ShapeModels()(recipe))
 
 
 def _without_weights(recipe: TrainRecipe) -> TrainableModel:
     """Return the run's model in shape, on `meta`."""
-    check_settings(recipe)
     dtype = DTYPES[recipe.precision] if recipe.kind != "full" else None
     pipeline = shape_of(recipe.model)
     for part in networks(pipeline):
@@ -195,6 +198,21 @@ def _without_weights(recipe: TrainRecipe) -> TrainableModel:
             cast(part, dtype or torch.float32)
     with torch.device("meta"):
         return make_trainable(recipe, pipeline, prepare(recipe, pipeline))
+
+
+class ShapeModels:
+    """Models in shape, of which the last two are kept: many changes of a recipe leave its model as it is."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, TrainableModel] = {}
+
+    def __call__(self, recipe: TrainRecipe) -> TrainableModel:
+        """Return a run's model in shape, on `meta`."""
+        check_settings(recipe)
+        key = recipe.model_dump_json(exclude=OUTSIDE_PEAKS)
+        model = self._kept.pop(key, None) or _without_weights(recipe)
+        self._kept = dict([*self._kept.items(), (key, model)][-2:])
+        return model
 
 
 def _weight_bytes(recipe: TrainRecipe, model: TrainableModel) -> Memory:
@@ -394,8 +412,9 @@ def cheapest_changes(recipe: TrainRecipe, limit: int, most: int = 3, cpu: bool =
     GPU, and the bytes are those of main memory.
     """
     fitting: list[MemoryChange] = []
+    models = ShapeModels()
     for option in _options(recipe, cpu):
-        change = _change(recipe, [option], cpu)
+        change = _change(recipe, [option], cpu, models)
         if change.needed <= limit:
             fitting.append(change)
         if len(fitting) == most:
@@ -409,9 +428,9 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
 
     As many as are needed, the cheapest first; then those that aren't needed after all are left out, the dearest first.
     """
-    options = list(_options(recipe, cpu))
+    options, models = list(_options(recipe, cpu)), ShapeModels()
     for count in range(len(options) + 1):
-        found = _change(recipe, options[:count], cpu)
+        found = _change(recipe, options[:count], cpu, models)
         if found.needed <= limit:
             break
     else:
@@ -421,16 +440,16 @@ def combined_changes(recipe: TrainRecipe, limit: int, cpu: bool = False) -> Memo
         if option in (_TEXTS, _INT8) and _OFFLOAD in chosen:
             continue  # otherwise the text encoders would be copied to the device at every step, or twice the bytes
         fewer = [one for one in chosen if one is not option]
-        change = _change(recipe, fewer, cpu)
+        change = _change(recipe, fewer, cpu, models)
         if change.needed <= limit:
             chosen, found = fewer, change
     return found
 
 
-def _change(recipe: TrainRecipe, options: Iterable[tuple[str, ...]], cpu: bool) -> MemoryChange:
+def _change(recipe: TrainRecipe, options: Iterable[tuple[str, ...]], cpu: bool, models: ShapeModels) -> MemoryChange:
     """Return the memory of a run with options; of two for one setting the later one counts."""
     overrides = tuple({text.partition("=")[0]: text for text in chain(*options)}.values())
-    return MemoryChange(overrides, memory_of(_changed(recipe, overrides)), cpu)
+    return MemoryChange(overrides, memory_of(_changed(recipe, overrides), models), cpu)
 
 
 def _options(recipe: TrainRecipe, cpu: bool) -> Iterable[tuple[str, ...]]:
