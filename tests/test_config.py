@@ -346,6 +346,12 @@ def test_a_mistake_is_blamed_on_the_place_where_it_is(tmp_path: Path) -> None:
     assert f"{recipe}: the setting 'steps' is missing" in str(told.value)
 
 
+def test_a_mapping_needs_a_space_after_a_colon() -> None:
+    said = r"'fairness.weights=\{global: 1, face:0.3\}': write 'face: 0.3' with a space, and the override in quotes"
+    with pytest.raises(RecipeError, match=said):
+        config.load(TrainRecipe, RECIPES / "lora-small.yaml", ["fairness.weights={global: 1, face:0.3}"])
+
+
 @pytest.mark.parametrize("typed", [["steps", "=", "2"], ["steps=", "2"], ["steps", "=2"]])
 def test_spaces_around_the_sign_are_named(typed: list[str]) -> None:
     with pytest.raises(RecipeError, match="expected key=value without spaces around ="):

@@ -219,7 +219,18 @@ def _parse(text: str, override: str) -> Any:
         value = parse_yaml(text)
     except ValueError as error:
         raise RecipeError(f"override {override[:200]!r}: the value is not valid YAML: {error}") from error
+    if (glued := next(_glued(value), None)) is not None:
+        spaced = glued.replace(":", ": ", 1)
+        raise RecipeError(f"override {override[:200]!r}: write '{spaced}' with a space, and the override in quotes")
     return text.strip() if "#" in text and _ends_in_comment(text.rstrip()) else value
+
+
+def _glued(value: Any) -> Iterator[str]:
+    """Keys as of `{face:0.3}`, which YAML reads as the key `face:0.3` without a value."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if inner is None and isinstance(key, str) and ":" in key:
+            yield key
+        yield from _glued(inner)
 
 
 def _ends_in_comment(text: str) -> bool:
