@@ -34,7 +34,8 @@ STATE_BYTES: Mapping[str, int] = {"adam": 8, "adamw": 8, "adamw8bit": 2, "sgd": 
 # Overhead on a GPU: PyTorch's context in bytes, and the allocator's fragmentation as a share.
 CONTEXT, GAPS = 2**29, 0.05
 QUANTIZE = ("none", "int8", "nf4")  # fp8 has as many bits as int8, and loses more
-# Settings that no peak depends on, beyond what the kind of step says; a new setting counts until it stands here.
+# Settings that neither a model's shape nor a peak depends on, beyond what the kind of step says; a new setting counts
+# until it stands here.
 OUTSIDE_PEAKS = {
     *("data", "build", "out", "seed", "steps", "accumulate", "learning_rate", "subject", "strategy", "fairness"),
     *("checkpoint_every", "keep_checkpoints", "source", "cache", "view", "noise", "optimizer", "schedule", "ema"),
